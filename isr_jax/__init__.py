@@ -1,0 +1,1 @@
+"""isr_jax: image super-resolution GANs in JAX and Flax."""

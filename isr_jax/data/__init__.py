@@ -1,0 +1,1 @@
+"""Images for training: sources (files, TFDS), the device-resident pool and the Grain stream."""

@@ -1,0 +1,24 @@
+"""Four virtual CPU devices, runtime shape checks, and the path of the benchmark images."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+
+from jaxtyping import install_import_hook
+
+install_import_hook("isr_jax", "beartype.beartype")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def isr_data() -> Path:
+    """The folder with benchmarks/ and train/, or a skip that says what to set."""
+    path = os.environ.get("ISR_DATA")
+    if not path:
+        pytest.skip("set ISR_DATA to the folder that holds benchmarks/ and train/")
+    return Path(path)
