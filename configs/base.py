@@ -1,0 +1,86 @@
+"""Every field of a run, with its unit. The other files of this folder edit a few of them.
+
+    python run.py --config configs/base.py --config.data.train=folder:photos --workdir runs/mine
+
+Trains SRGAN's setting at 4x (SRResNet and its discriminator, MSE + 1e-3 adversarial) on whatever
+`data.train` names. It is sized for a GPU or a TPU; configs/msssim.py is one for a CPU.
+
+Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, Adam with b1 = 0.9 at
+1e-4, a tenth of it after half of the updates.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The base configuration."""
+    config = ConfigDict()
+    config.seed = 0
+    config.scale = 4  # factor of enlargement: 2, 3, 4 or 8
+
+    config.data = ConfigDict()
+    config.data.train = "samples"  # samples | folder:PATH | tfds:NAME[:SPLIT]
+    config.data.validation = "samples"  # the same; whole held-out images
+    config.data.validation_images = 0  # use the first so many; 0 for all
+    config.data.tfds_dir = ""  # where TFDS keeps data sets; "" for its own default
+    config.data.loader = "pool"  # pool: in device memory | stream: Grain, for what does not fit
+    config.data.workers = 0  # Grain's worker processes; 0 for none
+    config.data.crop = 96  # side of an HR crop, pixels; a multiple of scale
+    config.data.batch = 16  # crops per update, over all devices
+
+    config.generator = ConfigDict()  # see isr_jax.models.generator
+    config.generator.width = 64  # channels
+    config.generator.blocks = 16
+    config.generator.convs = 2  # convolutions per block: 1 or 2
+    config.generator.skip = "add"  # add | concat
+    config.generator.activation = "prelu"  # relu | leaky_relu | prelu
+    config.generator.residual_scale = 1.0
+    config.generator.batch_norm = True
+    config.generator.long_skip = True
+    config.generator.kernel = 9  # side of the first and last convolution, pixels
+    config.generator.head_activation = True
+    config.generator.tail = "progressive"  # progressive | direct
+    config.generator.tail_activation = True
+    config.generator.global_skip = "none"  # none | nearest | bilinear | bicubic
+    config.generator.rgb_mean = (0.0, 0.0, 0.0)  # in [0, 1]
+    config.generator.dtype = "float32"  # float32 | bfloat16, of the computation
+
+    config.discriminator = ConfigDict()  # see isr_jax.models.discriminator
+    config.discriminator.crop = 0  # side of what it sees, pixels; 0 for data.crop
+    config.discriminator.widths = (64, 128, 256, 512)  # channels
+    config.discriminator.dense = 1024  # units
+    config.discriminator.batch_norm = True
+    config.discriminator.dtype = "float32"
+
+    config.loss = ConfigDict()
+    config.loss.content = ConfigDict()  # weights; 0 leaves a loss out
+    config.loss.content.mse = 1.0
+    config.loss.content.psnr = 0.0  # negative dB
+    config.loss.content.ssim = 0.0  # 1 - SSIM
+    config.loss.content.ms_ssim = 0.0  # 1 - MS-SSIM
+    config.loss.content.l1 = 0.0
+    config.loss.content.charbonnier = 0.0
+    config.loss.adversarial = "vanilla"  # vanilla | least_squares | hinge | relativistic
+    config.loss.adversarial_weight = 1e-3  # 0 trains without a discriminator
+    config.loss.adversarial_from = 0  # updates before the adversarial part joins in
+
+    config.g_optimizer = ConfigDict()
+    config.g_optimizer.learning_rate = 1e-4
+    config.g_optimizer.schedule = "halfway"  # constant | cosine | halfway (a tenth from there)
+    config.g_optimizer.warmup_steps = 0  # updates of linear increase from 0
+    config.g_optimizer.b1 = 0.9
+    config.g_optimizer.b2 = 0.999
+    config.g_optimizer.eps = 1e-8
+    config.g_optimizer.grad_clip = 0.0  # largest norm of the gradient; 0 for no limit
+    config.d_optimizer = config.g_optimizer.copy_and_resolve_references()
+
+    config.train = ConfigDict()
+    config.train.steps = 200_000  # updates
+    config.train.steps_per_dispatch = 100  # updates in one compiled program
+    config.train.parallel = "jit"  # jit | pmap, over all devices
+    config.train.ema_decay = 0.999  # of the moving average that is validated and restored
+    config.train.log_every = 100  # updates; metrics.jsonl and TensorBoard get their means
+    config.train.validate_every = 5000  # updates
+    config.train.checkpoint_every = 5000  # updates
+    config.train.keep = 2  # latest checkpoints kept, beside the best
+    return config.lock()

@@ -1,0 +1,238 @@
+"""Run folders: Orbax checkpoints of everything that training changes, and what to make of them.
+
+    RUN/config.json             the configuration of the last start
+    RUN/checkpoints/STEP/       generator (params, stats, ema), training (the rest), config, data
+
+The generator is an item of its own, so that inference reads it without the optimizers' moments.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint import checkpoint_managers
+
+from isr_jax.errors import UserError
+from isr_jax.models import Generator, generator
+from isr_jax.update import State
+
+# What must be equal for one run's state to be another's.
+ARCHITECTURE = ("scale", "generator", "discriminator")
+
+
+def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
+    """The checkpoints of a run folder: the latest `keep` and the one of the best PSNR-Y are kept."""
+    newest = checkpoint_managers.LatestN(keep)
+    best = checkpoint_managers.BestN(
+        get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
+        best_fn=_psnr,
+        cleanup_tmp_directories=True,
+    )
+    return ocp.CheckpointManager((run / "checkpoints").absolute(), options=options)
+
+
+def _psnr(scores: Mapping[str, float]) -> float:
+    return scores["psnr"]
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    state: State,
+    config: ConfigDict,
+    *,
+    data: Mapping[str, Any],
+    scores: Mapping[str, float] | None,
+) -> None:
+    """Write a checkpoint in the background; it appears whole or not at all.
+
+    Args:
+        manager: from `open_manager`.
+        state: the training state; it may be donated as soon as this returns.
+        config: the run's configuration.
+        data: the data loader's place, as JSON; {} for the pool, which has none.
+        scores: validation's, with "psnr" in dB, where this step was validated.
+    """
+    # Copied on the device, because the next dispatch overwrites the donated buffers.
+    item = _items(jax.tree.map(jnp.copy, state))
+    manager.save(
+        int(state.step),
+        args=ocp.args.Composite(
+            generator=ocp.args.StandardSave(item["generator"]),
+            training=ocp.args.StandardSave(item["training"]),
+            config=ocp.args.JsonSave(config.to_dict()),
+            data=ocp.args.JsonSave(dict(data)),
+        ),
+        metrics=dict(scores) if scores else None,
+    )
+
+
+def _items(state: State) -> dict[str, dict[str, Any]]:
+    fields = state._asdict()
+    names = {"g_params": "params", "g_stats": "stats", "ema": "ema"}
+    return {
+        "generator": {short: fields.pop(name) for name, short in names.items()},
+        "training": fields,
+    }
+
+
+class Resumed(NamedTuple):
+    """A restored place: the state and the data loader's, as given to `save`."""
+
+    state: State
+    data: dict[str, Any]
+
+
+def resume(
+    manager: ocp.CheckpointManager,
+    like: State,
+    config: ConfigDict,
+    *,
+    warn: Callable[[str], None],
+) -> Resumed | None:
+    """The newest readable checkpoint, or None where there is none.
+
+    One that cannot be read is moved to RUN/unreadable/, said so by `warn`, and the one before it is
+    used.
+
+    Args:
+        manager: from `open_manager`.
+        like: a state of the same shapes and shardings.
+        config: of the run that goes on.
+        warn: takes one line for the person.
+
+    Raises:
+        UserError: where the run folder is of another architecture, or no checkpoint can be read.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    run = Path(manager.directory).parent
+    for step in steps:
+        try:
+            saved = manager.restore(
+                step,
+                args=ocp.args.Composite(config=ocp.args.JsonRestore(), data=ocp.args.JsonRestore()),
+            )
+            check_architecture(saved.config, config, run=run)
+            abstract = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+            arrays = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    generator=ocp.args.StandardRestore(abstract["generator"]),
+                    training=ocp.args.StandardRestore(abstract["training"]),
+                ),
+            )
+        except UserError:
+            raise
+        # Whatever a damaged file makes of itself: Orbax, TensorStore and JSON each raise their own.
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            _set_aside(manager, run, step)
+            warn(f"checkpoint {step} cannot be read ({reason}); it is now in {run}/unreadable")
+            continue
+        parts = arrays.generator
+        state = State(
+            g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **arrays.training
+        )
+        return Resumed(state, dict(saved.data))
+    if steps:
+        raise UserError(f"no checkpoint in {run} can be read; give another --workdir to start anew")
+    return None
+
+
+def _set_aside(manager: ocp.CheckpointManager, run: Path, step: int) -> None:
+    target = run / "unreadable" / str(step)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    shutil.move(Path(manager.directory) / str(step), target)
+    manager.reload()
+
+
+def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Path) -> None:
+    """Raise a UserError naming the first field in which two architectures differ."""
+    now = _flat({name: json.loads(config.to_json())[name] for name in ARCHITECTURE})
+    then = _flat({name: saved[name] for name in ARCHITECTURE})
+    for name in sorted(now.keys() | then.keys()):
+        if now.get(name) != then.get(name):
+            raise UserError(
+                f"{run} holds a run with {name}={then.get(name)}, this one has {now.get(name)}; "
+                "give another --workdir, or the same architecture"
+            )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+class Restored(NamedTuple):
+    """A generator ready for use, with the configuration that trained it."""
+
+    generator: Generator
+    params: Any
+    stats: Any
+    config: ConfigDict
+    step: int
+
+
+def restore_generator(
+    path: str | Path,
+    *,
+    weights: Literal["ema", "raw"] = "ema",
+    checkpoint: Literal["best", "latest"] | int = "best",
+) -> Restored:
+    """The generator of a run folder, or of one checkpoint RUN/checkpoints/STEP.
+
+    Args:
+        path: a run folder, or one of its checkpoints, which then decides the step.
+        weights: the moving average, or the parameters as they were last updated.
+        checkpoint: the one of the best validation PSNR-Y, the latest, or a step.
+
+    Raises:
+        UserError: where there is no such folder or no such checkpoint.
+    """
+    run = Path(path).expanduser()
+    if run.parent.name == "checkpoints" and run.name.isdigit():
+        run, checkpoint = run.parent.parent, int(run.name)
+    if not (run / "checkpoints").is_dir():
+        raise UserError(f"{path} is no run folder: it holds no checkpoints/; train one by run.py")
+    with open_manager(run) as manager:
+        steps = manager.all_steps()
+        choices = {"best": manager.best_step(), "latest": manager.latest_step()}
+        step = choices.get(checkpoint, checkpoint) if isinstance(checkpoint, str) else checkpoint
+        if step not in steps:
+            raise UserError(f"{run} has no checkpoint {step}; there are {sorted(steps) or 'none'}")
+        saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+        config = ConfigDict(_tuples(saved.config))
+        network = generator(scale=config.scale, **config.generator)
+        # Onto one device here, whatever the devices that it was trained on.
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        params, stats = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
+            jax.eval_shape(network.init, jax.random.key(0)),
+        )
+        abstract = {"params": params, "stats": stats, "ema": params}
+        parts = manager.restore(
+            step, args=ocp.args.Composite(generator=ocp.args.StandardRestore(abstract))
+        ).generator
+    chosen = parts["ema" if weights == "ema" else "params"]
+    return Restored(network, chosen, parts["stats"], config, step)
+
+
+def _tuples(tree: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(tree, Mapping):
+        return {name: _tuples(value) for name, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree

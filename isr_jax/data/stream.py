@@ -1,0 +1,184 @@
+"""Batches of crops from images on disk, with Grain: for data that does not fit device memory.
+
+Batch b is a pure function of the source, the seed and b, so where a stream stands is one number,
+whatever the number of its workers.
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import UInt8
+
+from isr_jax.data.sources import (
+    Decoded,
+    Source,
+    UnusableImageError,
+    load_usable,
+    no_usable_image,
+)
+from isr_jax.resize import resize_uint8
+
+
+class Stream:
+    """An endless iterator over batches; made by `open_stream`.
+
+    A batch is {"lr": uint8 [batch, crop/scale, crop/scale, 3], "hr": uint8 [batch, crop, crop, 3]}.
+    """
+
+    def __init__(
+        self, batches: grain.MapDataset, *, workers: int, warn: Callable[[str], None]
+    ) -> None:
+        self._batches = batches
+        self._workers = workers
+        self._warn = warn
+        self._named: set[str] = set()
+        self._next = 0
+        self._iterator: grain.DatasetIterator | None = None
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> dict[str, UInt8[np.ndarray, "batch _ _ 3"]]:
+        if self._iterator is None:
+            self._iterator = _iterate(self._batches[self._next :], workers=self._workers)
+        element = next(self._iterator)
+        self._next += 1
+        for skipped in element["skipped"]:
+            if skipped not in self._named:
+                self._named.add(skipped)
+                self._warn(f"replaced {skipped}")
+        return {"lr": element["lr"], "hr": element["hr"]}
+
+    def get_state(self) -> dict[str, int]:
+        """Where the stream stands, fit for JSON: the number of the next batch."""
+        return {"next": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to where `get_state` was taken, on a stream opened alike (any `workers`)."""
+        self.close()
+        self._next = state["next"]
+
+    def close(self) -> None:
+        """Ends the worker threads and processes; the next batch would start them again."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+
+def open_stream(
+    source: Source,
+    *,
+    scale: int,
+    crop: int,
+    batch: int,
+    seed: int,
+    workers: int = 0,
+    warn: Callable[[str], None],
+) -> Stream:
+    """Shuffled random crops of every image of `source`, for ever.
+
+    Each epoch visits every image once, in a new order, and takes one crop from it at a uniformly
+    random position (a multiple of `scale` in HR pixels), turned by one of the eight symmetries of
+    the square. LR crops are cut from the source's own LR images, or else are exactly what the
+    bicubic of the whole HR image has there. An image that is unreadable or smaller than the crop
+    gives its turn to the next one in the source's order.
+
+    Args:
+        source: where the images are.
+        scale: the factor between HR and LR.
+        crop: side of the HR crop in pixels, a multiple of `scale`.
+        batch: number of examples in a batch.
+        seed: everything random follows from it; 0 <= seed < 2**32.
+        workers: number of processes that decode images; 0 decodes in threads of this one.
+        warn: told one line, once, for each image that is replaced.
+
+    Raises:
+        UserError: if no image of the source can be used.
+    """
+    # Found here, and not by a worker in mid-training: with one good image `_Cut` never fails.
+    _usable_from(source, 0, min_size=crop)
+    batches = (
+        # A slice [process_index::process_count] of this range is where hosts would share the work.
+        grain.MapDataset.range(len(source))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(_Cut(source, scale=scale, crop=crop))
+        .batch(batch, batch_fn=_stack)
+    )
+    return Stream(batches, workers=workers, warn=warn)
+
+
+def _iterate(batches: grain.MapDataset, *, workers: int) -> grain.DatasetIterator:
+    # Grain's defaults (16 threads, 500 elements) are for small records: these are whole batches.
+    ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
+    dataset = batches.to_iter_dataset(ahead)
+    if workers:
+        # Grain's processes read absl flags, which a notebook or a test never parses.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
+
+
+class _Cut:
+    """Index of an image, random generator -> one example. A class, so that it can be pickled."""
+
+    def __init__(self, source: Source, *, scale: int, crop: int) -> None:
+        self._source, self._scale, self._crop = source, scale, crop
+
+    def __call__(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
+        photo, skipped = _usable_from(self._source, i, min_size=self._crop)
+        lr, hr = _cut(photo, rng, scale=self._scale, crop=self._crop)
+        return {"lr": lr, "hr": hr, "skipped": skipped}
+
+
+def _usable_from(source: Source, i: int, *, min_size: int) -> tuple[Decoded, list[str]]:
+    """The first usable image from number `i` on, round the end, and why those before it were not.
+
+    Raises:
+        UserError: if there is none.
+    """
+    skipped: list[UnusableImageError] = []
+    for j in range(len(source)):
+        try:
+            photo = load_usable(source, (i + j) % len(source), min_size=min_size)
+        except UnusableImageError as error:
+            skipped.append(error)
+        else:
+            return photo, [str(error) for error in skipped]
+    raise no_usable_image(source, skipped[0])
+
+
+def _cut(
+    photo: Decoded, rng: np.random.Generator, *, scale: int, crop: int
+) -> tuple[UInt8[np.ndarray, "lr_crop lr_crop 3"], UInt8[np.ndarray, "crop crop 3"]]:
+    size = crop // scale
+    y, x = (int(rng.integers(length // scale - size + 1)) for length in photo.hr.shape[:2])
+    k = int(rng.integers(8))
+    rows, cols = (y, y + size), (x, x + size)
+    if photo.lr is None:
+        lr = resize_uint8(photo.hr, scale=Fraction(1, scale), rows=rows, cols=cols)
+    else:
+        lr = photo.lr[slice(*rows), slice(*cols)]
+    y, x = y * scale, x * scale
+    return _dihedral(lr, k), _dihedral(photo.hr[y : y + crop, x : x + crop], k)
+
+
+def _dihedral(image: UInt8[np.ndarray, "h h c"], k: int) -> UInt8[np.ndarray, "h h c"]:
+    """`isr_jax.images.dihedral` of one NumPy image: a worker process must not take hold of a GPU."""
+    image = image[::-1] if k & 1 else image
+    image = image[:, ::-1] if k & 2 else image
+    return image.swapaxes(0, 1) if k & 4 else image
+
+
+def _stack(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "lr": np.stack([example["lr"] for example in examples]),
+        "hr": np.stack([example["hr"] for example in examples]),
+        "skipped": [line for example in examples for line in example["skipped"]],
+    }

@@ -1,0 +1,107 @@
+"""Colour, rounding, depth-to-space and the symmetries of the square, as pure functions.
+
+Images are float in [0, 1], channels last; uint8 only where a file begins or ends. Functions that
+evaluation needs too take NumPy and JAX arrays alike and give back what they were given.
+"""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Integer, UInt8
+
+AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
+
+
+def rgb_to_y(rgb: Float[AnyArray, "*n h w 3"]) -> Float[AnyArray, "*n h w 1"]:
+    """BT.601 luma (studio swing) of RGB images.
+
+    Args:
+        rgb: RGB in [0, 1], NumPy or JAX; the result has the same type and precision.
+
+    Returns:
+        Y scaled by 1/255: black is 16/255, white is 235/255.
+
+    Source: ITU-R BT.601-7, section 2.5.4, in the rounding of MATLAB's `rgb2ycbcr`.
+    """
+    # Elementwise on purpose: a product with a 3x1 matrix would run in TF32 or bfloat16 on
+    # accelerators and be wrong in the third digit of a PSNR.
+    red, green, blue = rgb[..., 0:1], rgb[..., 1:2], rgb[..., 2:3]
+    return (16.0 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255.0
+
+
+def to_uint8(images: Float[AnyArray, "*shape"]) -> UInt8[AnyArray, "*shape"]:
+    """Clip [0, 1] images and round them half up to 0..255, as MATLAB's `im2uint8` does."""
+    xp = np if isinstance(images, np.ndarray) else jnp
+    # Half precision has no 255.5: white would round to 256 and wrap to black.
+    wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    return xp.floor(xp.clip(wide, 0.0, 1.0) * 255.0 + 0.5).astype(xp.uint8)
+
+
+def to_float(images: UInt8[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
+    """Turn 0..255 images into float32 in [0, 1]; `to_uint8` undoes it exactly."""
+    return images.astype(np.float32) / np.float32(255.0)
+
+
+def depth_to_space(x: Float[Array, "n h w d"], r: int) -> Float[Array, "n rh rw c"]:
+    """Unfold r*r groups of channels into blocks of r by r pixels: [n h w r*r*c] -> [n rh rw c].
+
+    Channel (i*r + j)*c + k of a pixel becomes channel k of the pixel i rows down and j columns
+    right in its block. PyTorch's `pixel_shuffle` orders the channels k*r*r + i*r + j instead.
+
+    Raises:
+        ValueError: the channels are not a multiple of r*r.
+
+    Source: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient
+    Sub-Pixel Convolutional Neural Network", CVPR 2016, section 3.2.
+    """
+    n, h, w, d = x.shape
+    if d % (r * r):
+        raise ValueError(f"depth_to_space: {d} channels are not a multiple of {r}*{r}")
+    blocks = x.reshape(n, h, w, r, r, d // (r * r))
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h * r, w * r, d // (r * r))
+
+
+def space_to_depth(x: Float[Array, "n rh rw c"], r: int) -> Float[Array, "n h w d"]:
+    """Fold blocks of r by r pixels into channels; the inverse of `depth_to_space`.
+
+    Raises:
+        ValueError: the height or the width is not a multiple of r.
+    """
+    n, h, w, c = x.shape
+    if h % r or w % r:
+        raise ValueError(f"space_to_depth: {h}x{w} pixels are not a multiple of {r}")
+    blocks = x.reshape(n, h // r, r, w // r, r, c)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // r, w // r, r * r * c)
+
+
+def dihedral(
+    images: Float[Array, "n h h c"] | UInt8[Array, "n h h c"], k: Integer[Array, " n"]
+) -> Float[Array, "n h h c"] | UInt8[Array, "n h h c"]:
+    """Apply to each image its own one of the 8 symmetries of the square.
+
+    The bits of k say what is done, in this order: 1 flips up-down, 2 flips left-right, 4
+    transposes. So k = 0 leaves the image as it is; only the lowest three bits of k count.
+    """
+    up, left, diagonal = _bits(k)
+    images = jnp.where(up, images[:, ::-1], images)
+    images = jnp.where(left, images[:, :, ::-1], images)
+    return jnp.where(diagonal, images.transpose(0, 2, 1, 3), images)
+
+
+def dihedral_inverse(
+    images: Float[Array, "n h h c"] | UInt8[Array, "n h h c"], k: Integer[Array, " n"]
+) -> Float[Array, "n h h c"] | UInt8[Array, "n h h c"]:
+    """Undo `dihedral` with the same k."""
+    up, left, diagonal = _bits(k)
+    images = jnp.where(diagonal, images.transpose(0, 2, 1, 3), images)
+    images = jnp.where(left, images[:, :, ::-1], images)
+    return jnp.where(up, images[:, ::-1], images)
+
+
+def _bits(k: Integer[Array, " n"]) -> tuple[Array, Array, Array]:
+    """The three lowest bits of k as masks that broadcast over images."""
+    k = k[:, None, None, None]
+    return (k & 1) > 0, (k & 2) > 0, (k & 4) > 0

@@ -1,0 +1,135 @@
+"""The pieces generators and discriminators are made of. Feature maps are NHWC."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from isr_jax.images import depth_to_space
+
+Params = Any  # a pytree of float32 arrays
+
+Activation = Literal["relu", "leaky_relu", "prelu"]
+ACTIVATIONS: dict[str, Callable[[], Callable[[Array], Array]]] = {
+    "relu": lambda: nn.relu,
+    "leaky_relu": lambda: lambda x: nn.leaky_relu(x, 0.2),
+    "prelu": lambda: PReLU(),
+}
+
+
+def count_params(params: Params) -> int:
+    """Number of scalars in a parameter tree."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+class PReLU(nn.Module):
+    """max(0, x) + a min(0, x) with one learnt slope a per channel, 0.25 at first.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.1.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        """Apply the activation."""
+        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1],))
+        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+
+
+def conv(
+    width: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    bias: bool = True,
+    gain: float = 2.0,
+    dtype: Any,
+) -> nn.Conv:
+    """A zero-padded convolution with He initialisation of variance `gain` / fan_in.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (gain 2 before a ReLU).
+    """
+    init = nn.initializers.variance_scaling(gain, "fan_in", "normal") if gain else nn.zeros
+    # Padding is spelt out: "SAME" at stride 2 pads one side only, other frameworks pad both.
+    pad = kernel // 2
+    return nn.Conv(
+        width,
+        (kernel, kernel),
+        strides=stride,
+        padding=((pad, pad), (pad, pad)),
+        use_bias=bias,
+        kernel_init=init,
+        dtype=dtype,
+    )
+
+
+class Normaliser(nn.Module):
+    """Batch normalisation (or nothing), with its statistics over all devices of `axis_name`."""
+
+    active: bool
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+        """Normalise by the batch's statistics when training, by the running ones otherwise."""
+        if not self.active:
+            return x
+        return nn.BatchNorm(
+            use_running_average=not train, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype
+        )(x)
+
+
+class ResidualBlock(nn.Module):
+    """x + residual_scale * f(x), or a 1x1 convolution of [x, residual_scale * f(x)].
+
+    f is `convs` convolutions with an activation after each but the last (after the only one, where
+    there is one), each followed by batch normalisation where that is on.
+
+    Source: Ledig et al. 2017 (SRGAN), figure 4, with batch norm and PReLU; Lim et al. 2017 (EDSR),
+    section 3.1, without batch norm and with residual scaling.
+    """
+
+    convs: int
+    skip: Literal["add", "concat"]
+    activation: Activation
+    residual_scale: float
+    batch_norm: bool
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+        """Apply the block; the width stays as it is."""
+        width = x.shape[-1]
+        y = x
+        for i in range(self.convs):
+            y = conv(width, bias=not self.batch_norm, dtype=self.dtype)(y)
+            y = Normaliser(self.batch_norm, self.axis_name, self.dtype)(y, train)
+            if i < self.convs - 1 or self.convs == 1:
+                y = ACTIVATIONS[self.activation]()(y)
+        y = y * self.residual_scale
+        if self.skip == "add":
+            return x + y
+        return conv(width, 1, gain=1.0, dtype=self.dtype)(jnp.concatenate([x, y], axis=-1))
+
+
+class SubPixel(nn.Module):
+    """Enlarge by a convolution to r*r times the channels and depth-to-space.
+
+    Source: Shi et al. 2016 (ESPCN), section 3.2.
+    """
+
+    factor: int
+    width: int
+    gain: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n rh rw d"]:
+        """[n, h, w, c] -> [n, factor*h, factor*w, width]."""
+        x = conv(self.width * self.factor**2, gain=self.gain, dtype=self.dtype)(x)
+        return depth_to_space(x, self.factor)

@@ -1,0 +1,92 @@
+"""What a run writes while it goes on: metrics.jsonl, TensorBoard events, and the terminal's bar."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from tensorboardX import SummaryWriter
+
+
+def read_records(run: Path) -> list[dict[str, Any]]:
+    """The whole lines of RUN/metrics.jsonl; a last one cut short by a kill is left out."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class Recorder:
+    """Scalars to RUN/metrics.jsonl and to TensorBoard; a resumed run overwrites what it does again.
+
+    A line of metrics.jsonl is {"kind": "train" | "validation" | "baselines", "step": int, ...}.
+    """
+
+    def __init__(self, run: Path, *, step: int):
+        """Go on from `step`: records after it, of a run that was killed, are dropped."""
+        kept = [record for record in read_records(run) if record["step"] <= step]
+        self._file = open(run / "metrics.jsonl", "w")  # noqa: SIM115 (closed by close)
+        for record in kept:
+            self._write(record)
+        self._events = SummaryWriter(str(run), purge_step=step + 1)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Record values of one step."""
+        self._write({"kind": kind, "step": step, **values})
+        for name, value in values.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def baselines(self, table: Mapping[str, Mapping[str, float]]) -> None:
+        """Record the interpolations' scores, by method."""
+        self._write({"kind": "baselines", "step": 0, **table})
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        self._events.close()
+
+
+class _Rate(ProgressColumn):
+    """Steps per second, or seconds per step where that is the larger number."""
+
+    def render(self, task: Task) -> Text:
+        """Draw the column."""
+        speed = task.speed or task.finished_speed
+        if not speed:
+            return Text("- step/s")
+        return Text(f"{speed:.1f} step/s" if speed >= 1 else f"{1 / speed:.1f} s/step")
+
+
+def progress_bar(console: Console, *, total: int, step: int) -> Progress:
+    """A bar over the steps with rate, loss and time left; `loss` is a field of its one task."""
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=60,
+    )
+    bar.add_task("training", total=total, completed=step, loss="-")
+    return bar

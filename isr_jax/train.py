@@ -1,0 +1,420 @@
+"""The training loop: a config and a run folder in, a trained generator and its records out."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from isr_jax import checkpoint, metrics, report, settings
+from isr_jax.data import pool, sources, stream
+from isr_jax.errors import UserError
+from isr_jax.images import to_float
+from isr_jax.models import count_params, discriminator, generator
+from isr_jax.record import Recorder, progress_bar, read_records
+from isr_jax.update import Metrics, State, init_state, make_update
+from isr_jax.upscale import make_enlarge
+
+AXIS = "devices"
+BASELINES = ("nearest", "bilinear", "bicubic")
+
+
+Update = Callable[[State, Mapping[str, Array], Key[Array, ""]], tuple[State, Metrics]]
+
+
+class Program(NamedTuple):
+    """Training as pure functions: made from a config, without data.
+
+    Attributes:
+        init: key -> State.
+        pretrain: an update (state, batch, key) -> (state, metrics) without the adversarial part.
+        update: the whole update.
+        enlarge: (params, stats, uint8 image) -> uint8 image.
+    """
+
+    init: Callable[[Key[Array, ""]], State]
+    pretrain: Update
+    update: Update
+    enlarge: Callable[[Any, Any, Any], Array]
+
+
+def make_program(config: ConfigDict) -> Program:
+    """The networks, optimizers and update of a config."""
+    axis_name = AXIS if config.train.parallel == "pmap" else None
+    g = generator(scale=config.scale, axis_name=axis_name, **config.generator)
+    d_options = {**config.discriminator, "crop": config.discriminator.crop or config.data.crop}
+    d = discriminator(axis_name=axis_name, **d_options)
+    g_optimizer = settings.make_optimizer(config.g_optimizer, steps=config.train.steps)
+    d_optimizer = settings.make_optimizer(config.d_optimizer, steps=config.train.steps)
+
+    def init(key: Key[Array, ""]) -> State:
+        return init_state(
+            key, generator=g, discriminator=d, g_optimizer=g_optimizer, d_optimizer=d_optimizer
+        )
+
+    update = partial(
+        make_update,
+        generator=g,
+        discriminator=d,
+        g_optimizer=g_optimizer,
+        d_optimizer=d_optimizer,
+        content=config.loss.content,
+        adversarial=config.loss.adversarial,
+        discriminator_crop=config.discriminator.crop,
+        ema_decay=config.train.ema_decay,
+        axis_name=axis_name,
+    )
+    return Program(
+        init=init,
+        pretrain=update(adversarial_weight=0.0),
+        update=update(adversarial_weight=config.loss.adversarial_weight),
+        enlarge=make_enlarge(g),
+    )
+
+
+Dispatch = Callable[[State, Any, Key[Array, ""], int], tuple[State, Metrics]]
+
+
+def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Device]) -> Dispatch:
+    """(state, data, key, n) -> (state, metrics [n]): n updates in one compiled program.
+
+    `data` is the pool, from which each update draws its batch inside the program, or n batches
+    {"lr", "hr"} of uint8 [n batch h w 3] from the stream. The state is donated. What an update does
+    depends on (state, key, step) alone, and its batch not on the number of devices.
+    """
+    options, batch = config.data, config.data.batch
+    streaming, pmapped = options.loader == "stream", config.train.parallel == "pmap"
+    share = batch // len(devices) if pmapped else batch
+    mesh = Mesh(np.array(devices), (AXIS,))
+    replicated, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
+
+    def steps(state: State, data: Any, key: Array, first: Array, n: int) -> tuple[State, Metrics]:
+        def one(state: State, i: Array) -> tuple[State, Metrics]:
+            sample_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))
+            if streaming:
+                drawn = {name: to_float(batches[i]) for name, batches in data.items()}
+            else:
+                drawn = pool.sample(
+                    sample_key,
+                    data,
+                    batch=share,
+                    crop=options.crop,
+                    scale=config.scale,
+                    first=first,
+                )
+            if not pmapped:
+                drawn = lax.with_sharding_constraint(drawn, split)
+            return update(state, drawn, update_key)
+
+        if n == 1:  # XLA's convolutions on a CPU are 20 times slower inside a loop.
+            state, values = one(state, jnp.zeros((), jnp.int32))
+            return state, jax.tree.map(lambda x: x[None], values)
+        return lax.scan(one, state, jnp.arange(n))
+
+    @cache
+    def compiled(n: int) -> Callable:
+        def run(state: State, data: Any, key: Array, first: Array) -> tuple[State, Metrics]:
+            return steps(state, data, key, first, n)
+
+        if not pmapped:
+            return jax.jit(run, donate_argnums=0, out_shardings=replicated)
+        axes = (None, 1 if streaming else None, None, 0)
+        return jax.pmap(
+            run, AXIS, in_axes=axes, out_axes=None, donate_argnums=0, devices=list(devices)
+        )
+
+    def dispatch(state: State, data: Any, key: Array, n: int) -> tuple[State, Metrics]:
+        if not pmapped:
+            return compiled(n)(state, data, key, jnp.zeros((), jnp.int32))
+        if streaming:
+            data = jax.tree.map(lambda x: x.reshape(n, len(devices), share, *x.shape[2:]), data)
+        return compiled(n)(state, data, key, jnp.arange(len(devices), dtype=jnp.int32) * share)
+
+    return dispatch
+
+
+@dataclass
+class Loader:
+    """Where batches come from: `take(n)` is `dispatch`'s data, `place()` a checkpoint's."""
+
+    take: Callable[[int], Any]
+    place: Callable[[], dict[str, Any]]
+    restore: Callable[[dict[str, Any]], None]
+
+
+def open_loader(
+    config: ConfigDict, devices: Sequence[jax.Device], warn: Callable[[str], None]
+) -> Loader:
+    """The pool in device memory, or the Grain stream."""
+    options = config.data
+    source = sources.open_source(
+        options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
+    )
+    if options.loader == "pool":
+        photos = sources.load_all(source, min_size=options.crop, scale=config.scale, warn=warn)
+        replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+        resident = jax.device_put(pool.make_pool(photos), replicated)
+        return Loader(lambda n: resident, dict, lambda place: None)
+
+    batches = stream.open_stream(
+        source,
+        scale=config.scale,
+        crop=options.crop,
+        batch=options.batch,
+        seed=config.seed,
+        workers=options.workers,
+        warn=warn,
+    )
+
+    def take(n: int) -> dict[str, np.ndarray]:
+        drawn = [next(batches) for _ in range(n)]
+        return {name: np.stack([batch[name] for batch in drawn]) for name in ("lr", "hr")}
+
+    return Loader(take, batches.get_state, batches.set_state)
+
+
+def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[sources.Photo]:
+    """The whole held-out photographs, the first `config.data.validation_images` of them."""
+    options = config.data
+    source = sources.open_source(
+        options.validation, "validation", scale=config.scale, tfds_dir=options.tfds_dir or None
+    )
+    # SSIM's window must fit once the border is cropped.
+    least = 11 + 2 * config.scale
+    photos = sources.load_all(source, min_size=least, scale=config.scale, warn=warn)
+    return photos[: options.validation_images or None]
+
+
+def validate(
+    program: Program, state: State, photos: Sequence[sources.Photo], *, scale: int
+) -> tuple[dict[str, float], list[np.ndarray]]:
+    """Mean scores of the moving average over whole images, vdsr protocol, and its images."""
+    enlarged = [np.asarray(program.enlarge(state.ema, state.g_stats, photo.lr)) for photo in photos]
+    scores = [
+        metrics.measure(sr, photo.hr, crop=scale)
+        for sr, photo in zip(enlarged, photos, strict=True)
+    ]
+    return _mean(scores), enlarged
+
+
+def _mean(scores: Sequence[metrics.Scores]) -> dict[str, float]:
+    return dict(zip(metrics.Scores._fields, np.mean(scores, axis=0).tolist(), strict=True))
+
+
+def interpolations(photos: Sequence[sources.Photo], *, scale: int) -> dict[str, dict[str, float]]:
+    """Mean scores of nearest, bilinear and bicubic over whole images, vdsr protocol."""
+    return {
+        method: _mean(
+            [
+                metrics.measure_interpolation(photo.lr, photo.hr, scale=scale, method=method)
+                for photo in photos
+            ]
+        )
+        for method in BASELINES
+    }
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C or SIGTERM (a preempted machine) asks to stop soon; a second one kills."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, catch)
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/isr_jax."""
+    if not jax.config.read("jax_compilation_cache_dir"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/isr_jax/jax"))
+
+
+def check_finite(values: Mapping[str, np.ndarray], *, first: int, run: Path) -> None:
+    """Raise a UserError that names the first step whose losses or gradients are not finite."""
+    bad = ~np.all([np.isfinite(series) for series in values.values()], axis=0)
+    if not bad.any():
+        return
+    at = int(np.argmax(bad))
+    names = ", ".join(name for name, series in values.items() if not np.isfinite(series[at]))
+    steps = [int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit()]
+    good = (
+        f"the last good checkpoint is {run / 'checkpoints' / str(max(steps))}"
+        if steps
+        else ("there is no checkpoint yet")
+    )
+    raise UserError(
+        f"step {first + at + 1}: {names} is not finite; {good}; "
+        "lower the learning rates, or set config.g_optimizer.grad_clip"
+    )
+
+
+def plan(step: int, config: ConfigDict) -> Iterator[tuple[int, bool, bool]]:
+    """The dispatches from `step` on: (updates, whether to validate, whether to save) of each.
+
+    They end at the same steps whether or not the run was killed in between, so that the same
+    programs run on the same states.
+    """
+    options = config.train
+    everies = (options.steps_per_dispatch, options.validate_every, options.checkpoint_every)
+    stages = (config.loss.adversarial_from, options.steps)
+    while step < options.steps:
+        following = min(
+            *((step // every + 1) * every for every in everies), *(s for s in stages if s > step)
+        )
+        last = following == options.steps
+        validating = last or following % options.validate_every == 0
+        saving = last or following % options.checkpoint_every == 0
+        yield following - step, validating, saving
+        step = following
+
+
+class Result(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        run: its folder.
+        step: updates done; less than config.train.steps where it was interrupted.
+        scores: of the last validation: "psnr" (dB), "ssim", "ms_ssim".
+        baselines: the same of each interpolation.
+    """
+
+    run: Path
+    step: int
+    scores: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+
+
+def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = None) -> Result:
+    """Train a super-resolution GAN, or go on where the run in `workdir` was.
+
+    Writes checkpoints/, config.json, metrics.jsonl, TensorBoard events, images/ and curves.png.
+
+    Args:
+        config: see configs/base.py.
+        workdir: the run folder; made where it is missing.
+        console: where to print; standard error by default.
+
+    Raises:
+        UserError: for settings, data or a run folder that cannot be used, and for a loss or a
+            gradient that is not finite.
+    """
+    console = console or Console(stderr=True)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    use_compilation_cache()
+    devices = jax.devices()
+    for line in settings.check(config, devices=len(devices)):
+        say(line)
+    run = Path(workdir).expanduser()
+    run.mkdir(parents=True, exist_ok=True)
+
+    program = make_program(config)
+    pretrain = make_dispatch(config, program.pretrain, devices)
+    update = make_dispatch(config, program.update, devices)
+    replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    state = jax.jit(program.init, out_shardings=replicated)(init_key)
+
+    with ExitStack() as stack:
+        manager = stack.enter_context(checkpoint.open_manager(run, keep=config.train.keep))
+        resumed = checkpoint.resume(manager, state, config, warn=say)
+        loader = open_loader(config, devices, say)
+        photos = open_validation(config, say)
+        if resumed:
+            state = resumed.state
+            loader.restore(resumed.data)
+            say(f"going on from step {int(state.step)} of {run}")
+        (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        say(
+            f"{config.scale}x generator of {count_params(state.g_params):,} parameters, "
+            f"discriminator of {count_params(state.d_params):,}, on {len(devices)} "
+            f"{devices[0].device_kind} ({config.train.parallel})"
+        )
+        step = int(state.step)
+        recorder = stack.enter_context(Recorder(run, step=step))
+        baselines = interpolations(photos, scale=config.scale)
+        if not step:
+            recorder.baselines(baselines)
+        stopped = stack.enter_context(_stop_signals())
+        bar = stack.enter_context(progress_bar(console, total=config.train.steps, step=step))
+
+        window: list[dict[str, np.ndarray]] = []
+
+        def record(first: int, values: Metrics, *, flush: bool = False) -> None:
+            """Wait for a dispatch, check what it computed, write means now and then."""
+            series = {name: np.asarray(value) for name, value in values.items()}
+            check_finite(series, first=first, run=run)
+            window.append(series)
+            last = first + len(series["loss"])
+            bar.update(bar.task_ids[0], completed=last, loss=f"{series['loss'].mean():.4f}")
+            if flush or last % config.train.log_every == 0:
+                means = {
+                    name: float(np.concatenate([s[name] for s in window if name in s]).mean())
+                    for name in series
+                }
+                recorder.scalars("train", last, means)
+                window.clear()
+
+        pending: tuple[int, Metrics] | None = None
+        for n, validating, saving in plan(step, config):
+            dispatch = pretrain if step < config.loss.adversarial_from else update
+            state, values = dispatch(state, loader.take(n), train_key, n)
+            # The host reads a dispatch's metrics while the device works on the next one.
+            if pending:
+                record(*pending)
+            pending, step = (step, values), step + n
+            stopping = stopped()
+            if not (validating or saving or stopping):
+                continue
+            record(*pending, flush=True)
+            pending, scores = None, None
+            if validating:
+                scores, enlarged = validate(program, state, photos, scale=config.scale)
+                recorder.scalars("validation", step, scores)
+                report.panel(
+                    run / "images" / f"step_{step:06d}.png", photos, enlarged, scale=config.scale
+                )
+                say(_verdict(step, scores, baselines["bicubic"]))
+            checkpoint.save(manager, state, config, data=loader.place(), scores=scores)
+            if stopping:
+                say(f"stopped at step {step}; the same command goes on from there")
+                break
+    report.curves(run)
+    last = [line for line in read_records(run) if line["kind"] == "validation"]
+    scores = {name: last[-1][name] for name in metrics.Scores._fields} if last else {}
+    return Result(run, step, scores, baselines)
+
+
+def _verdict(step: int, scores: Mapping[str, float], bicubic: Mapping[str, float]) -> str:
+    names = {"psnr": ("PSNR-Y", "{:.2f} dB", "{:+.2f}"), "ssim": ("SSIM-Y", "{:.4f}", "{:+.4f}")}
+    names["ms_ssim"] = ("MS-SSIM", "{:.4f}", "{:+.4f}")
+    parts = [
+        f"{label} {value.format(scores[name])} ({gain.format(scores[name] - bicubic[name])})"
+        for name, (label, value, gain) in names.items()
+    ]
+    return f"step {step}: {', '.join(parts)}; in brackets, to bicubic"

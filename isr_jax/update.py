@@ -1,0 +1,204 @@
+"""State and one GAN update: a pure function, the same under jit, pmap and vmap.
+
+One forward pass of the generator and one of the discriminator on each of the real and the generated
+images serve both updates; the gradients are pulled back through those same passes:
+
+    lr --G--> sr --D--> fake         content(sr, hr) ----> d/d sr --+
+              hr --D--> real         g_loss(real, fake) -> d/d sr --+--> G's gradient
+                                     d_loss(real, fake) ---------------> D's gradient
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from isr_jax import losses
+from isr_jax.models import Discriminator, Generator
+
+Batch = Mapping[str, Float[Array, "n h w 3"]]
+Metrics = dict[str, Float[Array, ""]]
+
+
+class State(NamedTuple):
+    """Everything that training changes, as one pytree of arrays.
+
+    Attributes:
+        step: int32, the number of updates done.
+        g_params, g_stats: the generator's parameters and batch norm's running statistics ({}).
+        ema: exponential moving average of g_params.
+        g_opt: the generator's optax state.
+        d_params, d_opt: the discriminator's parameters and optax state.
+    """
+
+    step: Int[Array, ""]
+    g_params: Any
+    g_stats: Any
+    ema: Any
+    g_opt: Any
+    d_params: Any
+    d_opt: Any
+
+
+def init_state(
+    key: Key[Array, ""],
+    *,
+    generator: Generator,
+    discriminator: Discriminator,
+    g_optimizer: optax.GradientTransformation,
+    d_optimizer: optax.GradientTransformation,
+) -> State:
+    """The state before the first update."""
+    g_key, d_key = jax.random.split(key)
+    g_params, g_stats = generator.init(g_key)
+    d_params = discriminator.init(d_key)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        g_params=g_params,
+        g_stats=g_stats,
+        # A copy: the state is donated, and one buffer must not be donated twice.
+        ema=jax.tree.map(jnp.copy, g_params),
+        g_opt=g_optimizer.init(g_params),
+        d_params=d_params,
+        d_opt=d_optimizer.init(d_params),
+    )
+
+
+def make_update(
+    *,
+    generator: Generator,
+    discriminator: Discriminator,
+    g_optimizer: optax.GradientTransformation,
+    d_optimizer: optax.GradientTransformation,
+    content: Mapping[str, float],
+    adversarial: str,
+    adversarial_weight: float,
+    discriminator_crop: int = 0,
+    ema_decay: float = 0.999,
+    axis_name: str | None = None,
+) -> Callable[[State, Batch, Key[Array, ""]], tuple[State, Metrics]]:
+    """Build the update (state, batch, key) -> (state, metrics).
+
+    Args:
+        generator, discriminator: the networks.
+        g_optimizer, d_optimizer: their optimizers.
+        content: weights of the content losses, by name (see `losses.CONTENT`).
+        adversarial: name of the adversarial loss (see `losses.ADVERSARIAL`).
+        adversarial_weight: its weight in the generator's loss; at 0 the adversarial part is left
+            out and the discriminator stays as it is.
+        discriminator_crop: side in pixels of the crop that the discriminator sees, at one random
+            place per update; 0 for the whole images.
+        ema_decay: decay of the average; (1 + step) / (10 + step) where that is less, so that the
+            first updates do not linger in it.
+        axis_name: of the pmap axis over which the batch is split, None without one. Under jit the
+            batch may be split over devices by its sharding; nothing changes here.
+
+    Returns:
+        A pure function. `batch` holds "lr" and "hr", float32 in [0, 1]. Metrics are means over the
+        whole batch: "loss" (the generator's), each content loss by name, "g_adversarial",
+        "d_loss", "d_real" and "d_fake" (mean logits), "g_grad_norm", "d_grad_norm".
+    """
+    adversary = losses.ADVERSARIAL[adversarial]
+
+    def all_mean(tree: Any) -> Any:
+        return lax.pmean(tree, axis_name) if axis_name else tree
+
+    def content_loss(sr: Array, hr: Array) -> tuple[Array, Metrics]:
+        terms = losses.content_terms(sr, hr, weights=content)
+        return sum((content[name] * term for name, term in terms.items()), jnp.zeros(())), terms
+
+    def logit_gradients(
+        loss: Callable[[Array, Array], Array], real: Array, fake: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """A loss of the whole batch's logits, and its gradients by this device's.
+
+        The logits of all devices are gathered first, since a relativistic loss compares each with
+        the mean of all; so no derivative is taken through a collective. The gradients are scaled
+        to those of a mean over this device's images, as the content losses' are.
+        """
+        if axis_name is None:
+            return jax.value_and_grad(loss, argnums=(0, 1))(real, fake)
+        every = (lax.all_gather(x, axis_name, tiled=True) for x in (real, fake))
+        value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(*every)
+        first = lax.axis_index(axis_name) * real.shape[0]
+        own = tuple(lax.dynamic_slice_in_dim(g, first, real.shape[0]) for g in gradients)
+        devices = lax.axis_size(axis_name)
+        return value, (own[0] * devices, own[1] * devices)
+
+    def discriminate(
+        d_params: Any, d_opt: Any, sr: Array, hr: Array, key: Key[Array, ""]
+    ) -> tuple[Array, Any, Any, Metrics]:
+        """G's adversarial gradient by sr, D's new parameters and optimizer state, metrics."""
+        crop = discriminator_crop or hr.shape[1]
+        y, x = jax.random.randint(key, (2,), 0, hr.shape[1] - crop + 1)
+
+        def window(images: Array) -> Array:
+            n, _, _, c = images.shape
+            return lax.dynamic_slice(images, (0, y, x, 0), (n, crop, crop, c))
+
+        real, real_pullback = jax.vjp(lambda p: discriminator.apply(p, window(hr)), d_params)
+        fake, fake_pullback = jax.vjp(
+            lambda p, images: discriminator.apply(p, window(images)), d_params, sr
+        )
+        d_loss, (real_cotangent, fake_cotangent) = logit_gradients(adversary.d_loss, real, fake)
+        g_loss, (_, sr_cotangent) = logit_gradients(adversary.g_loss, real, fake)
+        _, sr_gradient = fake_pullback(sr_cotangent)
+        from_real, from_fake = real_pullback(real_cotangent)[0], fake_pullback(fake_cotangent)[0]
+        d_gradient = all_mean(jax.tree.map(jnp.add, from_real, from_fake))
+        updates, d_opt = d_optimizer.update(d_gradient, d_opt, d_params)
+        metrics = {
+            "g_adversarial": g_loss,
+            "d_loss": d_loss,
+            "d_real": jnp.mean(real),
+            "d_fake": jnp.mean(fake),
+            "d_grad_norm": optax.global_norm(d_gradient),
+        }
+        return sr_gradient, optax.apply_updates(d_params, updates), d_opt, metrics
+
+    def update(state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        lr, hr = batch["lr"], batch["hr"]
+        sr, g_pullback, g_stats = jax.vjp(
+            lambda p: generator.apply(p, state.g_stats, lr, True), state.g_params, has_aux=True
+        )
+        (loss, terms), content_gradient = jax.value_and_grad(content_loss, has_aux=True)(sr, hr)
+
+        gradient: Array = content_gradient
+        d_params, d_opt = state.d_params, state.d_opt
+        adversarial_metrics: Metrics = {}
+        if adversarial_weight:
+            adversarial_gradient, d_params, d_opt, adversarial_metrics = discriminate(
+                d_params, d_opt, sr, hr, key
+            )
+            gradient += adversarial_weight * adversarial_gradient
+            loss += adversarial_weight * adversarial_metrics["g_adversarial"]
+
+        (g_gradient,) = g_pullback(gradient)
+        g_gradient = all_mean(g_gradient)
+        updates, g_opt = g_optimizer.update(g_gradient, state.g_opt, state.g_params)
+        g_params = optax.apply_updates(state.g_params, updates)
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+
+        metrics = all_mean(
+            {
+                "loss": loss,
+                **terms,
+                **adversarial_metrics,
+                "g_grad_norm": optax.global_norm(g_gradient),
+            }
+        )
+        new_state = State(
+            step=state.step + 1,
+            g_params=g_params,
+            g_stats=all_mean(g_stats),
+            ema=optax.incremental_update(g_params, state.ema, 1.0 - decay),
+            g_opt=g_opt,
+            d_params=d_params,
+            d_opt=d_opt,
+        )
+        return new_state, metrics
+
+    return update

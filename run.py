@@ -1,0 +1,67 @@
+"""Train a super-resolution GAN.
+
+python run.py --config configs/msssim.py [--config.train.steps=2000] [--workdir runs/msssim]
+
+The same line again goes on where the run was. Every field of configs/base.py can be given.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run folder; runs/NAME of the config by default."
+)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse the command line; wrong usage is one line on standard error and exit code 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument {rest[1]!r}; options are --NAME=VALUE")
+        if CONFIG.value is None:
+            raise flags.Error("no config given; try --config configs/msssim.py")
+        # A file that could not be loaded answers so at the first touch.
+        list(CONFIG.value)
+    # A config file is a program of the user's own, and its errors are about its own lines.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        fail(_one_line(error), code=2)
+    return rest
+
+
+def _one_line(error: Exception) -> str:
+    """What absl or ml_collections says, less its quoting and line breaks."""
+    text = " ".join(str(error).replace("\\n", " ").replace("\\", "").split()).replace("'", "")
+    return text.replace(" Did you mean", ": no such config field; did you mean", 1).strip('"')
+
+
+def fail(message: str, *, code: int) -> None:
+    """Print one line to standard error and exit."""
+    print(f"run.py: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main(argv: list[str]) -> None:
+    """Hand the config to isr_jax.train."""
+    # Imported here, so that wrong usage is answered at once.
+    from rich.console import Console
+
+    from isr_jax import UserError, report, train
+
+    logging.set_verbosity(logging.ERROR)
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).stem
+    try:
+        result = train(CONFIG.value, WORKDIR.value or f"runs/{name}")
+    except UserError as error:
+        fail(str(error), code=1)
+    if result.scores:
+        title = f"Held-out photographs after {result.step} updates; pictures in {result.run}"
+        report.closing_table(Console(), result.scores, result.baselines, title)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
