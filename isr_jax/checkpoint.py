@@ -27,7 +27,7 @@ ARCHITECTURE = ("scale", "generator", "discriminator")
 
 
 def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
-    """The checkpoints of a run folder: the latest `keep` and the one of the best PSNR-Y are kept."""
+    """A run folder's checkpoints: the latest `keep` and the one of the best PSNR-Y stay."""
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
         get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False

@@ -155,7 +155,7 @@ def make_update(
             "d_loss": d_loss,
             "d_real": jnp.mean(real),
             "d_fake": jnp.mean(fake),
-            "d_grad_norm": optax.global_norm(d_gradient),
+            "d_grad_norm": optax.tree.norm(d_gradient),
         }
         return sr_gradient, optax.apply_updates(d_params, updates), d_opt, metrics
 
@@ -187,7 +187,7 @@ def make_update(
                 "loss": loss,
                 **terms,
                 **adversarial_metrics,
-                "g_grad_norm": optax.global_norm(g_gradient),
+                "g_grad_norm": optax.tree.norm(g_gradient),
             }
         )
         new_state = State(

@@ -339,6 +339,7 @@ class TestTfds:
             return error_of(lambda: open_source(spec, split, scale=scale, tfds_dir=prepared))
 
         assert "did you mean div2k" in open_("tfds:div2")
+        assert "did you mean div2k" in open_("tfds:DIV2K")
         assert "no config bicubic_x5: use bicubic_x" in open_("tfds:div2k/bicubic_x5")
         assert "9.9.9" in open_("tfds:div2k/bicubic_x4:9.9.9")
         assert "nothing to read in nowhere (the splits are train" in open_("tfds:pairs:nowhere")

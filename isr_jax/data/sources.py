@@ -326,7 +326,7 @@ def _tfds_builder(name: str, data_dir: str | None, spec: str) -> tfds.core.Datas
         configs = list(tfds.builder_cls(base).builder_configs) if base in known else []
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(base, known)
+        near = difflib.get_close_matches(base.lower(), known)
         hint = f"did you mean {' or '.join(near)}?" if near else "see tensorflow.org/datasets"
         raise UserError(f"{spec}: TFDS has no such data set: {hint}") from error
     # An unknown config or version, or a package which the data set needs: TFDS raises ValueError,

@@ -170,7 +170,7 @@ def _cut(
 
 
 def _dihedral(image: UInt8[np.ndarray, "h h c"], k: int) -> UInt8[np.ndarray, "h h c"]:
-    """`isr_jax.images.dihedral` of one NumPy image: a worker process must not take hold of a GPU."""
+    """`images.dihedral` of one NumPy image: a worker process must not take hold of a GPU."""
     image = image[::-1] if k & 1 else image
     image = image[:, ::-1] if k & 2 else image
     return image.swapaxes(0, 1) if k & 4 else image

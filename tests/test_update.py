@@ -1,0 +1,195 @@
+"""One update: against a plain formulation, against PyTorch's Adam, and on 1, 2 and 4 devices."""
+
+import itertools
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from isr_jax import losses
+from isr_jax.models import discriminator, generator
+from isr_jax.update import init_state, make_update
+
+CROP, BATCH = 24, 8
+CONTENT = {"mse": 1.0, "ms_ssim": 0.5, "psnr": 0.01}
+
+
+def keep_gradient():
+    """An optimizer that moves nothing and whose state is the gradient."""
+    zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)  # noqa: E731
+    return optax.GradientTransformation(zeros, lambda grad, state, params: (zeros(grad), grad))
+
+
+def make(adversarial, *, batch_norm=True, axis_name=None, optimizer=None, **options):
+    parts = {
+        "generator": generator(
+            scale=2, width=6, blocks=1, batch_norm=batch_norm, axis_name=axis_name
+        ),
+        "discriminator": discriminator(
+            crop=options.get("discriminator_crop") or CROP,
+            widths=(4, 6),
+            dense=8,
+            batch_norm=batch_norm,
+            axis_name=axis_name,
+        ),
+        "g_optimizer": optimizer or keep_gradient(),
+        "d_optimizer": optimizer or keep_gradient(),
+    }
+    options = {"adversarial_weight": 0.1, **options}
+    update = make_update(
+        content=CONTENT, adversarial=adversarial, axis_name=axis_name, **parts, **options
+    )
+    return update, jax.jit(lambda: init_state(jax.random.key(1), **parts)), parts
+
+
+def a_batch():
+    hr = jax.random.uniform(jax.random.key(2), (BATCH, CROP, CROP, 3))
+    lr = hr.reshape(BATCH, CROP // 2, 2, CROP // 2, 2, 3).mean((2, 4))
+    return {"lr": lr, "hr": hr}
+
+
+KEY = jax.random.key(3)
+
+
+def assert_close(tree, expected, tolerance=1e-5):
+    """Each tensor's difference is below `tolerance` of its norm.
+
+    A gradient that cancels exactly, as a relativistic discriminator's last bias, is rounding error
+    of float32 in either: such a one stays below 1e-6.
+    """
+    flat = jax.tree_util.tree_leaves_with_path(expected)
+    assert flat
+    for (path, want), got in zip(flat, jax.tree.leaves(tree), strict=True):
+        want, got = np.asarray(want, np.float64), np.asarray(got, np.float64)
+        norm = np.linalg.norm(want)
+        limit = tolerance * norm if norm > 1e-6 else 1e-6
+        assert np.linalg.norm(got - want) <= limit, path
+
+
+@pytest.mark.parametrize("adversarial", losses.ADVERSARIAL)
+def test_gradients_equal_a_plain_formulation(adversarial):
+    """Two separate losses, each with its own forward passes, differentiated as a whole."""
+    update, init, parts = make(adversarial)
+    state = init()
+    batch = a_batch()
+    lr, hr = batch["lr"], batch["hr"]
+    g, d = parts["generator"], parts["discriminator"]
+    adversary = losses.ADVERSARIAL[adversarial]
+
+    def g_loss(g_params):
+        sr, _ = g.apply(g_params, state.g_stats, lr, True)
+        content = sum(w * losses.CONTENT[name](sr, hr) for name, w in CONTENT.items())
+        real, fake = d.apply(state.d_params, hr), d.apply(state.d_params, sr)
+        return content + 0.1 * adversary.g_loss(real, fake)
+
+    def d_loss(d_params):
+        sr, _ = g.apply(state.g_params, state.g_stats, lr, True)
+        return adversary.d_loss(d.apply(d_params, hr), d.apply(d_params, sr))
+
+    new, metrics = jax.jit(update)(state, batch, KEY)
+    loss, gradient = jax.jit(jax.value_and_grad(g_loss))(state.g_params)
+    assert_close(new.g_opt, gradient, 1e-4)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["g_grad_norm"], optax.tree.norm(gradient), rtol=1e-5)
+    loss, gradient = jax.jit(jax.value_and_grad(d_loss))(state.d_params)
+    assert_close(new.d_opt, gradient, 1e-4)
+    np.testing.assert_allclose(metrics["d_loss"], loss, rtol=1e-5)
+
+
+def on_devices(update, state, batch, count, parallel):
+    devices = jax.devices()[:count]
+    if parallel == "jit":
+        mesh = Mesh(np.array(devices), ("devices",))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("devices")))
+        run = jax.jit(update, out_shardings=everywhere)
+        return run(jax.device_put(state, everywhere), split, jax.device_put(KEY, everywhere))
+    shares = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+    axes = {"in_axes": (None, 0, None), "out_axes": None}
+    return jax.pmap(update, "devices", devices=devices, **axes)(state, shares, KEY)
+
+
+@cache
+def one_device(adversarial):
+    """The state and what an update on one device makes of it."""
+    update, init, _ = make(adversarial, discriminator_crop=16)
+    state = init()
+    return state, jax.jit(update)(state, a_batch(), KEY)
+
+
+@pytest.mark.parametrize(
+    "adversarial, parallel", list(itertools.product(losses.ADVERSARIAL, ["jit", "pmap"]))
+)
+def test_every_number_of_devices_gives_the_same(adversarial, parallel):
+    """The same global batch: gradients of both networks, statistics and metrics to 1e-5."""
+    state, expected = one_device(adversarial)
+    axis_name = "devices" if parallel == "pmap" else None
+    update, _, _ = make(adversarial, discriminator_crop=16, axis_name=axis_name)
+    for count in (2, 4) if parallel == "jit" else (1, 2, 4):
+        assert_close(on_devices(update, state, a_batch(), count, parallel), expected)
+
+
+def test_without_the_adversarial_part_the_discriminator_rests():
+    update, init, _ = make("vanilla", adversarial_weight=0.0, optimizer=optax.adam(1e-3))
+    state = init()
+    new, metrics = jax.jit(update)(state, a_batch(), KEY)
+    assert_close(new.d_params, state.d_params, 0.0)
+    assert int(new.d_opt[0].count) == 0
+    assert set(metrics) == {"loss", "g_grad_norm", *CONTENT}
+    weighted = sum(weight * metrics[name] for name, weight in CONTENT.items())
+    np.testing.assert_allclose(metrics["loss"], weighted, rtol=1e-6)
+
+
+def test_discriminator_sees_the_crop_that_the_key_chooses():
+    """All places are reachable, and real and fake are cut at the same one."""
+    update, init, _ = make("hinge", discriminator_crop=CROP - 1, batch_norm=False)
+    state = init()
+    batch = a_batch()
+    seen = {
+        round(float(jax.jit(update)(state, batch, jax.random.key(i))[1]["d_real"]), 6)
+        for i in range(24)
+    }
+    assert len(seen) == 4
+
+
+def test_moving_average_follows_its_formula():
+    update, init, _ = make("vanilla", optimizer=optax.sgd(0.1), ema_decay=0.15)
+    state = init()
+    ema = state.ema
+    for step in range(3):
+        state, _ = jax.jit(update)(state, a_batch(), KEY)
+        decay = min(0.15, (1 + step) / (10 + step))
+        ema = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, ema, state.g_params)
+    assert int(state.step) == 3
+    assert_close(state.ema, ema)
+
+
+def test_vmapped_seeds_equal_single_runs():
+    """A study trains seeds at once: vmap over states gives each its own run."""
+    update, _, parts = make("relativistic", optimizer=optax.adam(1e-3), batch_norm=False)
+    keys = jax.random.split(jax.random.key(9), 2)
+    states = [jax.jit(partial(init_state, **parts))(key) for key in keys]
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+    together, metrics = jax.jit(jax.vmap(update, in_axes=(0, None, None)))(
+        stacked, a_batch(), KEY
+    )
+    for i, state in enumerate(states):
+        alone, own = jax.jit(update)(state, a_batch(), KEY)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], together.g_params), alone.g_params, 1e-4)
+        np.testing.assert_allclose(metrics["loss"][i], own["loss"], rtol=1e-4)
+
+
+def test_a_gan_of_one_image_learns_it():
+    """Thirty updates on one batch bring the content loss well down."""
+    update, init, _ = make("vanilla", optimizer=optax.adam(3e-3), adversarial_weight=1e-3)
+    state = init()
+    update = jax.jit(update)
+    first = None
+    for _ in range(30):
+        state, metrics = update(state, a_batch(), KEY)
+        first = first or float(metrics["mse"])
+    assert float(metrics["mse"]) < 0.5 * first
