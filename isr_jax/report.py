@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from PIL import ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
@@ -18,10 +19,13 @@ from isr_jax.data.sources import Photo
 from isr_jax.record import read_records
 from isr_jax.resize import resize_uint8
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 
 # The colour-blind safe palette of Okabe and Ito.
-BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
+BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6E6E6E"
+
+# A panel's measures in pixels: a column's width, the space between, the text, and a detail's side.
+COLUMN, GAP, HEADER, DETAIL = 320, 6, 42, 80
 
 
 def busiest(image: Image, side: int) -> tuple[int, int]:
@@ -40,7 +44,9 @@ def busiest(image: Image, side: int) -> tuple[int, int]:
 def panel(
     path: Path, photos: Sequence[Photo], enlarged: Sequence[Image], *, scale: int, most: int = 4
 ) -> None:
-    """Draw LR (nearest) | bicubic | SR | HR with a zoomed detail, two rows for each photograph.
+    """Draw LR (nearest) | bicubic | SR | HR, and below each a detail, for each photograph.
+
+    The detail is where the bicubic image has most edges; its pixels are enlarged by nearest.
 
     Args:
         path: of the PNG to write.
@@ -49,44 +55,53 @@ def panel(
         scale: the factor of enlargement.
         most: draw the first so many.
     """
-    count = min(most, len(photos))
-    heights = [
-        ratio for photo in photos[:count] for ratio in (photo.hr.shape[0] / photo.hr.shape[1], 1.0)
-    ]
-    column = 3.2
-    figure = Figure(figsize=(4 * column, sum(heights) * column + 0.45 * 2 * count + 0.2), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2 * count, 4, squeeze=False, height_ratios=heights)
-    for row, (photo, sr) in enumerate(zip(photos[:count], enlarged, strict=False)):
+    strips = []
+    for photo, sr in list(zip(photos, enlarged, strict=True))[:most]:
+        bicubic = resize_uint8(photo.lr, scale=scale)
+        side = min(DETAIL, *photo.hr.shape[:2])
+        corner = busiest(bicubic, side)
         versions = {
-            f"{photo.name}: LR, nearest": resize_uint8(photo.lr, scale=scale, method="nearest"),
-            "bicubic": resize_uint8(photo.lr, scale=scale),
+            f"{Path(photo.name).stem}: LR, nearest": resize_uint8(
+                photo.lr, scale=scale, method="nearest"
+            ),
+            "bicubic": bicubic,
             "SR": sr,
             "HR": photo.hr,
         }
-        side = min(96, *photo.hr.shape[:2])
-        y, x = busiest(photo.hr, side)
-        for column_index, (name, image) in enumerate(versions.items()):
-            whole, detail = axes[2 * row, column_index], axes[2 * row + 1, column_index]
-            _show(whole, image, name + _score(image, photo.hr, scale))
-            whole.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=RED, linewidth=1.5))
-            _show(detail, image[y : y + side, x : x + side], "")
-    figure.tight_layout(pad=0.4)
+        columns = [
+            _column(image, name, _caption(image, photo.hr, scale), corner, side)
+            for name, image in versions.items()
+        ]
+        strips.append(np.concatenate(columns, axis=1))
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    PIL.Image.fromarray(np.concatenate(strips)).save(path)
 
 
-def _score(image: Image, hr: Image, scale: int) -> str:
+def _caption(image: Image, hr: Image, scale: int) -> str:
     if image is hr:
-        return ""
+        return "the photograph"
     scores = metrics.measure(image, hr, crop=scale)
-    return f"\n{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
+    return f"{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
 
 
-def _show(axes: Axes, image: Image, title: str) -> None:
-    axes.imshow(image, interpolation="nearest", aspect="equal")
-    axes.set_title(title, fontsize=9)
-    axes.set_axis_off()
+def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side: int) -> Image:
+    """Two lines of text, the whole image with the detail framed, and the detail, COLUMN wide."""
+    y, x = corner
+    framed = PIL.Image.fromarray(image).convert("RGB")
+    frame = (x, y, x + side - 1, y + side - 1)
+    ImageDraw.Draw(framed).rectangle(frame, outline=RED, width=max(2, image.shape[1] // 160))
+    height = round(COLUMN * image.shape[0] / image.shape[1])
+    detail = PIL.Image.fromarray(image[y : y + side, x : x + side]).convert("RGB")
+
+    column = PIL.Image.new("RGB", (COLUMN + GAP, HEADER + height + GAP + COLUMN + GAP), "white")
+    draw, font = ImageDraw.Draw(column), ImageFont.load_default(14)
+    draw.text((2, 4), name, fill="black", font=font)
+    draw.text((2, 22), caption, fill=GRAY, font=font)
+    column.paste(framed.resize((COLUMN, height), PIL.Image.Resampling.LANCZOS), (0, HEADER))
+    column.paste(
+        detail.resize((COLUMN, COLUMN), PIL.Image.Resampling.NEAREST), (0, HEADER + height + GAP)
+    )
+    return np.asarray(column)
 
 
 def curves(run: Path) -> None:

@@ -43,7 +43,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
-    weights = config.loss.content
+    weights = config.loss.content.to_dict()
     if not any(weights.values()) and not config.loss.adversarial_weight:
         raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
     advice = _check_ssim(crop, weights)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -72,7 +72,7 @@ def make_program(config: ConfigDict) -> Program:
         discriminator=d,
         g_optimizer=g_optimizer,
         d_optimizer=d_optimizer,
-        content=config.loss.content,
+        content=config.loss.content.to_dict(),
         adversarial=config.loss.adversarial,
         discriminator_crop=config.discriminator.crop,
         ema_decay=config.train.ema_decay,
@@ -86,7 +86,9 @@ def make_program(config: ConfigDict) -> Program:
     )
 
 
-Dispatch = Callable[[State, Any, Key[Array, ""], int], tuple[State, Metrics]]
+# The metrics of n updates.
+Series = dict[str, Float[Array, " n"]]
+Dispatch = Callable[[State, Any, Key[Array, ""], int], tuple[State, Series]]
 
 
 def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Device]) -> Dispatch:
@@ -102,7 +104,9 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
     mesh = Mesh(np.array(devices), (AXIS,))
     replicated, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
 
-    def steps(state: State, data: Any, key: Array, first: Array, n: int) -> tuple[State, Metrics]:
+    def steps(
+        state: State, data: Any, key: Key[Array, ""], first: Array, n: int
+    ) -> tuple[State, Series]:
         def one(state: State, i: Array) -> tuple[State, Metrics]:
             sample_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))
             if streaming:
@@ -127,7 +131,9 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
 
     @cache
     def compiled(n: int) -> Callable:
-        def run(state: State, data: Any, key: Array, first: Array) -> tuple[State, Metrics]:
+        def run(
+            state: State, data: Any, key: Key[Array, ""], first: Array
+        ) -> tuple[State, Series]:
             return steps(state, data, key, first, n)
 
         if not pmapped:
@@ -137,7 +143,7 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
             run, AXIS, in_axes=axes, out_axes=None, donate_argnums=0, devices=list(devices)
         )
 
-    def dispatch(state: State, data: Any, key: Array, n: int) -> tuple[State, Metrics]:
+    def dispatch(state: State, data: Any, key: Key[Array, ""], n: int) -> tuple[State, Series]:
         if not pmapped:
             return compiled(n)(state, data, key, jnp.zeros((), jnp.int32))
         if streaming:
@@ -366,7 +372,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
 
         window: list[dict[str, np.ndarray]] = []
 
-        def record(first: int, values: Metrics, *, flush: bool = False) -> None:
+        def record(first: int, values: Series, *, flush: bool = False) -> None:
             """Wait for a dispatch, check what it computed, write means now and then."""
             series = {name: np.asarray(value) for name, value in values.items()}
             check_finite(series, first=first, run=run)
@@ -381,7 +387,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
                 recorder.scalars("train", last, means)
                 window.clear()
 
-        pending: tuple[int, Metrics] | None = None
+        pending: tuple[int, Series] | None = None
         for n, validating, saving in plan(step, config):
             dispatch = pretrain if step < config.loss.adversarial_from else update
             state, values = dispatch(state, loader.take(n), train_key, n)

@@ -174,9 +174,7 @@ def test_vmapped_seeds_equal_single_runs():
     keys = jax.random.split(jax.random.key(9), 2)
     states = [jax.jit(partial(init_state, **parts))(key) for key in keys]
     stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
-    together, metrics = jax.jit(jax.vmap(update, in_axes=(0, None, None)))(
-        stacked, a_batch(), KEY
-    )
+    together, metrics = jax.jit(jax.vmap(update, in_axes=(0, None, None)))(stacked, a_batch(), KEY)
     for i, state in enumerate(states):
         alone, own = jax.jit(update)(state, a_batch(), KEY)
         assert_close(jax.tree.map(lambda x, i=i: x[i], together.g_params), alone.g_params, 1e-4)

@@ -1,0 +1,389 @@
+"""The loop on small photographs: resuming, devices, divergence, damaged run folders."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import PIL.Image
+import pytest
+from rich.console import Console
+
+import isr_jax
+from configs import base
+from isr_jax import resize
+from isr_jax.checkpoint import open_manager
+from isr_jax.errors import UserError
+from isr_jax.record import read_records
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Five smooth colour images of 48 x 56 px and up, as PNG."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        coarse = rng.integers(0, 256, (6, 7 + i, 3)).astype(np.uint8)
+        PIL.Image.fromarray(resize.resize_uint8(coarse, scale=8)).save(folder / f"{i}.png")
+    return folder
+
+
+def overrides(photos: Path, **extra) -> dict:
+    """A GAN of a few hundred parameters: every part of the loop, none of the time."""
+    return {
+        "scale": 2,
+        "data.train": f"folder:{photos}",
+        "data.validation": f"folder:{photos}",
+        "data.validation_images": 2,
+        "data.crop": 24,
+        "data.batch": 4,
+        "generator.width": 4,
+        "generator.blocks": 1,
+        "generator.kernel": 3,
+        "discriminator.crop": 16,
+        "discriminator.widths": (4, 4),
+        "discriminator.dense": 4,
+        "train.steps": 8,
+        "train.steps_per_dispatch": 1,
+        "train.log_every": 2,
+        "train.validate_every": 4,
+        "train.checkpoint_every": 2,
+        **extra,
+    }
+
+
+def tiny(photos: Path, **extra):
+    config = base.get_config()
+    config.update_from_flattened_dict(overrides(photos, **extra))
+    return config
+
+
+def arguments(photos: Path, **extra) -> list[str]:
+    return [f"--config.{name}={value}" for name, value in overrides(photos, **extra).items()]
+
+
+def run_py(*args: str, devices: int = 1, timeout: float = 240) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), "--config", str(ROOT / "configs/base.py"), *args],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env=environment(devices),
+    )
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def silent() -> Console:
+    return Console(quiet=True)
+
+
+def heard() -> Console:
+    return Console(record=True, width=400, file=io.StringIO())
+
+
+def final_arrays(run: Path) -> dict[str, np.ndarray]:
+    """Every array of the latest checkpoint, by its path."""
+    with open_manager(run) as manager:
+        args = {name: ocp.args.StandardRestore() for name in ("generator", "training")}
+        step = manager.latest_step()
+        saved = manager.restore(step, args=ocp.args.Composite(**args))
+    leaves = jax.tree_util.tree_leaves_with_path(dict(saved.items()))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_bit_identical(run: Path, other: Path) -> None:
+    first, second = final_arrays(run), final_arrays(other)
+    assert first.keys() == second.keys()
+    assert any("ema" in name for name in first)
+    assert any("d_opt" in name for name in first)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
+
+
+@pytest.fixture(scope="session")
+def trained(photos, tmp_path_factory) -> Path:
+    """A finished run of 8 steps that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    isr_jax.train(tiny(photos), run, console=silent())
+    return run
+
+
+def test_a_run_folder_holds_what_the_readme_says(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"checkpoints", "config.json", "metrics.jsonl", "images", "curves.png"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert sorted(p.name for p in (trained / "images").iterdir()) == [
+        "step_000004.png",
+        "step_000008.png",
+    ]
+    records = read_records(trained)
+    assert [r["step"] for r in records if r["kind"] == "train"] == [2, 4, 6, 8]
+    assert [r["step"] for r in records if r["kind"] == "validation"] == [4, 8]
+    (baselines,) = [r for r in records if r["kind"] == "baselines"]
+    assert baselines["bicubic"]["psnr"] > baselines["nearest"]["psnr"]
+    assert all(np.isfinite([r["loss"], r["mse"], r["d_loss"]]).all() for r in records[1:2])
+    assert json.loads((trained / "config.json").read_text())["scale"] == 2
+
+
+def test_load_gives_the_validated_images_scores(trained, photos):
+    """The restored generator scores what the run's last record says."""
+    from isr_jax import metrics
+
+    upscaler = isr_jax.load(trained, checkpoint="latest")
+    assert (upscaler.scale, upscaler.step) == (2, 8)
+    scores = []
+    for path in sorted(photos.iterdir())[:2]:
+        hr = np.array(PIL.Image.open(path))
+        sr = upscaler(resize.resize_uint8(hr, scale=0.5))
+        assert (sr.dtype, sr.shape) == (np.uint8, hr.shape)
+        scores.append(metrics.measure(sr, hr, crop=2).psnr)
+    last = [r for r in read_records(trained) if r["kind"] == "validation"][-1]
+    np.testing.assert_allclose(np.mean(scores), last["psnr"], rtol=1e-9)
+    raw = isr_jax.load(trained / "checkpoints" / "8", weights="raw")
+    image = np.array(PIL.Image.open(next(photos.iterdir())))
+    assert not np.array_equal(raw(image), upscaler(image))
+
+
+def test_load_names_what_is_wrong(trained, tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        isr_jax.load(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint 3; there are \[.*8\]"):
+        isr_jax.load(trained, checkpoint=3)
+    with pytest.raises(UserError, match=r"uint8 \[H, W, 3\]; this one is float64"):
+        isr_jax.load(trained)(np.zeros((4, 4, 3)))
+
+
+@pytest.mark.parametrize("loader", ["pool", "stream"])
+def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, loader):
+    """Stopped by Ctrl-C after 4 of 8 steps, and resumed: bit-identical."""
+    straight = trained
+    if loader == "stream":
+        straight = tmp_path / "straight"
+        isr_jax.train(tiny(photos, **{"data.loader": loader}), straight, console=silent())
+    resumed = tmp_path / "resumed"
+    config = tiny(photos, **{"data.loader": loader})
+
+    class Impatient(Console):
+        """Presses Ctrl-C once, when step 4 has been validated."""
+
+        pressed = False
+
+        def print(self, *args, **kwargs):
+            super().print(*args, **kwargs)
+            if not self.pressed and str(args[0]).startswith("step 4:"):
+                self.pressed = True
+                os.kill(os.getpid(), signal.SIGINT)
+
+    console = Impatient(file=io.StringIO())
+    result = isr_jax.train(config, resumed, console=console)
+    assert 4 <= result.step < 8
+    console = heard()
+    assert isr_jax.train(config, resumed, console=console).step == 8
+    assert f"going on from step {result.step}" in console.export_text()
+    assert_bit_identical(straight, resumed)
+    assert [r["step"] for r in read_records(resumed) if r["kind"] == "validation"] == [4, 8]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(photos, tmp_path):
+    """kill -9 between two checkpoints, the same command again."""
+    extra = {"train.steps": 40, "train.validate_every": 20, "train.checkpoint_every": 10}
+    command = [*arguments(photos, **extra)]
+    done = run_py(*command, f"--workdir={tmp_path / 'straight'}")
+    assert done.returncode == 0, done.stderr
+    assert "SR - bicubic" in done.stdout
+
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "run.py", "--config", "configs/base.py", *command, f"--workdir={killed}"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(r["step"] >= 14 for r in read_records(killed)):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait() == -signal.SIGKILL
+    steps = [int(p.name) for p in (killed / "checkpoints").iterdir() if p.name.isdigit()]
+    assert steps
+    assert max(steps) < 40
+    again = run_py(*command, f"--workdir={killed}")
+    assert again.returncode == 0, again.stderr
+    assert f"going on from step {max(steps)}" in again.stderr
+    assert_bit_identical(tmp_path / "straight", killed)
+    keep = [(r["kind"], r["step"], r.get("loss")) for r in read_records(killed)]
+    assert keep == [
+        (r["kind"], r["step"], r.get("loss")) for r in read_records(tmp_path / "straight")
+    ]
+
+
+def losses_of(run: Path) -> np.ndarray:
+    return np.array([r["loss"] for r in read_records(run) if r["kind"] == "train"])
+
+
+@pytest.mark.parametrize("loader", ["pool", "stream"])
+def test_pmap_gives_jit_s_losses(photos, tmp_path, loader):
+    """On 4 devices, over 20 steps, to 1e-4, and the final PSNR to 0.05 dB."""
+    extra = {
+        "data.loader": loader,
+        "data.batch": 8,
+        "train.steps": 20,
+        "train.log_every": 1,
+        "train.validate_every": 20,
+        "train.checkpoint_every": 20,
+        "loss.content.ms_ssim": 1.0,
+        "loss.adversarial": "relativistic",
+    }
+    results = {}
+    for parallel in ("jit", "pmap"):
+        config = tiny(photos, **extra, **{"train.parallel": parallel})
+        results[parallel] = isr_jax.train(config, tmp_path / parallel, console=silent())
+    assert len(losses_of(tmp_path / "jit")) == 20
+    np.testing.assert_allclose(losses_of(tmp_path / "pmap"), losses_of(tmp_path / "jit"), rtol=1e-4)
+    assert abs(results["pmap"].scores["psnr"] - results["jit"].scores["psnr"]) < 0.05
+
+
+def test_many_steps_per_dispatch_give_the_same_losses(photos, tmp_path, trained):
+    config = tiny(photos, **{"train.steps_per_dispatch": 4, "train.checkpoint_every": 4})
+    isr_jax.train(config, tmp_path / "scan", console=silent())
+    straight = losses_of(trained).reshape(2, 2).mean(1)
+    np.testing.assert_allclose(losses_of(tmp_path / "scan"), straight, rtol=1e-4)
+
+
+def test_the_adversarial_part_joins_in_when_it_is_told(photos, tmp_path):
+    config = tiny(photos, **{"loss.adversarial_from": 3, "train.log_every": 1})
+    isr_jax.train(config, tmp_path, console=silent())
+    training = [r for r in read_records(tmp_path) if r["kind"] == "train"]
+    assert [r["step"] for r in training if "d_loss" in r] == [4, 5, 6, 7, 8]
+
+
+def test_divergence_names_the_step_and_the_last_good_checkpoint(photos, tmp_path):
+    config = tiny(photos)
+    isr_jax.train(config, tmp_path, console=silent())
+    config.train.steps = 16
+    config.g_optimizer.learning_rate = 1e30
+    with pytest.raises(UserError, match=r"step \d+: .* not finite; .*checkpoints/8; lower"):
+        isr_jax.train(config, tmp_path, console=silent())
+    assert isr_jax.load(tmp_path, checkpoint="latest").step == 8
+
+
+def biggest_file(folder: Path) -> Path:
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_a_checkpoint_cut_short_is_set_aside_for_the_one_before(photos, tmp_path, trained):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    with open(biggest_file(run / "checkpoints" / "8"), "r+b") as file:
+        file.truncate(os.fstat(file.fileno()).st_size // 2)
+    console = heard()
+    assert isr_jax.train(tiny(photos), run, console=console).step == 8
+    said = console.export_text()
+    assert "checkpoint 8 cannot be read" in said
+    assert "going on from step 6" in said
+    assert (run / "unreadable" / "8").is_dir()
+    assert_bit_identical(trained, run)
+
+    for step in (p for p in (run / "checkpoints").iterdir() if p.name.isdigit()):
+        biggest_file(step).write_bytes(b"")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
+        isr_jax.train(tiny(photos), run, console=silent())
+
+
+def test_a_run_of_another_architecture_is_refused(photos, trained):
+    with pytest.raises(UserError, match=r"holds a run with generator.width=4, this one has 8"):
+        isr_jax.train(tiny(photos, **{"generator.width": 8}), trained, console=silent())
+
+
+BAD = {
+    "data.crop=25": "no multiple of config.scale=2",
+    "data.train=folder:none": "none",
+    "data.train=tfds:mnits": "mnist",
+    "data.crop=480": "smaller",
+    "loss.content.ms_ssim=1 --config.data.crop=20": "two scales need 22 px",
+    "loss.adversarial=wasserstein": "vanilla, least_squares, hinge, relativistic",
+    "train.parallel=tpu": "jit, pmap",
+    "scale=5": "2, 3, 4, 8",
+    "discriminator.crop=64": "exceeds config.data.crop=24",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", BAD)
+def test_bad_settings_are_one_line_and_exit_1(photos, tmp_path, setting):
+    done = run_py(*arguments(photos), *f"--config.{setting}".split(), f"--workdir={tmp_path}")
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("run.py: ")
+    assert BAD[setting] in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_batch_must_divide_among_the_devices(photos, tmp_path):
+    done = run_py(*arguments(photos, **{"data.batch": 6}), f"--workdir={tmp_path}", devices=4)
+    assert done.returncode == 1
+    assert "config.data.batch=6 does not divide among 4 devices" in done.stderr
+
+
+@pytest.mark.slow
+def test_bad_images_among_good_ones_are_named_and_counted(photos, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    (folder / "text.png").write_text("no image")
+    cut = (photos / "0.png").read_bytes()
+    (folder / "cut.png").write_bytes(cut[: len(cut) // 2])
+    done = run_py(*arguments(folder, **{"train.steps": 1}), f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert "text.png" in done.stderr
+    assert "cut.png" in done.stderr
+    for path in photos.iterdir():
+        (folder / path.name).unlink()
+    done = run_py(*arguments(folder), f"--workdir={tmp_path / 'run2'}")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("run.py: ")
+
+
+USAGE = {
+    "--config.train.stepz=5": 'did you mean "steps"',
+    "--config.train.steps=abc": "--config.train.steps=abc",
+    "--config.generator.long_skip=maybe": "maybe",
+    "--workdri=x": "workdri",
+    "extra": "extra",
+}
+
+
+@pytest.mark.parametrize("argument", USAGE)
+def test_wrong_usage_is_one_line_and_exit_2(argument):
+    done = run_py(argument)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("run.py: ")
+    assert USAGE[argument] in line
+
+
+def test_a_config_that_is_not_there_is_named():
+    command = [sys.executable, "run.py", "--config", "configs/none.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "configs/none.py" in line
