@@ -1,0 +1,46 @@
+# make train: set up and train configs/msssim.py; the same command goes on where it was.
+# make test:  set up and run every test.     make quick: without the slow ones.
+# make lint:  formatting, lint and types.    make lock:  renew requirements.lock.
+#
+# EXTRA=cuda12 (or cuda13, tpu, notebooks, torch) installs that extra too. PYTHON names another
+# interpreter, 3.11 or later. ISR_DATA is the folder of benchmark images that some tests read.
+
+PYTHON ?= python3
+EXTRA ?=
+CONFIG ?= configs/msssim.py
+comma := ,
+extras := test$(if $(EXTRA),$(comma)$(EXTRA))
+ready := .venv/ready-$(subst $(comma),-,$(extras))
+
+.PHONY: train test quick lint lock clean
+
+train: $(ready)
+	.venv/bin/python run.py --config $(CONFIG)
+
+test: $(ready)
+	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+quick: $(ready)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+lint: $(ready)
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+lock: $(ready)
+	.venv/bin/python -m pip install --quiet uv
+	.venv/bin/uv pip compile pyproject.toml --extra test --extra notebooks --universal --upgrade \
+	  --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
+
+clean:
+	rm -rf .venv build *.egg-info
+
+# requirements.lock constrains, so that an extra's packages are pinned only when they are wanted.
+$(ready): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "isr_jax needs Python 3.11 or later; name one by make PYTHON=python3.12" >&2; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint requirements.lock --editable ".[$(extras)]"
+	touch $@
