@@ -6,7 +6,6 @@
 The generator is an item of its own, so that inference reads it without the optimizers' moments.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -138,6 +137,8 @@ def resume(
             warn(f"checkpoint {step} cannot be read ({reason}); it is now in {run}/unreadable")
             continue
         parts = arrays.generator
+        for name, then, now in _differences(saved.config, config):
+            warn(f"config.{name} is {now} from here on; it was {then}")
         state = State(
             g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **arrays.training
         )
@@ -157,14 +158,19 @@ def _set_aside(manager: ocp.CheckpointManager, run: Path, step: int) -> None:
 
 def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Path) -> None:
     """Raise a UserError naming the first field in which two architectures differ."""
-    now = _flat({name: json.loads(config.to_json())[name] for name in ARCHITECTURE})
-    then = _flat({name: saved[name] for name in ARCHITECTURE})
-    for name in sorted(now.keys() | then.keys()):
-        if now.get(name) != then.get(name):
+    for name, then, now in _differences(saved, config):
+        if name.split(".")[0] in ARCHITECTURE:
             raise UserError(
-                f"{run} holds a run with {name}={then.get(name)}, this one has {now.get(name)}; "
+                f"{run} holds a run with {name}={then}, this one has {now}; "
                 "give another --workdir, or the same architecture"
             )
+
+
+def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str, Any, Any]]:
+    """(field, saved value, value now) of each field in which they differ."""
+    then, now = _flat(saved), _flat(config.to_dict())
+    names = sorted(now.keys() | then.keys())
+    return [(n, then.get(n), now.get(n)) for n in names if then.get(n) != now.get(n)]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -40,6 +41,7 @@ class Recorder:
         for record in kept:
             self._write(record)
         self._events = SummaryWriter(str(run), purge_step=step + 1)
+        self._window: list[Mapping[str, np.ndarray]] = []
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
@@ -50,6 +52,23 @@ class Recorder:
         self._write({"kind": kind, "step": step, **values})
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def training(self, step: int, series: Mapping[str, np.ndarray], *, flush: bool) -> None:
+        """Take the metrics of the updates up to `step`; with `flush`, record means since the last.
+
+        Args:
+            step: the last update of the series.
+            series: each metric, one value per update.
+            flush: whether to record now.
+        """
+        self._window.append(series)
+        if flush:
+            means = {
+                name: float(np.concatenate([s[name] for s in self._window if name in s]).mean())
+                for name in series
+            }
+            self.scalars("train", step, means)
+            self._window.clear()
 
     def baselines(self, table: Mapping[str, Mapping[str, float]]) -> None:
         """Record the interpolations' scores, by method."""

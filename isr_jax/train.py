@@ -131,9 +131,7 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
 
     @cache
     def compiled(n: int) -> Callable:
-        def run(
-            state: State, data: Any, key: Key[Array, ""], first: Array
-        ) -> tuple[State, Series]:
+        def run(state: State, data: Any, key: Key[Array, ""], first: Array) -> tuple[State, Series]:
             return steps(state, data, key, first, n)
 
         if not pmapped:
@@ -155,11 +153,19 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
 
 @dataclass
 class Loader:
-    """Where batches come from: `take(n)` is `dispatch`'s data, `place()` a checkpoint's."""
+    """Where batches come from.
+
+    Attributes:
+        take: n -> the data for n updates, as `make_dispatch` wants it.
+        place: the place in the data, for a checkpoint.
+        restore: go to such a place.
+        close: end worker processes.
+    """
 
     take: Callable[[int], Any]
     place: Callable[[], dict[str, Any]]
     restore: Callable[[dict[str, Any]], None]
+    close: Callable[[], None]
 
 
 def open_loader(
@@ -174,7 +180,7 @@ def open_loader(
         photos = sources.load_all(source, min_size=options.crop, scale=config.scale, warn=warn)
         replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
         resident = jax.device_put(pool.make_pool(photos), replicated)
-        return Loader(lambda n: resident, dict, lambda place: None)
+        return Loader(lambda n: resident, dict, lambda place: None, lambda: None)
 
     batches = stream.open_stream(
         source,
@@ -190,7 +196,7 @@ def open_loader(
         drawn = [next(batches) for _ in range(n)]
         return {name: np.stack([batch[name] for batch in drawn]) for name in ("lr", "hr")}
 
-    return Loader(take, batches.get_state, batches.set_state)
+    return Loader(take, batches.get_state, batches.set_state, batches.close)
 
 
 def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[sources.Photo]:
@@ -201,8 +207,13 @@ def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[sou
     )
     # SSIM's window must fit once the border is cropped.
     least = 11 + 2 * config.scale
-    photos = sources.load_all(source, min_size=least, scale=config.scale, warn=warn)
-    return photos[: options.validation_images or None]
+    return sources.load_all(
+        source,
+        min_size=least,
+        scale=config.scale,
+        warn=warn,
+        most=options.validation_images or None,
+    )
 
 
 def validate(
@@ -351,6 +362,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         manager = stack.enter_context(checkpoint.open_manager(run, keep=config.train.keep))
         resumed = checkpoint.resume(manager, state, config, warn=say)
         loader = open_loader(config, devices, say)
+        stack.callback(loader.close)
         photos = open_validation(config, say)
         if resumed:
             state = resumed.state
@@ -370,22 +382,13 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         stopped = stack.enter_context(_stop_signals())
         bar = stack.enter_context(progress_bar(console, total=config.train.steps, step=step))
 
-        window: list[dict[str, np.ndarray]] = []
-
         def record(first: int, values: Series, *, flush: bool = False) -> None:
             """Wait for a dispatch, check what it computed, write means now and then."""
             series = {name: np.asarray(value) for name, value in values.items()}
             check_finite(series, first=first, run=run)
-            window.append(series)
             last = first + len(series["loss"])
+            recorder.training(last, series, flush=flush or last % config.train.log_every == 0)
             bar.update(bar.task_ids[0], completed=last, loss=f"{series['loss'].mean():.4f}")
-            if flush or last % config.train.log_every == 0:
-                means = {
-                    name: float(np.concatenate([s[name] for s in window if name in s]).mean())
-                    for name in series
-                }
-                recorder.scalars("train", last, means)
-                window.clear()
 
         pending: tuple[int, Series] | None = None
         for n, validating, saving in plan(step, config):

@@ -281,8 +281,11 @@ def test_divergence_names_the_step_and_the_last_good_checkpoint(photos, tmp_path
     isr_jax.train(config, tmp_path, console=silent())
     config.train.steps = 16
     config.g_optimizer.learning_rate = 1e30
+    console = heard()
     with pytest.raises(UserError, match=r"step \d+: .* not finite; .*checkpoints/8; lower"):
-        isr_jax.train(config, tmp_path, console=silent())
+        isr_jax.train(config, tmp_path, console=console)
+    said = console.export_text()
+    assert "config.g_optimizer.learning_rate is 1e+30 from here on; it was 0.0001" in said
     assert isr_jax.load(tmp_path, checkpoint="latest").step == 8
 
 

@@ -173,7 +173,12 @@ def load_usable(source: Source, i: int, *, min_size: int) -> Decoded:
 
 
 def load_all(
-    source: Source, *, min_size: int, scale: int, warn: Callable[[str], None]
+    source: Source,
+    *,
+    min_size: int,
+    scale: int,
+    warn: Callable[[str], None],
+    most: int | None = None,
 ) -> list[Photo]:
     """Every usable image of `source` with its LR image, in the source's order.
 
@@ -184,10 +189,12 @@ def load_all(
         min_size: least height and width of an HR image in pixels: the side of a training crop.
         scale: the factor between HR and LR.
         warn: told one line for each image left out, and a last one that counts them.
+        most: read the first so many only; None for all.
 
     Raises:
         UserError: if no usable image is left.
     """
+    count = len(source) if most is None else min(most, len(source))
 
     def load(i: int) -> Photo | UnusableImageError:
         try:
@@ -199,7 +206,7 @@ def load_all(
 
     # Decoding and NumPy both let go of the interpreter lock, so threads are enough.
     with ThreadPoolExecutor(os.cpu_count()) as executor:
-        results = list(executor.map(load, range(len(source))))
+        results = list(executor.map(load, range(count)))
     photos = [result for result in results if isinstance(result, Photo)]
     errors = [result for result in results if isinstance(result, UnusableImageError)]
     if not photos:
@@ -207,7 +214,7 @@ def load_all(
     for error in errors:
         warn(f"skipped {error}")
     if errors:
-        warn(f"{source.name}: skipped {len(errors)} of {len(source)} images")
+        warn(f"{source.name}: skipped {len(errors)} of {count} images")
     return photos
 
 
