@@ -34,7 +34,6 @@ def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
         best_fn=_psnr,
-        cleanup_tmp_directories=True,
     )
     return ocp.CheckpointManager((run / "checkpoints").absolute(), options=options)
 
@@ -113,6 +112,9 @@ def resume(
     """
     steps = sorted(manager.all_steps(), reverse=True)
     run = Path(manager.directory).parent
+    # What a killed run had begun to write. Orbax's own clearing up outlives a quick exit.
+    for unfinished in Path(manager.directory).glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+        shutil.rmtree(unfinished)
     for step in steps:
         try:
             saved = manager.restore(

@@ -349,7 +349,6 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     for line in settings.check(config, devices=len(devices)):
         say(line)
     run = Path(workdir).expanduser()
-    run.mkdir(parents=True, exist_ok=True)
 
     program = make_program(config)
     pretrain = make_dispatch(config, program.pretrain, devices)
@@ -359,11 +358,12 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     state = jax.jit(program.init, out_shardings=replicated)(init_key)
 
     with ExitStack() as stack:
-        manager = stack.enter_context(checkpoint.open_manager(run, keep=config.train.keep))
-        resumed = checkpoint.resume(manager, state, config, warn=say)
         loader = open_loader(config, devices, say)
         stack.callback(loader.close)
         photos = open_validation(config, say)
+        run.mkdir(parents=True, exist_ok=True)
+        manager = stack.enter_context(checkpoint.open_manager(run, keep=config.train.keep))
+        resumed = checkpoint.resume(manager, state, config, warn=say)
         if resumed:
             state = resumed.state
             loader.restore(resumed.data)
