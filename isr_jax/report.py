@@ -110,9 +110,9 @@ def curves(run: Path) -> None:
     training = [line for line in records if line["kind"] == "train"]
     validation = [line for line in records if line["kind"] == "validation"]
     bicubic = next(line["bicubic"] for line in records if line["kind"] == "baselines")
-    figure = Figure(figsize=(11, 7), dpi=110)
+    figure = Figure(figsize=(14, 7.5), dpi=100)
     FigureCanvasAgg(figure)
-    ((content, adversarial), (psnr, ssim)) = figure.subplots(2, 2)
+    ((content, adversarial, norms), (psnr, ssim, ms_ssim)) = figure.subplots(2, 3)
 
     others = {"kind", "step", "g_adversarial", "d_loss", "d_real", "d_fake"}
     names = (
@@ -125,18 +125,24 @@ def curves(run: Path) -> None:
         label = "generator, adversarial" if name == "g_adversarial" else "discriminator"
         _line(adversarial, training, name, colour, label=label)
     adversarial.set_title("Adversarial losses")
-    _line(psnr, validation, "psnr", BLUE, label="SR (moving average)", marker="o")
-    psnr.axhline(bicubic["psnr"], color=GRAY, linestyle="--", label="bicubic")
-    psnr.set_title("PSNR-Y of held-out photographs")
-    psnr.set_ylabel("dB")
-    for name, colour, label in (("ssim", BLUE, "SSIM-Y"), ("ms_ssim", ORANGE, "MS-SSIM")):
-        _line(ssim, validation, name, colour, label=f"{label}, SR", marker="o")
-        ssim.axhline(bicubic[name], color=colour, linestyle="--", label=f"{label}, bicubic")
-    ssim.set_title("Structural similarity of held-out photographs")
-    for axes in (content, adversarial, psnr, ssim):
+    for axes, name, title in (
+        (psnr, "psnr", "PSNR-Y (dB)"),
+        (ssim, "ssim", "SSIM-Y"),
+        (ms_ssim, "ms_ssim", "MS-SSIM (Y)"),
+    ):
+        _line(axes, validation, name, BLUE, label="SR (moving average)", marker="o")
+        axes.axhline(bicubic[name], color=GRAY, linestyle="--", label="bicubic")
+        axes.set_title(f"{title} of held-out photographs")
+    for name, colour in (("g_grad_norm", BLUE), ("d_grad_norm", ORANGE)):
+        label = "generator" if name == "g_grad_norm" else "discriminator"
+        _line(norms, training, name, colour, label=label)
+    norms.set_title("Norms of the gradients")
+    norms.set_yscale("log")
+    for axes in figure.axes:
         axes.set_xlabel("updates")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(run / "curves.png")
 

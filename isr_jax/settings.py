@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -68,21 +69,29 @@ def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
     return [f"MS-SSIM uses {scales} of its 5 scales, renormalised: five need crops of 176 px"]
 
 
-SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
-    "constant": lambda rate, steps, warmup: optax.warmup_constant_schedule(0.0, rate, warmup),
-    "cosine": lambda rate, steps, warmup: optax.warmup_cosine_decay_schedule(
-        0.0, rate, warmup, steps
-    ),
+# (rate, steps) -> schedule
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     # SRGAN, section 3.2: the rate falls to a tenth at half of the updates.
-    "halfway": lambda rate, steps, warmup: optax.join_schedules(
-        [optax.warmup_constant_schedule(0.0, rate, warmup), optax.constant_schedule(rate / 10)],
-        [steps // 2],
-    ),
+    "halfway": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1}),
 }
+
+
+def make_schedule(options: ConfigDict, *, steps: int) -> optax.Schedule:
+    """Update number, from 0 -> learning rate; it rises linearly over the first warmup_steps.
+
+    The rise is ours, for Optax's schedules with a warm-up of 0 steps stay at their first value, 0.
+    """
+    schedule = SCHEDULES[options.schedule](options.learning_rate, steps)
+    warmup = options.warmup_steps
+    if not warmup:
+        return schedule
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup)
 
 
 def make_optimizer(options: ConfigDict, *, steps: int) -> optax.GradientTransformation:
     """Adam with a schedule over `steps` and, where grad_clip is positive, clipping by norm."""
-    schedule = SCHEDULES[options.schedule](options.learning_rate, steps, options.warmup_steps)
     clip = optax.clip_by_global_norm(options.grad_clip) if options.grad_clip else optax.identity()
+    schedule = make_schedule(options, steps=steps)
     return optax.chain(clip, optax.adam(schedule, b1=options.b1, b2=options.b2, eps=options.eps))

@@ -1,0 +1,78 @@
+"""What a config may say, and the schedules it asks for."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base, l1, mse, msssim, psnr, ssim
+from isr_jax import settings
+from isr_jax.errors import UserError
+
+
+def rates(name, *, warmup, steps=100):
+    options = base.get_config().g_optimizer
+    options.update(schedule=name, learning_rate=0.5, warmup_steps=warmup)
+    schedule = settings.make_schedule(options, steps=steps)
+    return np.array([schedule(jnp.array(step)) for step in range(steps)])
+
+
+EXPECTED = {
+    "constant": np.full(100, 0.5),
+    "cosine": 0.25 * (1 + np.cos(np.pi * np.arange(100) / 100)),
+    "halfway": np.where(np.arange(100) < 50, 0.5, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", settings.SCHEDULES)
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_schedules_follow_their_formulas(name, warmup):
+    rise = np.minimum(1, np.arange(1, 101) / warmup) if warmup else 1
+    # SRGAN's rate falls with the update after the half; Optax counts the boundary to the first.
+    got, expected = rates(name, warmup=warmup), EXPECTED[name] * rise
+    keep = np.arange(100) != 50 if name == "halfway" else slice(None)
+    np.testing.assert_allclose(got[keep], expected[keep], rtol=1e-5, atol=1e-7)
+
+
+def test_optimizer_is_adam_with_clipping():
+    """Two updates against Kingma & Ba 2015, algorithm 1, by hand, on a clipped gradient."""
+    options = base.get_config().g_optimizer
+    options.update(learning_rate=0.1, b1=0.8, b2=0.9, eps=1e-3, grad_clip=5.0, schedule="constant")
+    optimizer = settings.make_optimizer(options, steps=10)
+    params = jnp.zeros(2)
+    state = optimizer.init(params)
+    m = v = np.zeros(2)
+    for t, raw in enumerate([np.array([6.0, 8.0]), np.array([0.3, -0.4])], start=1):
+        updates, state = optimizer.update(jnp.array(raw), state, params)
+        gradient = raw * min(1.0, 5.0 / np.linalg.norm(raw))
+        m, v = 0.8 * m + 0.2 * gradient, 0.9 * v + 0.1 * gradient**2
+        step = -0.1 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-3)
+        np.testing.assert_allclose(updates, step, rtol=1e-5)
+        params = optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("module", [msssim, mse, psnr, ssim, l1])
+def test_every_cpu_config_differs_by_its_loss_alone(module):
+    config, small = module.get_config(), base.small()
+    name = {"msssim": "ms_ssim"}.get(module.__name__.split(".")[1], module.__name__.split(".")[1])
+    assert {k for k, v in config.loss.content.items() if v} == {name}
+    assert config.loss.adversarial_weight > 0
+    config.loss = small.loss
+    assert config == small
+    assert settings.check(module.get_config(), devices=1) == []
+
+
+def test_fewer_scales_and_loops_on_a_cpu_are_said():
+    config = msssim.get_config()
+    config.data.crop = 88
+    config.train.steps_per_dispatch = 10
+    scales, loops = settings.check(config, devices=1)
+    assert "4 of its 5 scales" in scales
+    assert "steps_per_dispatch=1 is much faster" in loops
+
+
+def test_no_loss_at_all_is_refused():
+    config = base.small()
+    config.loss.adversarial_weight = 0.0
+    with pytest.raises(UserError, match=r"every weight in config.loss is 0"):
+        settings.check(config, devices=1)
