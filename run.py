@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         fail(str(error), code=1)
     if result.scores:
-        title = f"Held-out photographs after {result.step} updates; pictures in {result.run}"
+        title = f"Held-out photographs, {result.step} updates"
         report.closing_table(Console(), result.scores, result.baselines, title)
 
 
