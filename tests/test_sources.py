@@ -284,7 +284,7 @@ class Texts(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {"train": iter([(0, {"text": "a"})])}
 
     def _generate_examples(self):
-        raise NotImplementedError
+        return iter(())
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
+import tensorflow_datasets as tfds
 from rich.console import Console
 
 import isr_jax
 from configs import base
-from isr_jax import resize
+from isr_jax import metrics, resize
 from isr_jax.checkpoint import open_manager
 from isr_jax.errors import UserError
 from isr_jax.record import read_records
@@ -72,12 +73,12 @@ def arguments(photos: Path, **extra) -> list[str]:
     return [f"--config.{name}={value}" for name, value in overrides(photos, **extra).items()]
 
 
-def run_py(*args: str, devices: int = 1, timeout: float = 240) -> subprocess.CompletedProcess:
+def run_py(*args: str, config: str = "base", devices: int = 1) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "--config", str(ROOT / "configs/base.py"), *args],
+        [sys.executable, "run.py", "--config", f"configs/{config}.py", *args],
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=400,
         cwd=ROOT,
         env=environment(devices),
     )
@@ -142,8 +143,6 @@ def test_a_run_folder_holds_what_the_readme_says(trained):
 
 def test_load_gives_the_validated_images_scores(trained, photos):
     """The restored generator scores what the run's last record says."""
-    from isr_jax import metrics
-
     upscaler = isr_jax.load(trained, checkpoint="latest")
     assert (upscaler.scale, upscaler.step) == (2, 8)
     scores = []
@@ -320,6 +319,68 @@ def test_a_run_of_another_architecture_is_refused(photos, trained):
         isr_jax.train(tiny(photos, **{"generator.width": 8}), trained, console=silent())
 
 
+class Leaves(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS data set with an image under a name of its own, in a single split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    folder: Path
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"leaf": tfds.features.Image()})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for path in sorted(self.folder.iterdir()):
+            yield path.name, {"leaf": str(path)}
+
+
+@pytest.mark.parametrize("loader", ["pool", "stream"])
+def test_a_tfds_data_set_trains_by_one_field(photos, tmp_path, trained, loader):
+    """The same photographs in the same order, from files that TFDS has no code for."""
+    Leaves.folder = photos
+    Leaves(data_dir=tmp_path / "tfds").download_and_prepare(file_format="array_record")
+    extra = {"data.tfds_dir": str(tmp_path / "tfds"), "data.loader": loader, "train.steps": 4}
+    isr_jax.train(
+        tiny(photos, **extra, **{"data.train": "tfds:leaves"}), tmp_path / "tfds", console=silent()
+    )
+    losses = losses_of(tmp_path / "tfds")
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+
+
+def test_t91_trains_by_one_field(isr_data, photos, tmp_path):
+    console = heard()
+    config = tiny(photos, **{"data.train": f"folder:{isr_data / 'train/T91'}", "data.crop": 80})
+    assert isr_jax.train(config, tmp_path, console=console).step == 8
+    assert "skipped 1 of 91 images" in console.export_text()
+
+
+@pytest.mark.slow
+def test_the_msssim_config_beats_bicubic_on_photographs_it_never_saw(tmp_path, isr_data):
+    """A tenth of its updates; the whole of it is `make train`."""
+    done = run_py("--config.train.steps=200", f"--workdir={tmp_path}", config="msssim")
+    assert done.returncode == 0, done.stderr
+    records = read_records(tmp_path)
+    (bicubic,) = [r["bicubic"] for r in records if r["kind"] == "baselines"]
+    last = [r for r in records if r["kind"] == "validation"][-1]
+    assert last["psnr"] > bicubic["psnr"] + 0.3
+    assert last["ssim"] > bicubic["ssim"] + 0.01
+    assert last["ms_ssim"] > bicubic["ms_ssim"] + 0.006
+
+    upscaler = isr_jax.load(tmp_path)
+    scores = []
+    for path in sorted((isr_data / "benchmarks/Set5/x4/hr").iterdir()):
+        hr, lr = (
+            np.array(PIL.Image.open(p).convert("RGB"))
+            for p in (path, path.parent.parent / "lr" / path.name)
+        )
+        scores.append(metrics.measure(upscaler(lr), hr, crop=4).psnr)
+    assert np.mean(scores) > 28.9  # bicubic has 28.42
+
+
 BAD = {
     "data.crop=25": "no multiple of config.scale=2",
     "data.train=folder:none": "none",
@@ -388,8 +449,7 @@ def test_wrong_usage_is_one_line_and_exit_2(argument):
 
 
 def test_a_config_that_is_not_there_is_named():
-    command = [sys.executable, "run.py", "--config", "configs/none.py"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = run_py(config="none")
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "configs/none.py" in line
