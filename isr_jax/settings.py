@@ -1,6 +1,8 @@
 """What a config may say, and the optimizers it asks for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,59 @@ from ml_collections import ConfigDict
 from isr_jax import losses, metrics
 from isr_jax.errors import UserError
 from isr_jax.models.generators import SCALES
+from isr_jax.models.layers import ACTIVATIONS
+
+# (rate, steps) -> schedule
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+    # SRGAN, section 3.2: the rate falls to a tenth at half of the updates.
+    "halfway": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1}),
+}
+
+CHOICES: dict[str, Collection[Any]] = {
+    "scale": SCALES,
+    "data.loader": ("pool", "stream"),
+    "generator.convs": (1, 2),
+    "generator.skip": ("add", "concat"),
+    "generator.activation": ACTIVATIONS,
+    "generator.tail": ("direct", "progressive"),
+    "generator.global_skip": ("none", "nearest", "bilinear", "bicubic"),
+    "generator.dtype": ("float32", "bfloat16"),
+    "discriminator.dtype": ("float32", "bfloat16"),
+    "loss.adversarial": losses.ADVERSARIAL,
+    "g_optimizer.schedule": SCHEDULES,
+    "d_optimizer.schedule": SCHEDULES,
+    "train.parallel": ("jit", "pmap"),
+}
+
+LEAST: dict[str, int] = {
+    "seed": 0,
+    "data.crop": 1,
+    "data.batch": 1,
+    "data.workers": 0,
+    "data.validation_images": 0,
+    "generator.width": 1,
+    "generator.blocks": 0,
+    "generator.kernel": 1,
+    "discriminator.crop": 0,
+    "discriminator.dense": 1,
+    "loss.adversarial_weight": 0,
+    "loss.adversarial_from": 0,
+    "g_optimizer.learning_rate": 0,
+    "d_optimizer.learning_rate": 0,
+    "g_optimizer.warmup_steps": 0,
+    "d_optimizer.warmup_steps": 0,
+    "g_optimizer.grad_clip": 0,
+    "d_optimizer.grad_clip": 0,
+    "train.steps": 1,
+    "train.steps_per_dispatch": 1,
+    "train.log_every": 1,
+    "train.validate_every": 1,
+    "train.checkpoint_every": 1,
+    "train.keep": 1,
+    "train.ema_decay": 0,
+}
 
 
 def check(config: ConfigDict, *, devices: int) -> list[str]:
@@ -18,24 +73,23 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     Raises:
         UserError: for settings that cannot work, naming the first.
     """
-    crop, batch = config.data.crop, config.data.batch
-    choices = {
-        "scale": (config.scale, SCALES),
-        "data.loader": (config.data.loader, ("pool", "stream")),
-        "loss.adversarial": (config.loss.adversarial, losses.ADVERSARIAL),
-        "train.parallel": (config.train.parallel, ("jit", "pmap")),
-        "g_optimizer.schedule": (config.g_optimizer.schedule, SCHEDULES),
-        "d_optimizer.schedule": (config.d_optimizer.schedule, SCHEDULES),
-    }
-    for name, (value, allowed) in choices.items():
+    for name, allowed in CHOICES.items():
+        value = _field(config, name)
         if value not in allowed:
             raise UserError(f"config.{name} is {value!r}; it can be {', '.join(map(str, allowed))}")
-    positive = ("steps", "steps_per_dispatch", "log_every", "validate_every", "checkpoint_every")
-    for name, value in [("data.crop", crop), ("data.batch", batch)] + [
-        (f"train.{name}", config.train[name]) for name in positive
-    ]:
-        if value < 1:
-            raise UserError(f"config.{name} is {value}; it must be 1 or more")
+    for name, least in LEAST.items():
+        value = _field(config, name)
+        if not value >= least:
+            raise UserError(f"config.{name} is {value}; it must be {least} or more")
+    if config.train.ema_decay >= 1:
+        raise UserError(f"config.train.ema_decay is {config.train.ema_decay}; it must be below 1")
+    if config.generator.kernel % 2 == 0:
+        raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
+    if len(config.generator.rgb_mean) != 3:
+        raise UserError(
+            f"config.generator.rgb_mean is {config.generator.rgb_mean}; it has 3 values"
+        )
+    crop, batch = config.data.crop, config.data.batch
     if crop % config.scale:
         raise UserError(f"config.data.crop={crop} is no multiple of config.scale={config.scale}")
     if batch % devices:
@@ -56,6 +110,10 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     return advice
 
 
+def _field(config: ConfigDict, name: str) -> Any:
+    return reduce(getattr, name.split("."), config)
+
+
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
     scales = metrics.ms_ssim_scales(crop, crop)
     if weights["ssim"] and scales < 1:
@@ -67,15 +125,6 @@ def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
             f"config.data.crop={crop} is too small for ms_ssim: two scales need 22 px, five 176"
         )
     return [f"MS-SSIM uses {scales} of its 5 scales, renormalised: five need crops of 176 px"]
-
-
-# (rate, steps) -> schedule
-SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
-    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
-    # SRGAN, section 3.2: the rate falls to a tenth at half of the updates.
-    "halfway": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1}),
-}
 
 
 def make_schedule(options: ConfigDict, *, steps: int) -> optax.Schedule:

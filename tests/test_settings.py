@@ -76,3 +76,26 @@ def test_no_loss_at_all_is_refused():
     config.loss.adversarial_weight = 0.0
     with pytest.raises(UserError, match=r"every weight in config.loss is 0"):
         settings.check(config, devices=1)
+
+
+WRONG = {
+    "generator.skip": ("times", "it can be add, concat"),
+    "generator.convs": (3, "it can be 1, 2"),
+    "generator.activation": ("gelu", "relu, leaky_relu, prelu"),
+    "generator.dtype": ("float16", "float32, bfloat16"),
+    "generator.kernel": (4, "must be odd"),
+    "train.steps": (0, "must be 1 or more"),
+    "train.ema_decay": (1.0, "must be below 1"),
+    "g_optimizer.learning_rate": (-1.0, "must be 0 or more"),
+    "loss.adversarial_weight": (float("nan"), "must be 0 or more"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_is_named_with_what_it_can_be(name):
+    value, remedy = WRONG[name]
+    config = base.get_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(UserError, match=remedy) as caught:
+        settings.check(config, devices=1)
+    assert f"config.{name} is {value!r}" in str(caught.value)
