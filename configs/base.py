@@ -115,8 +115,9 @@ def small() -> ConfigDict:
 
     config.g_optimizer.learning_rate = 1e-3
     config.g_optimizer.schedule = "cosine"
-    config.g_optimizer.warmup_steps = 50
+    config.g_optimizer.warmup_steps = 200
     config.d_optimizer.learning_rate = 1e-4
+    config.d_optimizer.warmup_steps = 200
 
     config.train.steps = 2000
     config.train.steps_per_dispatch = 1

@@ -90,7 +90,8 @@ class ResidualBlock(nn.Module):
     there is one), each followed by batch normalisation where that is on.
 
     Source: Ledig et al. 2017 (SRGAN), figure 4, with batch norm and PReLU; Lim et al. 2017 (EDSR),
-    section 3.1, without batch norm and with residual scaling.
+    section 3.1, without batch norm and with residual scaling. Small first residuals: Wang et al.
+    2018 (ESRGAN), section 3.1.
     """
 
     convs: int
@@ -107,7 +108,9 @@ class ResidualBlock(nn.Module):
         width = x.shape[-1]
         y = x
         for i in range(self.convs):
-            y = conv(width, bias=not self.batch_norm, dtype=self.dtype)(y)
+            # The last starts at a tenth of He's deviation, or each block would treble the variance.
+            gain = 0.02 if i == self.convs - 1 else 2.0
+            y = conv(width, bias=not self.batch_norm, gain=gain, dtype=self.dtype)(y)
             y = Normaliser(self.batch_norm, self.axis_name, self.dtype)(y, train)
             if i < self.convs - 1 or self.convs == 1:
                 y = ACTIVATIONS[self.activation]()(y)
