@@ -58,6 +58,8 @@ def main(argv: list[str]) -> None:
         result = train(CONFIG.value, WORKDIR.value or f"runs/{name}")
     except UserError as error:
         fail(str(error), code=1)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from the latest checkpoint", code=130)
     if result.scores:
         title = f"Held-out photographs, {result.step} updates"
         report.closing_table(Console(), result.scores, result.baselines, title)

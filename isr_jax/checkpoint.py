@@ -6,6 +6,7 @@
 The generator is an item of its own, so that inference reads it without the optimizers' moments.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from isr_jax.errors import UserError
 from isr_jax.models import Generator, generator
+from isr_jax.settings import flatten
 from isr_jax.update import State
 
 # What must be equal for one run's state to be another's.
@@ -98,8 +100,8 @@ def resume(
 ) -> Resumed | None:
     """The newest readable checkpoint, or None where there is none.
 
-    One that cannot be read is moved to RUN/unreadable/, said so by `warn`, and the one before it is
-    used.
+    Those that cannot be read are moved to RUN/set_aside/ and said so by `warn`, once one before
+    them has been read.
 
     Args:
         manager: from `open_manager`.
@@ -110,58 +112,102 @@ def resume(
     Raises:
         UserError: where the run folder is of another architecture, or no checkpoint can be read.
     """
-    steps = sorted(manager.all_steps(), reverse=True)
     run = Path(manager.directory).parent
-    # What a killed run had begun to write. Orbax's own clearing up outlives a quick exit.
-    for unfinished in Path(manager.directory).glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
-        shutil.rmtree(unfinished)
-    for step in steps:
+    damaged: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
         try:
-            saved = manager.restore(
-                step,
-                args=ocp.args.Composite(config=ocp.args.JsonRestore(), data=ocp.args.JsonRestore()),
-            )
-            check_architecture(saved.config, config, run=run)
-            abstract = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-            arrays = manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    generator=ocp.args.StandardRestore(abstract["generator"]),
-                    training=ocp.args.StandardRestore(abstract["training"]),
-                ),
-            )
+            state, data, saved = _restore(manager, step, like, config)
         except UserError:
             raise
         # Whatever a damaged file makes of itself: Orbax, TensorStore and JSON each raise their own.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-            _set_aside(manager, run, step)
-            warn(f"checkpoint {step} cannot be read ({reason}); it is now in {run}/unreadable")
+            damaged[step] = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             continue
-        parts = arrays.generator
-        for name, then, now in _differences(saved.config, config):
+        for number, reason in damaged.items():
+            set_aside(run, number)
+            warn(f"checkpoint {number} cannot be read ({reason}); it is now in {run}/set_aside")
+        manager.reload()
+        for name, then, now in _differences(saved, config):
             warn(f"config.{name} is {now} from here on; it was {then}")
-        state = State(
-            g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **arrays.training
+        return Resumed(state, data)
+    if damaged:
+        step, reason = next(iter(damaged.items()))
+        raise UserError(
+            f"no checkpoint in {run} can be read (the latest, {step}: {reason}); "
+            "give another --workdir to start anew"
         )
-        return Resumed(state, dict(saved.data))
-    if steps:
-        raise UserError(f"no checkpoint in {run} can be read; give another --workdir to start anew")
     return None
 
 
-def _set_aside(manager: ocp.CheckpointManager, run: Path, step: int) -> None:
-    target = run / "unreadable" / str(step)
+def _restore(
+    manager: ocp.CheckpointManager, step: int, like: State, config: ConfigDict
+) -> tuple[State, dict[str, Any], dict[str, Any]]:
+    """The state, the data loader's place and the configuration that were saved at a step."""
+    saved = manager.restore(
+        step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), data=ocp.args.JsonRestore())
+    )
+    check_architecture(saved.config, config, run=Path(manager.directory).parent)
+    abstract = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+    arrays = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            generator=ocp.args.StandardRestore(abstract["generator"]),
+            training=ocp.args.StandardRestore(abstract["training"]),
+        ),
+    )
+    parts = arrays.generator
+    state = State(
+        g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **arrays.training
+    )
+    return state, dict(saved.data), saved.config
+
+
+def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
+    """Before `open_manager`: remove what a killed run had begun to write.
+
+    A checkpoint whose scores are damaged would keep Orbax from opening any, and is set aside.
+    """
+    # Orbax can do the first itself, but in a thread that outlives a quick exit.
+    for unfinished in run.glob(f"checkpoints/*{ocp.utils.TMP_DIR_SUFFIX}*"):
+        shutil.rmtree(unfinished)
+    for scores in run.glob("checkpoints/*/metrics/metrics"):
+        try:
+            json.loads(scores.read_text())
+        except ValueError:
+            step = int(scores.parent.parent.name)
+            set_aside(run, step)
+            warn(f"checkpoint {step} cannot be read (its scores); it is now in {run}/set_aside")
+
+
+def set_aside(run: Path, step: int) -> None:
+    """Move a checkpoint to RUN/set_aside/."""
+    target = run / "set_aside" / str(step)
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
-    shutil.move(Path(manager.directory) / str(step), target)
-    manager.reload()
+    shutil.move(run / "checkpoints" / str(step), target)
+
+
+def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
+    """The newest checkpoint from which an update came out finite, where update `step` did not.
+
+    One saved right before `step` holds the very parameters that failed, and is set aside.
+    """
+    manager.wait_until_finished()
+    if step - 1 in manager.all_steps():
+        set_aside(Path(manager.directory).parent, step - 1)
+        manager.reload()
+    newest = manager.latest_step()
+    return None if newest is None else Path(manager.directory) / str(newest)
 
 
 def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Path) -> None:
     """Raise a UserError naming the first field in which two architectures differ."""
+    fields: tuple[str, ...] = ARCHITECTURE
+    # A discriminator without a crop of its own has a dense layer for the whole crop.
+    if not config.discriminator.crop:
+        fields = (*fields, "data.crop")
     for name, then, now in _differences(saved, config):
-        if name.split(".")[0] in ARCHITECTURE:
+        if name in fields or name.split(".")[0] in fields:
             raise UserError(
                 f"{run} holds a run with {name}={then}, this one has {now}; "
                 "give another --workdir, or the same architecture"
@@ -170,19 +216,9 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
 
 def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str, Any, Any]]:
     """(field, saved value, value now) of each field in which they differ."""
-    then, now = _flat(saved), _flat(config.to_dict())
+    then, now = flatten(saved), flatten(config.to_dict())
     names = sorted(now.keys() | then.keys())
     return [(n, then.get(n), now.get(n)) for n in names if then.get(n) != now.get(n)]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 class Restored(NamedTuple):
@@ -216,12 +252,20 @@ def restore_generator(
         run, checkpoint = run.parent.parent, int(run.name)
     if not (run / "checkpoints").is_dir():
         raise UserError(f"{path} is no run folder: it holds no checkpoints/; train one by run.py")
+    if weights not in ("ema", "raw"):
+        raise UserError(f"weights is {weights!r}; it can be ema or raw")
     with open_manager(run) as manager:
-        steps = manager.all_steps()
-        choices = {"best": manager.best_step(), "latest": manager.latest_step()}
-        step = choices.get(checkpoint, checkpoint) if isinstance(checkpoint, str) else checkpoint
-        if step not in steps:
-            raise UserError(f"{run} has no checkpoint {step}; there are {sorted(steps) or 'none'}")
+        steps, latest, best = manager.all_steps(), manager.latest_step(), manager.best_step()
+        # Before the first validation none is the best yet.
+        choices: dict[str | int, int | None] = {
+            "latest": latest,
+            "best": latest if best is None else best,
+        }
+        step = choices.get(checkpoint, checkpoint)
+        if not isinstance(step, int) or step not in steps:
+            raise UserError(
+                f"{run} has no checkpoint {step}; there are best, latest and {sorted(steps)}"
+            )
         saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
         config = ConfigDict(_tuples(saved.config))
         network = generator(scale=config.scale, **config.generator)

@@ -29,7 +29,7 @@ def read_records(run: Path) -> list[dict[str, Any]]:
 
 
 class Recorder:
-    """Scalars to RUN/metrics.jsonl and to TensorBoard; a resumed run overwrites what it does again.
+    """Scalars to RUN/metrics.jsonl and to TensorBoard; a resumed run replaces what it does again.
 
     A line of metrics.jsonl is {"kind": "train" | "validation" | "baselines", "step": int, ...}.
     """
@@ -37,9 +37,12 @@ class Recorder:
     def __init__(self, run: Path, *, step: int):
         """Go on from `step`: records after it, of a run that was killed, are dropped."""
         kept = [record for record in read_records(run) if record["step"] <= step]
-        self._file = open(run / "metrics.jsonl", "w")  # noqa: SIM115 (closed by close)
-        for record in kept:
-            self._write(record)
+        self.has_baselines = any(record["kind"] == "baselines" for record in kept)
+        # Replaced as a whole: a kill in between must not lose the records.
+        path, renewed = run / "metrics.jsonl", run / "metrics.jsonl.new"
+        renewed.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        renewed.replace(path)
+        self._file = open(path, "a")  # noqa: SIM115 (closed on exit)
         self._events = SummaryWriter(str(run), purge_step=step + 1)
         self._window: list[Mapping[str, np.ndarray]] = []
 

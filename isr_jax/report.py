@@ -14,7 +14,7 @@ from PIL import ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from isr_jax import metrics
+from isr_jax import losses, metrics
 from isr_jax.data.sources import Photo
 from isr_jax.record import read_records
 from isr_jax.resize import resize_uint8
@@ -22,7 +22,7 @@ from isr_jax.resize import resize_uint8
 Image = UInt8[np.ndarray, "_ _ 3"]
 
 # The colour-blind safe palette of Okabe and Ito.
-BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6E6E6E"
+BLUE, ORANGE, RED, GRAY = "#0072B2", "#E69F00", "#D55E00", "#6E6E6E"
 
 # A panel's measures in pixels: a column's width, the space between, the text, and a detail's side.
 COLUMN, GAP, HEADER, DETAIL = 320, 6, 42, 80
@@ -109,17 +109,14 @@ def curves(run: Path) -> None:
     records = read_records(run)
     training = [line for line in records if line["kind"] == "train"]
     validation = [line for line in records if line["kind"] == "validation"]
-    bicubic = next(line["bicubic"] for line in records if line["kind"] == "baselines")
+    (bicubic,) = (line["bicubic"] for line in records if line["kind"] == "baselines")
     figure = Figure(figsize=(14, 7.5), dpi=100)
     FigureCanvasAgg(figure)
     ((content, adversarial, norms), (psnr, ssim, ms_ssim)) = figure.subplots(2, 3)
 
-    others = {"kind", "step", "g_adversarial", "d_loss", "d_real", "d_fake"}
-    names = (
-        [n for n in training[0] if n not in others and not n.endswith("norm")] if training else []
-    )
-    for name, colour in zip(names, (GRAY, BLUE, ORANGE, GREEN, RED), strict=False):
-        _line(content, training, name, colour, label="generator, total" if name == "loss" else name)
+    for name in ("loss", *(name for name in losses.CONTENT if any(name in t for t in training))):
+        label = "generator, total" if name == "loss" else name
+        _line(content, training, name, GRAY if name == "loss" else None, label=label)
     content.set_title("Generator's losses")
     for name, colour in (("g_adversarial", BLUE), ("d_loss", ORANGE)):
         label = "generator, adversarial" if name == "g_adversarial" else "discriminator"
@@ -151,7 +148,7 @@ def _line(
     axes: Axes,
     records: Sequence[dict[str, Any]],
     name: str,
-    colour: str,
+    colour: str | None,
     *,
     label: str,
     marker: str = "",

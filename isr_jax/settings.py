@@ -1,5 +1,6 @@
 """What a config may say, and the optimizers it asks for."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from typing import Any
@@ -63,8 +64,26 @@ LEAST: dict[str, int] = {
     "train.validate_every": 1,
     "train.checkpoint_every": 1,
     "train.keep": 1,
-    "train.ema_decay": 0,
 }
+
+BELOW_ONE = (
+    "g_optimizer.b1",
+    "g_optimizer.b2",
+    "d_optimizer.b1",
+    "d_optimizer.b2",
+    "train.ema_decay",
+)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted names; tuples become lists, as in JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def check(config: ConfigDict, *, devices: int) -> list[str]:
@@ -81,8 +100,21 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         value = _field(config, name)
         if not value >= least:
             raise UserError(f"config.{name} is {value}; it must be {least} or more")
-    if config.train.ema_decay >= 1:
-        raise UserError(f"config.train.ema_decay is {config.train.ema_decay}; it must be below 1")
+    for name in BELOW_ONE:
+        if not 0 <= _field(config, name) < 1:
+            raise UserError(f"config.{name} is {_field(config, name)}; it must be in [0, 1)")
+    for name, value in flatten(config.to_dict()).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{name} is {value}; it must be finite")
+        if name.startswith("loss.content.") and value < 0:
+            raise UserError(f"config.{name} is {value}; it must be 0 or more")
+        if name.endswith("_optimizer.eps") and value <= 0:
+            raise UserError(f"config.{name} is {value}; it must be above 0")
+    if config.seed >= 2**32:
+        raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
+    widths = config.discriminator.widths
+    if not widths or min(widths) < 1:
+        raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
     if config.generator.kernel % 2 == 0:
         raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
     if len(config.generator.rgb_mean) != 3:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
@@ -30,6 +32,13 @@ from isr_jax.update import Metrics, State, init_state, make_update
 from isr_jax.upscale import make_enlarge
 
 AXIS = "devices"
+
+
+def on_all(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
+    """The sharding of an array copied to all devices, or split over them along its first axis."""
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(*axes))
+
+
 BASELINES = ("nearest", "bilinear", "bicubic")
 
 
@@ -59,7 +68,9 @@ def make_program(config: ConfigDict) -> Program:
     d_options = {**config.discriminator, "crop": config.discriminator.crop or config.data.crop}
     d = discriminator(axis_name=axis_name, **d_options)
     g_optimizer = settings.make_optimizer(config.g_optimizer, steps=config.train.steps)
-    d_optimizer = settings.make_optimizer(config.d_optimizer, steps=config.train.steps)
+    # The discriminator's updates begin with the adversarial part.
+    d_steps = max(1, config.train.steps - config.loss.adversarial_from)
+    d_optimizer = settings.make_optimizer(config.d_optimizer, steps=d_steps)
 
     def init(key: Key[Array, ""]) -> State:
         return init_state(
@@ -101,8 +112,6 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
     options, batch = config.data, config.data.batch
     streaming, pmapped = options.loader == "stream", config.train.parallel == "pmap"
     share = batch // len(devices) if pmapped else batch
-    mesh = Mesh(np.array(devices), (AXIS,))
-    replicated, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
 
     def steps(
         state: State, data: Any, key: Key[Array, ""], first: Array, n: int
@@ -121,7 +130,7 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
                     first=first,
                 )
             if not pmapped:
-                drawn = lax.with_sharding_constraint(drawn, split)
+                drawn = lax.with_sharding_constraint(drawn, on_all(devices, AXIS))
             return update(state, drawn, update_key)
 
         if n == 1:  # XLA's convolutions on a CPU are 20 times slower inside a loop.
@@ -135,7 +144,7 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
             return steps(state, data, key, first, n)
 
         if not pmapped:
-            return jax.jit(run, donate_argnums=0, out_shardings=replicated)
+            return jax.jit(run, donate_argnums=0, out_shardings=on_all(devices))
         axes = (None, 1 if streaming else None, None, 0)
         return jax.pmap(
             run, AXIS, in_axes=axes, out_axes=None, donate_argnums=0, devices=list(devices)
@@ -178,8 +187,7 @@ def open_loader(
     )
     if options.loader == "pool":
         photos = sources.load_all(source, min_size=options.crop, scale=config.scale, warn=warn)
-        replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
-        resident = jax.device_put(pool.make_pool(photos), replicated)
+        resident = jax.device_put(pool.make_pool(photos), on_all(devices))
         return Loader(lambda n: resident, dict, lambda place: None, lambda: None)
 
     batches = stream.open_stream(
@@ -220,7 +228,9 @@ def validate(
     program: Program, state: State, photos: Sequence[sources.Photo], *, scale: int
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     """Mean scores of the moving average over whole images, vdsr protocol, and its images."""
-    enlarged = [np.asarray(program.enlarge(state.ema, state.g_stats, photo.lr)) for photo in photos]
+    # On one device: a replicated state would have each of them do the same.
+    ema, stats = jax.device_put((state.ema, state.g_stats), jax.local_devices()[0])
+    enlarged = [np.asarray(program.enlarge(ema, stats, photo.lr)) for photo in photos]
     scores = [
         metrics.measure(sr, photo.hr, crop=scale)
         for sr, photo in zip(enlarged, photos, strict=True)
@@ -270,21 +280,23 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/isr_jax/jax"))
 
 
-def check_finite(values: Mapping[str, np.ndarray], *, first: int, run: Path) -> None:
-    """Raise a UserError that names the first step whose losses or gradients are not finite."""
+def check_finite(
+    values: Mapping[str, np.ndarray], *, first: int, manager: ocp.CheckpointManager
+) -> None:
+    """Raise a UserError that names the first step whose losses or gradients are not finite.
+
+    `values` are the metrics of the updates after `first`.
+    """
     bad = ~np.all([np.isfinite(series) for series in values.values()], axis=0)
     if not bad.any():
         return
     at = int(np.argmax(bad))
     names = ", ".join(name for name, series in values.items() if not np.isfinite(series[at]))
-    steps = [int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit()]
-    good = (
-        f"the last good checkpoint is {run / 'checkpoints' / str(max(steps))}"
-        if steps
-        else ("there is no checkpoint yet")
-    )
+    step = first + at + 1
+    good = checkpoint.last_good(manager, step)
     raise UserError(
-        f"step {first + at + 1}: {names} is not finite; {good}; "
+        f"step {step}: {names} is not finite; "
+        f"{f'the last good checkpoint is {good}' if good else 'there is no good checkpoint yet'}; "
         "lower the learning rates, or set config.g_optimizer.grad_clip"
     )
 
@@ -349,35 +361,40 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     for line in settings.check(config, devices=len(devices)):
         say(line)
     run = Path(workdir).expanduser()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=run).close()
+    except OSError as error:
+        raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
 
     program = make_program(config)
     pretrain = make_dispatch(config, program.pretrain, devices)
     update = make_dispatch(config, program.update, devices)
-    replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    state = jax.jit(program.init, out_shardings=replicated)(init_key)
+    state = jax.jit(program.init, out_shardings=on_all(devices))(init_key)
 
     with ExitStack() as stack:
         loader = open_loader(config, devices, say)
         stack.callback(loader.close)
         photos = open_validation(config, say)
-        run.mkdir(parents=True, exist_ok=True)
+        checkpoint.clear_up(run, warn=say)
         manager = stack.enter_context(checkpoint.open_manager(run, keep=config.train.keep))
         resumed = checkpoint.resume(manager, state, config, warn=say)
+        step = 0
         if resumed:
-            state = resumed.state
-            loader.restore(resumed.data)
-            say(f"going on from step {int(state.step)} of {run}")
+            state, step = resumed.state, int(resumed.state.step)
+            # A run that began with the pool has no place in the stream: each step took one batch.
+            loader.restore(resumed.data or {"next": step})
+            say(f"going on from step {step} of {run}")
         (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
         say(
             f"{config.scale}x generator of {count_params(state.g_params):,} parameters, "
             f"discriminator of {count_params(state.d_params):,}, on {len(devices)} "
             f"{devices[0].device_kind} ({config.train.parallel})"
         )
-        step = int(state.step)
         recorder = stack.enter_context(Recorder(run, step=step))
         baselines = interpolations(photos, scale=config.scale)
-        if not step:
+        if not recorder.has_baselines:
             recorder.baselines(baselines)
         stopped = stack.enter_context(_stop_signals())
         bar = stack.enter_context(progress_bar(console, total=config.train.steps, step=step))
@@ -385,7 +402,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         def record(first: int, values: Series, *, flush: bool = False) -> None:
             """Wait for a dispatch, check what it computed, write means now and then."""
             series = {name: np.asarray(value) for name, value in values.items()}
-            check_finite(series, first=first, run=run)
+            check_finite(series, first=first, manager=manager)
             last = first + len(series["loss"])
             recorder.training(last, series, flush=flush or last % config.train.log_every == 0)
             bar.update(bar.task_ids[0], completed=last, loss=f"{series['loss'].mean():.4f}")

@@ -52,6 +52,7 @@ class Upscaler:
         Raises:
             UserError: for another type or shape.
         """
+        image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
             raise UserError(
                 f"an image is uint8 [H, W, 3]; this one is {image.dtype} {list(image.shape)}"

@@ -110,7 +110,7 @@ def test_batch_norm_learns_its_statistics_only_when_training():
     _, same = network.apply(params, stats, lr, False)
     _, updated = network.apply(params, stats, lr, True)
     assert jax.tree.all(jax.tree.map(np.array_equal, stats, same))
-    assert not jax.tree.any(jax.tree.map(np.array_equal, stats, updated))
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, stats, updated)))
 
 
 def test_bfloat16_computes_near_float32_on_float32_params():

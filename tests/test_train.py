@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -167,15 +168,16 @@ def test_load_names_what_is_wrong(trained, tmp_path):
         isr_jax.load(trained)(np.zeros((4, 4, 3)))
 
 
-@pytest.mark.parametrize("loader", ["pool", "stream"])
-def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, loader):
+@pytest.mark.parametrize(
+    "loader, parallel", [("pool", "jit"), ("stream", "jit"), ("pool", "pmap"), ("stream", "pmap")]
+)
+def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, loader, parallel):
     """Stopped by Ctrl-C after 4 of 8 steps, and resumed: bit-identical."""
-    straight = trained
-    if loader == "stream":
+    config = tiny(photos, **{"data.loader": loader, "train.parallel": parallel})
+    straight, resumed = trained, tmp_path / "resumed"
+    if (loader, parallel) != ("pool", "jit"):
         straight = tmp_path / "straight"
-        isr_jax.train(tiny(photos, **{"data.loader": loader}), straight, console=silent())
-    resumed = tmp_path / "resumed"
-    config = tiny(photos, **{"data.loader": loader})
+        isr_jax.train(config, straight, console=silent())
 
     class Impatient(Console):
         """Presses Ctrl-C once, when step 4 has been validated."""
@@ -258,7 +260,9 @@ def test_pmap_gives_jit_s_losses(photos, tmp_path, loader):
     results = {}
     for parallel in ("jit", "pmap"):
         config = tiny(photos, **extra, **{"train.parallel": parallel})
-        results[parallel] = isr_jax.train(config, tmp_path / parallel, console=silent())
+        with mock.patch("jax.pmap", wraps=jax.pmap) as pmap:
+            results[parallel] = isr_jax.train(config, tmp_path / parallel, console=silent())
+        assert pmap.called == (parallel == "pmap")
     assert len(losses_of(tmp_path / "jit")) == 20
     np.testing.assert_allclose(losses_of(tmp_path / "pmap"), losses_of(tmp_path / "jit"), rtol=1e-4)
     assert abs(results["pmap"].scores["psnr"] - results["jit"].scores["psnr"]) < 0.05
@@ -276,6 +280,44 @@ def test_the_adversarial_part_joins_in_when_it_is_told(photos, tmp_path):
     isr_jax.train(config, tmp_path, console=silent())
     training = [r for r in read_records(tmp_path) if r["kind"] == "train"]
     assert [r["step"] for r in training if "d_loss" in r] == [4, 5, 6, 7, 8]
+
+
+def test_a_checkpoint_that_diverges_at_once_is_not_called_good(photos, tmp_path):
+    """Step 1 is finite and its update explodes; the checkpoint of step 1 would fail for ever."""
+    extra = {"train.checkpoint_every": 1, "g_optimizer.learning_rate": 1e30}
+    with pytest.raises(UserError, match=r"step 2: .*; there is no good checkpoint yet"):
+        isr_jax.train(tiny(photos, **extra), tmp_path, console=silent())
+    assert (tmp_path / "set_aside" / "1").is_dir()
+    assert isr_jax.train(tiny(photos), tmp_path, console=silent()).step == 8
+
+
+def test_a_run_may_go_on_by_the_other_loader(photos, tmp_path):
+    isr_jax.train(tiny(photos, **{"train.steps": 4}), tmp_path, console=silent())
+    config = tiny(photos, **{"data.loader": "stream"})
+    assert isr_jax.train(config, tmp_path, console=silent()).step == 8
+
+
+def test_before_the_first_validation_the_latest_checkpoint_is_the_best(photos, tmp_path):
+    run = tmp_path / "run"
+    isr_jax.train(tiny(photos, **{"train.checkpoint_every": 3}), run, console=silent())
+    shutil.rmtree(run / "checkpoints" / "8")
+    for step in run.glob("checkpoints/*"):
+        if step.name != "6":
+            shutil.rmtree(step)
+    assert isr_jax.load(run).step == 6
+
+
+def test_damaged_records_and_scores_do_not_stop_a_run(photos, tmp_path, trained):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "metrics.jsonl").write_text("")
+    scores = run / "checkpoints/8/metrics/metrics"
+    scores.write_text(scores.read_text()[:5])
+    console = heard()
+    isr_jax.train(tiny(photos), run, console=console)
+    assert "checkpoint 8 cannot be read (its scores)" in console.export_text()
+    assert [r["kind"] for r in read_records(run)].count("baselines") == 1
+    assert_bit_identical(trained, run)
 
 
 def test_divergence_names_the_step_and_the_last_good_checkpoint(photos, tmp_path):
@@ -305,16 +347,24 @@ def test_a_checkpoint_cut_short_is_set_aside_for_the_one_before(photos, tmp_path
     said = console.export_text()
     assert "checkpoint 8 cannot be read" in said
     assert "going on from step 6" in said
-    assert (run / "unreadable" / "8").is_dir()
+    assert (run / "set_aside" / "8").is_dir()
     assert_bit_identical(trained, run)
 
-    for step in (p for p in (run / "checkpoints").iterdir() if p.name.isdigit()):
+    left = [p for p in (run / "checkpoints").iterdir() if p.name.isdigit()]
+    for step in left:
         biggest_file(step).write_bytes(b"")
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
         isr_jax.train(tiny(photos), run, console=silent())
+    assert all(step.is_dir() for step in left)
 
 
-def test_a_run_of_another_architecture_is_refused(photos, trained):
+def test_a_run_of_another_architecture_is_refused(photos, trained, tmp_path):
+    run = tmp_path / "whole crop"
+    isr_jax.train(tiny(photos, **{"discriminator.crop": 0}), run, console=silent())
+    with pytest.raises(UserError, match=r"holds a run with data.crop=24, this one has 32"):
+        larger = tiny(photos, **{"discriminator.crop": 0, "data.crop": 32})
+        isr_jax.train(larger, run, console=silent())
+    assert (run / "checkpoints" / "8").is_dir()
     with pytest.raises(UserError, match=r"holds a run with generator.width=4, this one has 8"):
         isr_jax.train(tiny(photos, **{"generator.width": 8}), trained, console=silent())
 
@@ -338,8 +388,8 @@ class Leaves(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 @pytest.mark.parametrize("loader", ["pool", "stream"])
-def test_a_tfds_data_set_trains_by_one_field(photos, tmp_path, trained, loader):
-    """The same photographs in the same order, from files that TFDS has no code for."""
+def test_a_tfds_data_set_trains_by_one_field(photos, tmp_path, loader):
+    """The same photographs, from files that TFDS has no code for."""
     Leaves.folder = photos
     Leaves(data_dir=tmp_path / "tfds").download_and_prepare(file_format="array_record")
     extra = {"data.tfds_dir": str(tmp_path / "tfds"), "data.loader": loader, "train.steps": 4}
@@ -358,19 +408,30 @@ def test_t91_trains_by_one_field(isr_data, photos, tmp_path):
     assert "skipped 1 of 91 images" in console.export_text()
 
 
-@pytest.mark.slow
-def test_the_msssim_config_beats_bicubic_on_photographs_it_never_saw(tmp_path, isr_data):
-    """A tenth of its updates; the whole of it is `make train`."""
-    done = run_py("--config.train.steps=200", f"--workdir={tmp_path}", config="msssim")
+@pytest.fixture(scope="session")
+def msssim_run(tmp_path_factory) -> Path:
+    """A tenth of the updates of configs/msssim.py; the whole of it is `make train`."""
+    run = tmp_path_factory.mktemp("runs") / "msssim"
+    done = run_py("--config.train.steps=200", f"--workdir={run}", config="msssim")
     assert done.returncode == 0, done.stderr
-    records = read_records(tmp_path)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("msssim")
+def test_the_msssim_config_beats_bicubic_on_photographs_it_never_saw(msssim_run):
+    records = read_records(msssim_run)
     (bicubic,) = [r["bicubic"] for r in records if r["kind"] == "baselines"]
     last = [r for r in records if r["kind"] == "validation"][-1]
     assert last["psnr"] > bicubic["psnr"] + 0.3
     assert last["ssim"] > bicubic["ssim"] + 0.01
     assert last["ms_ssim"] > bicubic["ms_ssim"] + 0.006
 
-    upscaler = isr_jax.load(tmp_path)
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("msssim")
+def test_the_msssim_config_beats_bicubic_on_set5(msssim_run, isr_data):
+    upscaler = isr_jax.load(msssim_run)
     scores = []
     for path in sorted((isr_data / "benchmarks/Set5/x4/hr").iterdir()):
         hr, lr = (
@@ -383,7 +444,7 @@ def test_the_msssim_config_beats_bicubic_on_photographs_it_never_saw(tmp_path, i
 
 BAD = {
     "data.crop=25": "no multiple of config.scale=2",
-    "data.train=folder:none": "none",
+    "data.train=folder:none": "no such folder",
     "data.train=tfds:mnits": "mnist",
     "data.crop=480": "smaller",
     "loss.content.ms_ssim=1 --config.data.crop=20": "two scales need 22 px",
@@ -406,6 +467,27 @@ def test_bad_settings_are_one_line_and_exit_1(photos, tmp_path, setting):
 
 
 @pytest.mark.slow
+def test_damaged_and_foreign_run_folders_through_the_command_line(photos, tmp_path, trained):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    done = run_py(*arguments(photos, **{"generator.blocks": 2}), f"--workdir={run}", devices=4)
+    assert done.returncode == 1
+    assert "generator.blocks=1, this one has 2" in done.stderr.strip().splitlines()[-1]
+    file = biggest_file(run / "checkpoints" / "8")
+    file.write_bytes(file.read_bytes()[:-9])
+    done = run_py(*arguments(photos), f"--workdir={run}", devices=4)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint 8 cannot be read" in done.stderr
+    (tmp_path / "empty").mkdir()
+    done = run_py(*arguments(tmp_path / "empty"), f"--workdir={tmp_path / 'none'}")
+    assert done.returncode == 1
+    assert "empty" in done.stderr.strip().splitlines()[-1]
+    done = run_py(*arguments(photos), f"--workdir={file}")
+    assert done.returncode == 1
+    assert "give another --workdir" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_batch_must_divide_among_the_devices(photos, tmp_path):
     done = run_py(*arguments(photos, **{"data.batch": 6}), f"--workdir={tmp_path}", devices=4)
     assert done.returncode == 1
@@ -423,6 +505,7 @@ def test_bad_images_among_good_ones_are_named_and_counted(photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "text.png" in done.stderr
     assert "cut.png" in done.stderr
+    assert "skipped 2 of 7 images" in done.stderr
     for path in photos.iterdir():
         (folder / path.name).unlink()
     done = run_py(*arguments(folder), f"--workdir={tmp_path / 'run2'}")

@@ -145,14 +145,17 @@ def test_without_the_adversarial_part_the_discriminator_rests():
 
 
 def test_discriminator_sees_the_crop_that_the_key_chooses():
-    """All places are reachable, and real and fake are cut at the same one."""
-    update, init, _ = make("hinge", discriminator_crop=CROP - 1, batch_norm=False)
+    """All places are reachable, and real and fake, made the same here, are cut at the same one."""
+    update, init, parts = make("hinge", discriminator_crop=CROP - 1, batch_norm=False)
     state = init()
-    batch = a_batch()
-    seen = {
-        round(float(jax.jit(update)(state, batch, jax.random.key(i))[1]["d_real"]), 6)
-        for i in range(24)
-    }
+    lr = a_batch()["lr"]
+    hr, _ = parts["generator"].apply(state.g_params, state.g_stats, lr, True)
+    update = jax.jit(update)
+    seen = set()
+    for i in range(24):
+        _, metrics = update(state, {"lr": lr, "hr": hr}, jax.random.key(i))
+        np.testing.assert_allclose(metrics["d_fake"], metrics["d_real"], rtol=1e-6)
+        seen.add(round(float(metrics["d_real"]), 6))
     assert len(seen) == 4
 
 

@@ -146,7 +146,8 @@ def generator(
             "direct", one sub-pixel layer to RGB (Shi et al. 2016).
         tail_activation: activation after each progressive sub-pixel layer (SRResNet).
         global_skip: add the input resized by this method; "none" adds nothing.
-        rgb_mean: subtracted from the input and added to the output, in [0, 1] (EDSR).
+        rgb_mean: subtracted from the input and, without a global skip, added to the output, in
+            [0, 1] (EDSR).
         dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
         axis_name: pmap axis over which batch norm takes its statistics; None for one program.
 
