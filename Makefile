@@ -18,10 +18,10 @@ train: $(ready)
 	.venv/bin/python run.py --config $(CONFIG)
 
 test: $(ready)
-	.venv/bin/python -m pytest -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -n 2 --dist worksteal
 
 quick: $(ready)
-	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: $(ready)
 	.venv/bin/ruff format --check .

@@ -85,7 +85,7 @@ WRONG = {
     "generator.dtype": ("float16", "float32, bfloat16"),
     "generator.kernel": (4, "must be odd"),
     "train.steps": (0, "must be 1 or more"),
-    "train.ema_decay": (1.0, "must be below 1"),
+    "train.ema_decay": (1.0, r"must be in \[0, 1\)"),
     "g_optimizer.learning_rate": (-1.0, "must be 0 or more"),
     "loss.adversarial_weight": (float("nan"), "must be 0 or more"),
 }
