@@ -133,7 +133,7 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
                 drawn = lax.with_sharding_constraint(drawn, on_all(devices, AXIS))
             return update(state, drawn, update_key)
 
-        if n == 1:  # XLA's convolutions on a CPU are 20 times slower inside a loop.
+        if n == 1:  # XLA's convolutions on a CPU are ten times slower inside a loop (benchmarks/).
             state, values = one(state, jnp.zeros((), jnp.int32))
             return state, jax.tree.map(lambda x: x[None], values)
         return lax.scan(one, state, jnp.arange(n))
