@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, one_line
 from isr_jax.models import Generator, generator
 from isr_jax.settings import flatten
 from isr_jax.update import State
@@ -121,7 +121,7 @@ def resume(
             raise
         # Whatever a damaged file makes of itself: Orbax, TensorStore and JSON each raise their own.
         except Exception as error:
-            damaged[step] = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            damaged[step] = one_line(error, limit=120)
             continue
         for number, reason in damaged.items():
             set_aside(run, number)

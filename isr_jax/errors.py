@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the person at the command line."""
+"""Messages for the person at the command line."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,9 @@ class UserError(ValueError):
     `run.py` prints the message to standard error and exits with 1; any other exception is a bug
     and keeps its traceback.
     """
+
+
+def one_line(reason: object, *, limit: int = 200) -> str:
+    """What an exception says, in one line of at most `limit` characters, for a message."""
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
-from isr_jax.data import samples, sources
+from isr_jax.data import prepare, samples, sources
 from isr_jax.data.samples import IsrSamples
 from isr_jax.data.sources import decode_image, load_all, modcrop, open_source
 from isr_jax.errors import UserError
@@ -446,7 +446,7 @@ def test_the_stand_in_says_what_it_lacks():
     if importlib.util.find_spec("tensorflow"):
         pytest.skip("TensorFlow is installed, so nothing stands in for it")
     with (
-        sources._tensorflow_stand_in(),
+        prepare.tensorflow_stand_in(),
         pytest.raises(AttributeError, match=r"needs TensorFlow \(data\)"),
     ):
         _ = lazy_imports_utils.tensorflow.data

@@ -7,14 +7,10 @@ Pixels are uint8 RGB. Embedded colour profiles are ignored, as the literature's 
 
 import contextlib
 import dataclasses
-import difflib
-import importlib.util
 import io
 import os
 import re
-import sys
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -22,13 +18,12 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
-from tensorflow_datasets.core.utils import lazy_imports_utils
 
+from isr_jax.data.prepare import find_builder, prepare
 from isr_jax.data.samples import IsrSamples
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, one_line
 from isr_jax.resize import resize_uint8
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -247,7 +242,7 @@ def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w 3"]:
     # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UnusableImageError(f"{name}: unreadable: {_one_line(reason)}") from error
+        raise UnusableImageError(f"{name}: unreadable: {one_line(reason)}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -305,7 +300,7 @@ def _open_folder(path: str, *, scale: int) -> FolderSource:
 
 def _open_samples(split: str, *, scale: int, tfds_dir: str | None) -> TfdsSource:
     data_dir = _expand(tfds_dir)
-    builder = _prepared(lambda: IsrSamples(data_dir=data_dir), "samples", quiet=True)
+    builder = prepare(lambda: IsrSamples(data_dir=data_dir), "samples", quiet=True)
     return _tfds_source("samples", builder, split, scale=scale)
 
 
@@ -313,7 +308,7 @@ def _open_tfds(spec: str, split: str, *, scale: int, tfds_dir: str | None) -> Tf
     name, chosen = _parse_tfds(spec.removeprefix("tfds:"))
     data_dir = _expand(tfds_dir)
 
-    builder = _prepared(lambda: _tfds_builder(name, data_dir, spec), spec, quiet=False)
+    builder = prepare(lambda: find_builder(name, data_dir, spec), spec, quiet=False)
     splits = list(builder.info.splits)
     if chosen is None:
         wanted = ("train",) if split == "train" else ("validation", "test")
@@ -324,27 +319,6 @@ def _open_tfds(spec: str, split: str, *, scale: int, tfds_dir: str | None) -> Tf
                 f"such as tfds:{name}:{splits[0]}"
             )
     return _tfds_source(spec, builder, chosen, scale=scale)
-
-
-def _tfds_builder(name: str, data_dir: str | None, spec: str) -> tfds.core.DatasetBuilder:
-    base, _, config = name.partition(":")[0].partition("/")
-    try:
-        known = tfds.list_builders(with_community_datasets=False)
-        configs = list(tfds.builder_cls(base).builder_configs) if base in known else []
-        return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(base.lower(), known)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see tensorflow.org/datasets"
-        raise UserError(f"{spec}: TFDS has no such data set: {hint}") from error
-    # An unknown config or version, or a package which the data set needs: TFDS raises ValueError,
-    # AssertionError or ImportError, and says which.
-    except (ValueError, AssertionError, ImportError) as error:
-        if config and configs and config not in configs:
-            near = difflib.get_close_matches(config, configs, n=4) or configs
-            raise UserError(
-                f"{spec}: {base} has no config {config}: use {' or '.join(near)}"
-            ) from error
-        raise UserError(f"{spec}: {_one_line(error)}") from error
 
 
 def _parse_tfds(text: str) -> tuple[str, str | None]:
@@ -389,7 +363,7 @@ def _tfds_source(
     except (ValueError, KeyError) as error:
         raise UserError(
             f"{spec}: there is nothing to read in {split} (the splits are "
-            f"{', '.join(builder.info.splits)}): {_one_line(error)}"
+            f"{', '.join(builder.info.splits)}): {one_line(error)}"
         ) from error
     source = TfdsSource(spec, scale, records, hr_key, lr_key, name_key)
     if lr_key:
@@ -399,84 +373,5 @@ def _tfds_source(
     return source
 
 
-def _prepared(
-    make: Callable[[], tfds.core.DatasetBuilder], spec: str, *, quiet: bool
-) -> tfds.core.DatasetBuilder:
-    """The builder of a data set that is on disk, prepared as ArrayRecord if it was not."""
-    builder = make()
-    if _is_prepared(builder):
-        return builder
-    config = tfds.download.DownloadConfig(try_download_gcs=False)  # GCS has TFRecord only
-    failure: Exception | str = "it is there, but incomplete: delete it"
-    # TFDS reports to standard output, which belongs to the program's results.
-    report = io.StringIO() if quiet else sys.stderr
-    try:
-        with (
-            contextlib.redirect_stdout(report),
-            contextlib.redirect_stderr(report),
-            _tensorflow_stand_in(),
-        ):
-            builder.download_and_prepare(download_config=config, file_format="array_record")
-    # Download, unpacking and the data set's own code raise anything; a bug there is still only a
-    # data set that cannot be had.
-    except Exception as error:
-        failure = error
-    # Made anew, and asked even after a failure: TFDS writes beside the final place and renames, so
-    # of two processes the second is refused, and finds the data whole.
-    builder = make()
-    if not _is_prepared(builder):
-        raise UserError(
-            f"{spec}: could not be prepared in {builder.data_path}: {_one_line(failure)}; put that "
-            "right and try again, or set tfds_dir to where it is prepared already"
-        ) from (failure if isinstance(failure, Exception) else None)
-    return builder
-
-
-def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    # Asked first, for TFDS warns about a folder that is not there yet.
-    return builder.data_path.exists() and builder.is_prepared()
-
-
-class _StandIn(types.SimpleNamespace):
-    """A namespace that says what it is when something is missing from it."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"preparing it needs TensorFlow ({name}), which is not installed")
-
-
-@contextlib.contextmanager
-def _tensorflow_stand_in() -> Iterator[None]:
-    """Lends TFDS the file functions of `tf.io.gfile`, where TensorFlow is not installed.
-
-    TFDS unpacks archives, and many of its builders (DIV2K's among them) list folders, through
-    `tf.io.gfile`; nothing else of TensorFlow is needed to write ArrayRecord.
-    """
-    if importlib.util.find_spec("tensorflow"):
-        yield
-        return
-    gfile = _StandIn(
-        GFile=lambda path, mode="r": epath.Path(path).open(mode),
-        exists=lambda path: epath.Path(path).exists(),
-        glob=lambda pattern: [os.fspath(p) for p in epath.Path().glob(os.fspath(pattern))],
-        isdir=lambda path: epath.Path(path).is_dir(),
-        listdir=lambda path: [p.name for p in epath.Path(path).iterdir()],
-        walk=os.walk,
-    )
-    as_text = _StandIn(as_text=os.fsdecode)
-    # The cached value behind TFDS's lazy import, and not sys.modules: nothing but TFDS may
-    # believe that TensorFlow is here.
-    lazy = vars(lazy_imports_utils.tensorflow)
-    lazy["_module"] = _StandIn(io=_StandIn(gfile=gfile), compat=as_text)
-    try:
-        yield
-    finally:
-        lazy.pop("_module", None)
-
-
 def _expand(path: str | None) -> str | None:
     return os.path.expanduser(path) if path else None
-
-
-def _one_line(reason: object, *, limit: int = 200) -> str:
-    text = " ".join(str(reason).split()) or type(reason).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
