@@ -4,6 +4,7 @@ Batch b is a pure function of the source, the seed and b, so where a stream stan
 whatever the number of its workers.
 """
 
+import signal
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -121,8 +122,14 @@ def _iterate(batches: grain.MapDataset, *, workers: int) -> grain.DatasetIterato
         # Grain's processes read absl flags, which a notebook or a test never parses.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_leave_interrupts)
     return iter(dataset)
+
+
+def _leave_interrupts(worker: int, count: int) -> None:
+    """Ctrl-C reaches the workers too, but how to end is for the process that feeds on them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Cut:
