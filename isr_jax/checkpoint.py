@@ -266,21 +266,36 @@ def restore_generator(
             raise UserError(
                 f"{run} has no checkpoint {step}; there are best, latest and {sorted(steps)}"
             )
-        saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-        config = ConfigDict(_tuples(saved.config))
-        network = generator(scale=config.scale, **config.generator)
-        # Onto one device here, whatever the devices that it was trained on.
-        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        params, stats = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
-            jax.eval_shape(network.init, jax.random.key(0)),
-        )
-        abstract = {"params": params, "stats": stats, "ema": params}
-        parts = manager.restore(
-            step, args=ocp.args.Composite(generator=ocp.args.StandardRestore(abstract))
-        ).generator
+        try:
+            network, parts, config = _restore_item(manager, step)
+        # Whatever a damaged file makes of itself.
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {step} of {run} cannot be read ({one_line(error, limit=120)}); "
+                f"choose another of {sorted(steps)}"
+            ) from error
     chosen = parts["ema" if weights == "ema" else "params"]
     return Restored(network, chosen, parts["stats"], config, step)
+
+
+def _restore_item(
+    manager: ocp.CheckpointManager, step: int
+) -> tuple[Generator, dict[str, Any], ConfigDict]:
+    """The generator, its saved arrays and the configuration of a step."""
+    saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+    config = ConfigDict(_tuples(saved.config))
+    network = generator(scale=config.scale, **config.generator)
+    # Onto one device here, whatever the devices that it was trained on.
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    params, stats = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
+        jax.eval_shape(network.init, jax.random.key(0)),
+    )
+    abstract = {"params": params, "stats": stats, "ema": params}
+    parts = manager.restore(
+        step, args=ocp.args.Composite(generator=ocp.args.StandardRestore(abstract))
+    ).generator
+    return network, parts, config
 
 
 def _tuples(tree: Any) -> Any:
