@@ -25,6 +25,8 @@ from isr_jax.update import State
 
 # What must be equal for one run's state to be another's.
 ARCHITECTURE = ("scale", "generator", "discriminator")
+# What configs saved before a field existed meant by its absence.
+IMPLIED = {"discriminator.name": "classifier", "loss.feature_matching": 0.0}
 
 
 def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
@@ -216,7 +218,7 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
 
 def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str, Any, Any]]:
     """(field, saved value, value now) of each field in which they differ."""
-    then, now = flatten(saved), flatten(config.to_dict())
+    then, now = IMPLIED | flatten(saved), flatten(config.to_dict())
     names = sorted(now.keys() | then.keys())
     return [(n, then.get(n), now.get(n)) for n in names if then.get(n) != now.get(n)]
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from isr_jax import losses, metrics
 from isr_jax.errors import UserError
+from isr_jax.models.discriminators import ARCHITECTURES, Discriminator, discriminator
 from isr_jax.models.generators import SCALES
 from isr_jax.models.layers import ACTIVATIONS
 
@@ -32,6 +33,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "generator.tail": ("direct", "progressive"),
     "generator.global_skip": ("none", "nearest", "bilinear", "bicubic"),
     "generator.dtype": ("float32", "bfloat16"),
+    "discriminator.name": ARCHITECTURES,
     "discriminator.dtype": ("float32", "bfloat16"),
     "loss.adversarial": losses.ADVERSARIAL,
     "g_optimizer.schedule": SCHEDULES,
@@ -49,8 +51,11 @@ LEAST: dict[str, int] = {
     "generator.blocks": 0,
     "generator.kernel": 1,
     "discriminator.crop": 0,
+    "discriminator.width": 1,
+    "discriminator.layers": 1,
     "discriminator.dense": 1,
     "loss.adversarial_weight": 0,
+    "loss.feature_matching": 0,
     "loss.adversarial_from": 0,
     "g_optimizer.learning_rate": 0,
     "d_optimizer.learning_rate": 0,
@@ -92,18 +97,19 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     Raises:
         UserError: for settings that cannot work, naming the first.
     """
+    flat = flatten(config.to_dict())
     for name, allowed in CHOICES.items():
         value = _field(config, name)
         if value not in allowed:
             raise UserError(f"config.{name} is {value!r}; it can be {', '.join(map(str, allowed))}")
     for name, least in LEAST.items():
-        value = _field(config, name)
-        if not value >= least:
-            raise UserError(f"config.{name} is {value}; it must be {least} or more")
+        # Some fields are of one architecture alone.
+        if name in flat and not flat[name] >= least:
+            raise UserError(f"config.{name} is {flat[name]}; it must be {least} or more")
     for name in BELOW_ONE:
         if not 0 <= _field(config, name) < 1:
             raise UserError(f"config.{name} is {_field(config, name)}; it must be in [0, 1)")
-    for name, value in flatten(config.to_dict()).items():
+    for name, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{name} is {value}; it must be finite")
         if name.startswith("loss.content.") and value < 0:
@@ -112,9 +118,12 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
-    widths = config.discriminator.widths
-    if not widths or min(widths) < 1:
-        raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
+    if config.discriminator.name == "classifier":
+        widths = config.discriminator.widths
+        if not widths or min(widths) < 1:
+            raise UserError(
+                f"config.discriminator.widths is {widths}; give at least one, 1 or more"
+            )
     if config.generator.kernel % 2 == 0:
         raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
     if len(config.generator.rgb_mean) != 3:
@@ -130,8 +139,10 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
+    make_discriminator(config)
     weights = config.loss.content.to_dict()
-    if not any(weights.values()) and not config.loss.adversarial_weight:
+    others = (config.loss.adversarial_weight, config.loss.feature_matching)
+    if not any(weights.values()) and not any(others):
         raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
     advice = _check_ssim(crop, weights)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
@@ -144,6 +155,17 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
 
 def _field(config: ConfigDict, name: str) -> Any:
     return reduce(getattr, name.split("."), config)
+
+
+def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
+    """The discriminator of a config; `axis_name` is that of the pmap axis, None without one.
+
+    Raises:
+        UserError: for fields of another architecture, or a crop that this one cannot take.
+    """
+    options = config.discriminator.to_dict()
+    crop = options.pop("crop") or config.data.crop
+    return discriminator(options, crop=crop, axis_name=axis_name)
 
 
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
