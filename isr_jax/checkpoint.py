@@ -25,8 +25,6 @@ from isr_jax.update import State
 
 # What must be equal for one run's state to be another's.
 ARCHITECTURE = ("scale", "generator", "discriminator")
-# What configs saved before a field existed meant by its absence.
-IMPLIED = {"discriminator.name": "classifier", "loss.feature_matching": 0.0}
 
 
 def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
@@ -80,6 +78,9 @@ def save(
 def _items(state: State) -> dict[str, dict[str, Any]]:
     fields = state._asdict()
     names = {"g_params": "params", "g_stats": "stats", "ema": "ema"}
+    # Checkpoints are older than d_stats, and go on without an empty one.
+    if not fields["d_stats"]:
+        del fields["d_stats"]
     return {
         "generator": {short: fields.pop(name) for name, short in names.items()},
         "training": fields,
@@ -157,10 +158,8 @@ def _restore(
             training=ocp.args.StandardRestore(abstract["training"]),
         ),
     )
-    parts = arrays.generator
-    state = State(
-        g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **arrays.training
-    )
+    parts, training = arrays.generator, {"d_stats": {}, **arrays.training}
+    state = State(g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **training)
     return state, dict(saved.data), saved.config
 
 
@@ -208,7 +207,9 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
     # A discriminator without a crop of its own has a dense layer for the whole crop.
     if not config.discriminator.crop:
         fields = (*fields, "data.crop")
-    for name, then, now in _differences(saved, config):
+    differences = _differences(saved, config)
+    # An architecture's name says more than the fields that come and go with it.
+    for name, then, now in sorted(differences, key=lambda field: not field[0].endswith(".name")):
         if name in fields or name.split(".")[0] in fields:
             raise UserError(
                 f"{run} holds a run with {name}={then}, this one has {now}; "
@@ -218,9 +219,18 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
 
 def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str, Any, Any]]:
     """(field, saved value, value now) of each field in which they differ."""
-    then, now = IMPLIED | flatten(saved), flatten(config.to_dict())
+    then, now = flatten(_with_defaults(saved)), flatten(config.to_dict())
     names = sorted(now.keys() | then.keys())
     return [(n, then.get(n), now.get(n)) for n in names if then.get(n) != now.get(n)]
+
+
+def _with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with fields that are newer than itself, as what their absence meant."""
+    return {
+        **saved,
+        "discriminator": {"name": "classifier", **saved["discriminator"]},
+        "loss": {"feature_matching": 0.0, **saved["loss"]},
+    }
 
 
 class Restored(NamedTuple):

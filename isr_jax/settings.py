@@ -97,19 +97,19 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     Raises:
         UserError: for settings that cannot work, naming the first.
     """
-    flat = flatten(config.to_dict())
+    # An architecture has some of the discriminator's fields.
+    values = flatten(config.to_dict())
     for name, allowed in CHOICES.items():
         value = _field(config, name)
         if value not in allowed:
             raise UserError(f"config.{name} is {value!r}; it can be {', '.join(map(str, allowed))}")
     for name, least in LEAST.items():
-        # Some fields are of one architecture alone.
-        if name in flat and not flat[name] >= least:
-            raise UserError(f"config.{name} is {flat[name]}; it must be {least} or more")
+        if name in values and not values[name] >= least:
+            raise UserError(f"config.{name} is {values[name]}; it must be {least} or more")
     for name in BELOW_ONE:
         if not 0 <= _field(config, name) < 1:
             raise UserError(f"config.{name} is {_field(config, name)}; it must be in [0, 1)")
-    for name, value in flat.items():
+    for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{name} is {value}; it must be finite")
         if name.startswith("loss.content.") and value < 0:
@@ -118,12 +118,9 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
-    if config.discriminator.name == "classifier":
-        widths = config.discriminator.widths
-        if not widths or min(widths) < 1:
-            raise UserError(
-                f"config.discriminator.widths is {widths}; give at least one, 1 or more"
-            )
+    widths = values.get("discriminator.widths", [1])
+    if not widths or min(widths) < 1:
+        raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
     if config.generator.kernel % 2 == 0:
         raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
     if len(config.generator.rgb_mean) != 3:
@@ -139,7 +136,10 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
-    make_discriminator(config)
+    try:
+        make_discriminator(config)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
     weights = config.loss.content.to_dict()
     others = (config.loss.adversarial_weight, config.loss.feature_matching)
     if not any(weights.values()) and not any(others):
@@ -158,11 +158,7 @@ def _field(config: ConfigDict, name: str) -> Any:
 
 
 def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
-    """The discriminator of a config; `axis_name` is that of the pmap axis, None without one.
-
-    Raises:
-        UserError: for fields of another architecture, or a crop that this one cannot take.
-    """
+    """The discriminator of a config; see `models.discriminator`."""
     options = config.discriminator.to_dict()
     crop = options.pop("crop") or config.data.crop
     return discriminator(options, crop=crop, axis_name=axis_name)
