@@ -18,7 +18,7 @@ Metric", section 3 and equation 1; appendix B.1 for the layers.
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,8 @@ from jaxtyping import Array, Float, UInt8
 from isr_jax import weights
 from isr_jax.errors import UserError
 from isr_jax.images import to_float
-from isr_jax.models.backbones import Network as BackboneName
 from isr_jax.models.backbones import backbone, params_from_torch
 from isr_jax.models.layers import Params
-
-Network = Literal["alex", "vgg", "squeeze"]
 
 EPSILON = 1e-10
 
@@ -40,7 +37,7 @@ EPSILON = 1e-10
 class Trunk(NamedTuple):
     """The backbone that a network is made of, and the layers that are compared."""
 
-    backbone: BackboneName
+    backbone: str
     layers: tuple[str, ...]
 
 
@@ -56,7 +53,7 @@ def lpips(
     sr: Float[Array, "n h w 3"],
     hr: Float[Array, "n h w 3"],
     *,
-    network: Network = "alex",
+    network: str = "alex",
 ) -> Float[Array, " n"]:
     """The distance of each pair of images; lower is better.
 
@@ -92,7 +89,7 @@ def _normalised(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     return jnp.where(squares > 0, x / (norm + EPSILON), 0.0)
 
 
-def load_params(network: Network = "alex", *, folder: str | Path | None = None) -> Params:
+def load_params(network: str = "alex", *, folder: str | Path | None = None) -> Params:
     """The published parameters, as {"backbone": ..., "linear": {layer: weight per channel}}.
 
     Args:
@@ -115,7 +112,7 @@ def load_params(network: Network = "alex", *, folder: str | Path | None = None) 
         name, channels = f"lin{i}.model.1.weight", shapes[layer].shape[-1]
         if name not in published or published[name].size != channels:
             raise UserError(
-                f"these are no LPIPS weights for {network}: {name} with {channels} values is missing"
+                f"these are no LPIPS weights for {network}: {name} of {channels} values is missing"
             )
         linear[layer] = jnp.asarray(published[name].ravel())
     return {"backbone": params, "linear": linear}
@@ -125,7 +122,7 @@ class Lpips(NamedTuple):
     """LPIPS of uint8 images, for tables; see `load_lpips`."""
 
     params: Params
-    network: Network
+    network: str
 
     def __call__(
         self,
@@ -168,12 +165,12 @@ def _rgb(image: UInt8[np.ndarray, "h w *c"], crop: int) -> Float[np.ndarray, "1 
     return to_float(np.repeat(image, 3 // channels, axis=2)[None, crop : h - crop, crop : w - crop])
 
 
-def _trunk(network: Network) -> Trunk:
+def _trunk(network: str) -> Trunk:
     if network not in NETWORKS:
         raise UserError(f"LPIPS has no network {network!r}; it has {', '.join(NETWORKS)}")
     return NETWORKS[network]
 
 
-def load_lpips(network: Network = "alex", *, folder: str | Path | None = None) -> Lpips:
+def load_lpips(network: str = "alex", *, folder: str | Path | None = None) -> Lpips:
     """LPIPS as a callable (sr, hr, crop=0) -> float on uint8 images; see `load_params`."""
     return Lpips(load_params(network, folder=folder), network)

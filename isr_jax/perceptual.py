@@ -20,7 +20,6 @@ section 3.2; Ledig et al. 2017 (SRGAN), sections 2.2.1 and 3.2; Wang et al. 2018
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +34,7 @@ from isr_jax.models.layers import Params
 Images = Float[Array, "n h w 3"]
 Scalar = Float[Array, ""]
 
+SOURCES: dict[str, str] = {"torchvision": "vgg19", "keras": "vgg19_keras"}
 CRITERIA: dict[str, Callable[[Array], Array]] = {"l1": jnp.abs, "l2": jnp.square}
 
 
@@ -42,7 +42,7 @@ def load_vgg19(
     layers: Iterable[str],
     *,
     path: str | Path | None = None,
-    source: Literal["torchvision", "keras"] = "torchvision",
+    source: str = "torchvision",
 ) -> Params:
     """VGG19's parameters, trained on ImageNet, down to the deepest of `layers`.
 
@@ -50,23 +50,24 @@ def load_vgg19(
         layers: conv1_1 .. conv5_4 (before the activation), relu1_1 .. relu5_4 (after it).
         path: the weight file, or a folder to look in first (see `weights.find`). A `.h5` file is
             taken as Keras's.
-        source: whose training. torchvision's weights are those of ESRGAN and BasicSR; Keras's
-            come from the authors of VGG, and their features are far larger.
+        source: torchvision, whose weights ESRGAN and BasicSR use, or keras, which has those of
+            VGG's authors; the features of these are far larger, and want smaller weights.
 
     Raises:
-        UserError: for a layer that is not there, or weights that cannot be had.
+        UserError: for an unknown layer or source, or weights that cannot be had.
     """
     chosen = tuple(layers)
     backbone("vgg19", layers=chosen)  # an unknown layer must not cost a download
-    name = {"torchvision": "vgg19", "keras": "vgg19_keras"}[source]
-    file = weights.find(weights.FILES[name], path=path)
+    if source not in SOURCES:
+        raise UserError(f"no VGG19 comes from {source!r}; there are {', '.join(SOURCES)}")
+    file = weights.find(weights.FILES[SOURCES[source]], path=path)
     if file.suffix == ".h5":
         return vgg19_params_from_keras(weights.read(file), layers=chosen)
     return params_from_torch("vgg19", weights.read(file, prefix="features."), layers=chosen)
 
 
 def make_perceptual_loss(
-    layers: Mapping[str, float], *, criterion: Literal["l1", "l2"] = "l1"
+    layers: Mapping[str, float], *, criterion: str = "l1"
 ) -> Callable[[Params, Images, Images], Scalar]:
     """Build the loss (params, sr, hr) -> scalar, a weighted sum over layers of VGG19.
 

@@ -9,6 +9,7 @@ caches.
 import hashlib
 import http.client
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from importlib import import_module
@@ -141,6 +142,8 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
     try:
         _download(file, target)
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise UserError(
             f"{file.name} is not in {', '.join(map(str, folders))} and cannot be downloaded from "
             f"{file.url} ({one_line(error, limit=120)}); put it into {target.parent}"

@@ -21,7 +21,6 @@ from jaxtyping import Array, Float, Key
 from isr_jax.errors import UserError
 from isr_jax.models.layers import Params
 
-Network = Literal["alexnet", "vgg16", "vgg19", "squeezenet"]
 Features = dict[str, Float[Array, "n _ _ _"]]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -209,7 +208,7 @@ def _reaches(side: int, layers: Sequence[Layer]) -> bool:
 
 
 def backbone(
-    network: Network,
+    network: str,
     *,
     layers: Sequence[str],
     precision: Literal["default", "highest"] = "default",
@@ -247,7 +246,7 @@ def backbone(
 
 
 def params_from_torch(
-    network: Network, state: Mapping[str, np.ndarray], *, layers: Sequence[str]
+    network: str, state: Mapping[str, np.ndarray], *, layers: Sequence[str]
 ) -> Params:
     """Parameters from torchvision's state dict, down to the deepest of `layers`.
 
@@ -306,7 +305,7 @@ def vgg19_params_from_keras(state: Mapping[str, np.ndarray], *, layers: Sequence
 
 
 def _params(
-    network: Network,
+    network: str,
     layers: Sequence[str],
     state: Mapping[str, np.ndarray],
     name: Callable[[str, str], str],
@@ -331,7 +330,7 @@ def _params(
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def _prefix(network: Network, layers: Sequence[str]) -> dict[str, Layer]:
+def _prefix(network: str, layers: Sequence[str]) -> dict[str, Layer]:
     """The network's layers down to the deepest of `layers`."""
     if network not in NETWORKS:
         raise UserError(f"no network is called {network!r}; there are {', '.join(NETWORKS)}")
