@@ -7,14 +7,14 @@
 
 The features of both images are divided, pixel by pixel, by their norm over the channels; the
 squared differences are weighted per channel by weights that were fitted to human judgement,
-averaged over the pixels, and summed over the layers. The published tables of GANs use "alex".
+averaged over the pixels, and summed over the layers. Tables of GANs mostly use "alex".
 
-The formula is that of the `lpips` package 0.1.4, which its repository still has: 1e-10 is added
-to the norm. Some other implementations have 1e-8 under the root instead, and differ in the fourth
-digit or so.
+The formula is that of the authors' package `lpips` 0.1.4, and the head of their repository has the
+same: 1e-10 is added to the norm. Some other implementations have 1e-8 under the root instead. The
+authors' scaling of the input, (2 x - 1 - shift) / scale, is ImageNet's mean and deviation exactly.
 
 Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-Metric", section 3 and equation 1; appendix B.1 for the layers.
+Metric", section 3 and equation 1.
 """
 
 from pathlib import Path

@@ -99,11 +99,11 @@ def test_epsilon_is_added_to_the_norm(folder):
 
 def test_lpips_is_the_same_without_jit(folder):
     params = load_params("alex", folder=folder)
-    sr, hr = pair(40, 33)
+    sr, hr = pair(33, 31)
     np.testing.assert_allclose(lpips(params, sr, hr), lpips_jit(params, sr, hr), rtol=1e-5)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["alex", "squeeze"])
 def test_identical_images_are_at_0_with_zero_gradient(folder, network):
     params = load_params(network, folder=folder)
     _, hr = pair(33, 34)
