@@ -284,7 +284,7 @@ def _restore_item(
     """The generator, its saved arrays and the configuration of a step."""
     saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
     config = ConfigDict(_tuples(saved.config))
-    network = generator(scale=config.scale, **config.generator)
+    network = generator(config.generator.to_dict(), scale=config.scale)
     # Onto one device here, whatever the devices that it was trained on.
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, stats = jax.tree.map(

@@ -64,7 +64,7 @@ class Program(NamedTuple):
 def make_program(config: ConfigDict) -> Program:
     """The networks, optimizers and update of a config."""
     axis_name = AXIS if config.train.parallel == "pmap" else None
-    g = generator(scale=config.scale, axis_name=axis_name, **config.generator)
+    g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
     d_options = {**config.discriminator, "crop": config.discriminator.crop or config.data.crop}
     d = discriminator(axis_name=axis_name, **d_options)
     g_optimizer = settings.make_optimizer(config.g_optimizer, steps=config.train.steps)

@@ -27,7 +27,7 @@ def keep_gradient():
 def make(adversarial, *, batch_norm=True, axis_name=None, optimizer=None, **options):
     parts = {
         "generator": generator(
-            scale=2, width=6, blocks=1, batch_norm=batch_norm, axis_name=axis_name
+            {"width": 6, "blocks": 1, "batch_norm": batch_norm}, scale=2, axis_name=axis_name
         ),
         "discriminator": discriminator(
             crop=options.get("discriminator_crop") or CROP,
