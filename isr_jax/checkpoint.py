@@ -25,6 +25,13 @@ from isr_jax.update import State
 
 # What must be equal for one run's state to be another's.
 ARCHITECTURE = ("scale", "generator", "discriminator")
+# What configs saved before a field existed meant by its absence.
+IMPLIED = {
+    "generator.name": "resnet",
+    "generator.img_range": 1.0,
+    "discriminator.name": "classifier",
+    "loss.feature_matching": 0.0,
+}
 
 
 def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
@@ -216,7 +223,8 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
 
 def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str, Any, Any]]:
     """(field, saved value, value now) of each field in which they differ."""
-    then, now = flatten(saved), flatten(config.to_dict())
+    now = flatten(config.to_dict())
+    then = {name: value for name, value in IMPLIED.items() if name in now} | flatten(saved)
     names = sorted(now.keys() | then.keys())
     return [(n, then.get(n), now.get(n)) for n in names if then.get(n) != now.get(n)]
 

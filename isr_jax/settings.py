@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from isr_jax import losses, metrics
 from isr_jax.errors import UserError
+from isr_jax.models.discriminators import ARCHITECTURES, Discriminator, discriminator
 from isr_jax.models.generators import complete
 from isr_jax.models.layers import ACTIVATIONS
 
@@ -30,6 +31,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "generator.tail": ("direct", "progressive"),
     "generator.global_skip": ("none", "nearest", "bilinear", "bicubic"),
     "generator.dtype": ("float32", "bfloat16"),
+    "discriminator.name": ARCHITECTURES,
     "discriminator.dtype": ("float32", "bfloat16"),
     "loss.adversarial": losses.ADVERSARIAL,
     "g_optimizer.schedule": SCHEDULES,
@@ -50,8 +52,11 @@ LEAST: dict[str, int] = {
     "generator.doublings": 0,
     "generator.layers": 0,
     "discriminator.crop": 0,
+    "discriminator.width": 1,
+    "discriminator.layers": 1,
     "discriminator.dense": 1,
     "loss.adversarial_weight": 0,
+    "loss.feature_matching": 0,
     "loss.adversarial_from": 0,
     "g_optimizer.learning_rate": 0,
     "d_optimizer.learning_rate": 0,
@@ -97,7 +102,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         complete(config.generator.to_dict(), scale=config.scale)
     except UserError as error:
         raise UserError(f"config.{error}") from None
-    # An architecture has some of the generator's fields.
+    # Some fields are of one architecture alone.
     values = flatten(config.to_dict())
     for name, allowed in CHOICES.items():
         if name in values and values[name] not in allowed:
@@ -119,9 +124,12 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
-    widths = config.discriminator.widths
-    if not widths or min(widths) < 1:
-        raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
+    if config.discriminator.name == "classifier":
+        widths = config.discriminator.widths
+        if not widths or min(widths) < 1:
+            raise UserError(
+                f"config.discriminator.widths is {widths}; give at least one, 1 or more"
+            )
     if values.get("generator.kernel", 1) % 2 == 0:
         raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
     if len(values.get("generator.rgb_mean", "rgb")) != 3:
@@ -137,8 +145,10 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
+    make_discriminator(config)
     weights = config.loss.content.to_dict()
-    if not any(weights.values()) and not config.loss.adversarial_weight:
+    others = (config.loss.adversarial_weight, config.loss.feature_matching)
+    if not any(weights.values()) and not any(others):
         raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
     advice = _check_ssim(crop, weights)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
@@ -147,6 +157,17 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             "are slow inside a loop"
         )
     return advice
+
+
+def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
+    """The discriminator of a config; `axis_name` is that of the pmap axis, None without one.
+
+    Raises:
+        UserError: for fields of another architecture, or a crop that this one cannot take.
+    """
+    options = config.discriminator.to_dict()
+    crop = options.pop("crop") or config.data.crop
+    return discriminator(options, crop=crop, axis_name=axis_name)
 
 
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:

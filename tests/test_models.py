@@ -7,7 +7,7 @@ import pytest
 
 from configs import base
 from isr_jax import resize
-from isr_jax.models import count_params, discriminator, generator
+from isr_jax.models import count_params, generator
 
 KEY = jax.random.key(0)
 SMALL = {"width": 8, "blocks": 1}
@@ -126,28 +126,6 @@ def test_rgb_mean_is_taken_off_and_put_back():
     np.testing.assert_allclose(
         network.apply(params, stats, flat, False)[0], np.broadcast_to(mean, (1, 12, 12, 3)), 1e-6
     )
-
-
-@pytest.mark.parametrize("crop", [96, 50, 17])
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_discriminator_takes_any_crop(crop, batch_norm):
-    network = discriminator(crop=crop, widths=(4, 8, 8), dense=8, batch_norm=batch_norm)
-    images = jax.random.uniform(KEY, (3, crop, crop, 3))
-    params = network.init(KEY)
-    logits = network.apply(params, images)
-    assert logits.shape == (3,)
-    np.testing.assert_allclose(network.apply(params, images[::-1]), logits[::-1], atol=1e-5)
-
-
-def test_discriminator_of_srgan_at_96():
-    """The layers of figure 4; 512 x 6 x 6 features reach the 1024 hidden units."""
-    params = jax.eval_shape(discriminator(crop=96).init, KEY)
-    widths = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512)]
-    shapes = [params[f"Conv_{i}"]["kernel"].shape for i in range(8)]
-    assert shapes == [(3, 3, *pair) for pair in [*widths, (512, 512)]]
-    assert params["Dense_0"]["kernel"].shape == (512 * 6 * 6, 1024)
-    assert "bias" in params["Conv_0"]
-    assert "bias" not in params["Conv_1"]
 
 
 def test_generator_sees_no_further_than_its_receptive_field():

@@ -5,14 +5,7 @@ so that the rest of isr_jax sees `apply(params, ...)` and nothing of Flax.
 """
 
 from isr_jax.models.discriminators import Discriminator, discriminator
-from isr_jax.models.generators import ARCHITECTURES, Generator, generator
+from isr_jax.models.generators import Generator, generator
 from isr_jax.models.layers import count_params
 
-__all__ = [
-    "ARCHITECTURES",
-    "Discriminator",
-    "Generator",
-    "count_params",
-    "discriminator",
-    "generator",
-]
+__all__ = ["Discriminator", "Generator", "count_params", "discriminator", "generator"]

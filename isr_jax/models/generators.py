@@ -5,7 +5,6 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -17,7 +16,7 @@ from isr_jax.models.rrdbnet import RRDBNet
 from isr_jax.models.srvggnet import SRVGGNetCompact
 
 # Each documents its own fields.
-ARCHITECTURES: dict[str, type[nn.Module]] = {
+ARCHITECTURES: dict[str, type[ResNet | MSRResNet | RRDBNet | SRVGGNetCompact]] = {
     "resnet": ResNet,
     "msrresnet": MSRResNet,
     "rrdbnet": RRDBNet,

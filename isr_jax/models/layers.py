@@ -54,7 +54,8 @@ def conv(
     """
     init = nn.initializers.variance_scaling(gain, "fan_in", "normal") if gain else nn.zeros
     # Padding is spelt out: "SAME" at stride 2 pads one side only, other frameworks pad both.
-    pad = kernel // 2
+    # By 1 for a kernel of 4, too, which at stride 2 halves the side.
+    pad = (kernel - 1) // 2
     return nn.Conv(
         width,
         (kernel, kernel),

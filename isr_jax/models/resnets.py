@@ -1,4 +1,4 @@
-"""Residual generators: a configurable one for the family of the SRGAN paper, and BasicSR's MSRResNet.
+"""Residual generators: a configurable one, for SRResNet and EDSR, and BasicSR's MSRResNet.
 
 head conv -> N residual blocks -> conv -> (+ long skip) -> sub-pixel tail -> (+ resized input)
 """
