@@ -1,5 +1,7 @@
-"""Pictures of a run: comparison panels, training curves, and the closing table."""
+"""Pictures and tables: comparison panels, training curves, a run's and an evaluation's scores."""
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rich.table import Table
 
 from isr_jax import losses, metrics
 from isr_jax.data.sources import Photo
+from isr_jax.evaluate import Evaluation, ImageScores, SetScores
 from isr_jax.record import read_records
 from isr_jax.resize import resize_uint8
 
@@ -174,3 +177,65 @@ def closing_table(
         "SR - bicubic", f"{gain['psnr']:+.2f}", f"{gain['ssim']:+.4f}", f"{gain['ms_ssim']:+.4f}"
     )
     console.print(table)
+
+
+def evaluation_tables(result: Evaluation) -> dict[str, Table]:
+    """By title, a table of each set at each scale, and last one of all the means."""
+    subject = f"{result['model']}, {result['protocol']}"
+    tables = {f"{s['name']} x{s['scale']}: {subject}": _set_table(s) for s in result["sets"]}
+    return {**tables, f"Mean PSNR (dB)/SSIM: {subject}": _means_table(result["sets"])}
+
+
+def _set_table(scores: SetScores) -> Table:
+    """Each image, and the mean."""
+    table = Table("image")
+    for heading in ("PSNR (dB)", "SSIM", "MS-SSIM"):
+        table.add_column(heading, justify="right")
+    for image in scores["images"]:
+        table.add_row(image["name"], *_shown(image))
+    table.add_section()
+    table.add_row("mean", *_shown(scores), style="bold")
+    return table
+
+
+def _shown(scores: ImageScores | SetScores) -> list[str]:
+    numbers = (f"{scores['psnr']:.2f}", f"{scores['ssim']:.4f}", f"{scores['ms_ssim']:.4f}")
+    return ["-" if number == "nan" else number for number in numbers]
+
+
+def _means_table(sets: Sequence[SetScores]) -> Table:
+    """Mean PSNR/SSIM of each set by scale, as papers print them."""
+    table = Table("set")
+    scales = sorted({scores["scale"] for scores in sets})
+    for scale in scales:
+        table.add_column(f"x{scale}", justify="right")
+    means = {(s["name"], s["scale"]): "/".join(_shown(s)[:2]) for s in sets}
+    for name in dict.fromkeys(name for name, _ in means):
+        table.add_row(name, *(means.get((name, scale), "-") for scale in scales))
+    return table
+
+
+def evaluation_markdown(result: Evaluation) -> str:
+    """The tables as Markdown."""
+    tables = evaluation_tables(result)
+    return "\n".join(f"### {title}\n\n{_markdown(tables[title])}" for title in tables)
+
+
+def _markdown(table: Table) -> str:
+    heads = [str(column.header) for column in table.columns]
+    rules = ["---:" if column.justify == "right" else "---" for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (heads, rules, *rows))
+
+
+def evaluation_csv(result: Evaluation) -> str:
+    """A line per image and one for each mean, unrounded, with model, protocol, set and scale."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    metrics = ("psnr", "ssim", "ms_ssim")
+    writer.writerow(["model", "protocol", "set", "scale", "image", *metrics])
+    for scores in result["sets"]:
+        key = [result["model"], result["protocol"], scores["name"], scores["scale"]]
+        for row in (*scores["images"], {**scores, "name": "mean"}):
+            writer.writerow([*key, row["name"], *(row[name] for name in metrics)])
+    return text.getvalue()
