@@ -246,27 +246,30 @@ def decode_image(data: bytes, *, name: str, keep_gray: bool = False) -> UInt8[np
     try:
         with Image.open(io.BytesIO(data)) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            gray = keep_gray and image.mode in GRAY_MODES
-            return np.array(_to_rgb(image).convert("L" if gray else "RGB"))
+            mode = "L" if keep_gray and image.mode in GRAY_MODES else "RGB"
+            opaque = _opaque_8_bits(image)
+            # Converting copies, even to the mode that it has.
+            return np.array(opaque if opaque.mode == mode else opaque.convert(mode))
     # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
         raise UnusableImageError(f"{name}: unreadable: {one_line(reason)}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _opaque_8_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel, over white where it is transparent."""
     if image.mode.startswith("I"):
         # Pillow's own conversion of 16-bit gray clips at 255 instead of scaling.
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 65535:
             raise ValueError("32-bit pixels; save it with 8 or 16 bits")
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image
 
 
 def fit(
