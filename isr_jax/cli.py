@@ -13,6 +13,7 @@ from rich.console import Console
 from isr_jax import report
 from isr_jax.errors import UserError, one_line
 from isr_jax.evaluate import Evaluation, evaluate
+from isr_jax.lpips import NETWORKS
 from isr_jax.metrics import PROTOCOLS
 from isr_jax.resize import METHODS
 
@@ -88,6 +89,12 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="vdsr: luma rounded to 8 bits (default); basicsr: luma not rounded; rgb",
     )
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="default: ema")
+    parser.add_argument(
+        "--lpips", choices=NETWORKS, help="measure LPIPS too, by the published weights"
+    )
+    parser.add_argument(
+        "--lpips-folder", metavar="DIR", help="where to look for them first; then in $ISR_WEIGHTS"
+    )
     for kind in FORMATS:
         parser.add_argument(
             f"--{kind}", metavar="FILE", help=f"write {kind} too; - for standard output"
@@ -110,6 +117,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         scale=options.scale,
         protocol=options.protocol,
         weights=options.weights,
+        lpips=options.lpips,
+        lpips_folder=options.lpips_folder,
         save=options.save,
         progress=True,
     )
@@ -138,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"isr {options.command}: {error}", file=sys.stderr)
         return 2
     except (UserError, OSError) as error:
-        print(f"isr {options.command}: {one_line(error)}", file=sys.stderr)
+        print(f"isr {options.command}: {one_line(error, limit=1000)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"isr {options.command}: interrupted", file=sys.stderr)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -14,18 +14,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from isr_jax.data.pairs import BenchmarkSet, Pair, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
-from isr_jax.metrics import PROTOCOLS, Scores, measure, measure_interpolation
+from isr_jax.lpips import Lpips, load_lpips
+from isr_jax.metrics import PROTOCOLS, measure, measure_interpolation
 from isr_jax.resize import METHODS
 from isr_jax.upscale import Upscaler, load
 
 
 class ImageScores(TypedDict):
-    """One image: psnr in dB, inf when identical; ssim and ms_ssim nan below 11x11 pixels."""
+    """One image: psnr in dB, inf when identical; lpips where it was asked for.
+
+    Where an image is too small (11x11 pixels for ssim and ms_ssim), its score is nan.
+    """
 
     name: str
     psnr: float
     ssim: float
     ms_ssim: float
+    lpips: NotRequired[float]
 
 
 class SetScores(TypedDict):
@@ -36,6 +41,7 @@ class SetScores(TypedDict):
     psnr: float
     ssim: float
     ms_ssim: float
+    lpips: NotRequired[float]
     images: list[ImageScores]
 
 
@@ -59,6 +65,8 @@ def evaluate(
     protocol: str = "vdsr",
     weights: Literal["ema", "raw"] = "ema",
     checkpoint: Literal["best", "latest"] | int = "best",
+    lpips: str | None = None,
+    lpips_folder: str | Path | None = None,
     save: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
@@ -75,6 +83,9 @@ def evaluate(
         protocol: vdsr, basicsr or rgb; see `metrics.measure`. `scale` pixels are cropped.
         weights: as for `isr_jax.load`.
         checkpoint: as for `isr_jax.load`.
+        lpips: alex, vgg or squeeze, to measure LPIPS by that network too, on RGB images cropped
+            likewise; its published weights must be at hand.
+        lpips_folder: a folder to look for them first; see `isr_jax.weights`.
         save: a new folder for the enlarged images, SET/xSCALE/NAME.png.
         progress: show a bar on standard error, where that is a terminal.
 
@@ -83,6 +94,7 @@ def evaluate(
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    distance = load_lpips(lpips, folder=lpips_folder) if lpips else None
     folder = None if save is None else _new_folder(Path(save).expanduser())
     scales = (scale,) if isinstance(scale, int) else tuple(scale)
     if isinstance(model, str) and model in METHODS:
@@ -107,8 +119,8 @@ def evaluate(
             for pair in found.pairs:
                 bar.update(task, description=f"{found.name} x{found.scale} {pair.name}")
                 try:
-                    scores, sr = _score(upscalers[found.scale], pair, protocol)
-                    images.append({"name": pair.name, **scores._asdict()})  # type: ignore[typeddict-item]
+                    row, sr = _score(upscalers[found.scale], pair, protocol, distance)
+                    images.append(row)
                     if folder:
                         _write(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
                 except UserError as error:
@@ -128,23 +140,35 @@ def evaluate(
 
 
 def _score(
-    upscaler: Upscaler, pair: Pair, protocol: str
-) -> tuple[Scores, UInt8[np.ndarray, "h w *c"]]:
+    upscaler: Upscaler, pair: Pair, protocol: str, distance: Lpips | None
+) -> tuple[ImageScores, UInt8[np.ndarray, "h w *c"]]:
     """The scores of one image, and the image."""
-    lr, hr = load_pair(pair, scale=upscaler.scale)
+    scale = upscaler.scale
+    lr, hr = load_pair(pair, scale=scale)
     sr = upscaler(lr)
     if upscaler.method:
         scores = measure_interpolation(
-            lr, hr, scale=upscaler.scale, method=upscaler.method, protocol=protocol
+            lr, hr, scale=scale, method=upscaler.method, protocol=protocol
         )
     else:
-        scores = measure(sr, hr, crop=upscaler.scale, protocol=protocol)
-    return scores, sr
+        scores = measure(sr, hr, crop=scale, protocol=protocol)
+    row: ImageScores = {
+        "name": pair.name,
+        "psnr": scores.psnr,
+        "ssim": scores.ssim,
+        "ms_ssim": scores.ms_ssim,
+    }
+    if distance:
+        try:
+            row["lpips"] = distance(sr, hr, crop=scale)
+        except UserError:  # too small: the images themselves have been compared
+            row["lpips"] = math.nan
+    return row, sr
 
 
 def _summed_up(found: BenchmarkSet, images: list[ImageScores]) -> SetScores:
     """The images of a set under their means."""
-    return {
+    means: SetScores = {
         "name": found.name,
         "scale": found.scale,
         "psnr": _mean([image["psnr"] for image in images]),
@@ -152,6 +176,9 @@ def _summed_up(found: BenchmarkSet, images: list[ImageScores]) -> SetScores:
         "ms_ssim": _mean([image["ms_ssim"] for image in images]),
         "images": images,
     }
+    if "lpips" in images[0]:
+        means["lpips"] = _mean([image["lpips"] for image in images])
+    return means
 
 
 def _mean(values: Sequence[float]) -> float:

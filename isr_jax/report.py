@@ -179,6 +179,15 @@ def closing_table(
     console.print(table)
 
 
+# Heading and decimals of each score.
+SCORES = {
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "ms_ssim": ("MS-SSIM", 4),
+    "lpips": ("LPIPS", 4),
+}
+
+
 def evaluation_tables(result: Evaluation) -> dict[str, Table]:
     """By title, a table of each set at each scale, and last one of all the means."""
     subject = f"{result['model']}, {result['protocol']}"
@@ -189,18 +198,21 @@ def evaluation_tables(result: Evaluation) -> dict[str, Table]:
 def _set_table(scores: SetScores) -> Table:
     """Each image, and the mean."""
     table = Table("image")
-    for heading in ("PSNR (dB)", "SSIM", "MS-SSIM"):
-        table.add_column(heading, justify="right")
+    for name, (heading, _) in SCORES.items():
+        if name in scores:
+            table.add_column(heading, justify="right")
     for image in scores["images"]:
-        table.add_row(image["name"], *_shown(image))
+        table.add_row(image["name"], *_shown(image).values())
     table.add_section()
-    table.add_row("mean", *_shown(scores), style="bold")
+    table.add_row("mean", *_shown(scores).values(), style="bold")
     return table
 
 
-def _shown(scores: ImageScores | SetScores) -> list[str]:
-    numbers = (f"{scores['psnr']:.2f}", f"{scores['ssim']:.4f}", f"{scores['ms_ssim']:.4f}")
-    return ["-" if number == "nan" else number for number in numbers]
+def _shown(scores: ImageScores | SetScores) -> dict[str, str]:
+    """Each score that there is, rounded."""
+    values = {name: value for name, value in scores.items() if name in SCORES}
+    numbers = {name: f"{value:.{SCORES[name][1]}f}" for name, value in values.items()}
+    return {name: "-" if number == "nan" else number for name, number in numbers.items()}
 
 
 def _means_table(sets: Sequence[SetScores]) -> Table:
@@ -209,9 +221,10 @@ def _means_table(sets: Sequence[SetScores]) -> Table:
     scales = sorted({scores["scale"] for scores in sets})
     for scale in scales:
         table.add_column(f"x{scale}", justify="right")
-    means = {(s["name"], s["scale"]): "/".join(_shown(s)[:2]) for s in sets}
+    means = {(s["name"], s["scale"]): _shown(s) for s in sets}
     for name in dict.fromkeys(name for name, _ in means):
-        table.add_row(name, *(means.get((name, scale), "-") for scale in scales))
+        cells = [means.get((name, scale), {}) for scale in scales]
+        table.add_row(name, *(f"{c['psnr']}/{c['ssim']}" if c else "-" for c in cells))
     return table
 
 
@@ -232,10 +245,10 @@ def evaluation_csv(result: Evaluation) -> str:
     """A line per image and one for each mean, unrounded, with model, protocol, set and scale."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = ("psnr", "ssim", "ms_ssim")
-    writer.writerow(["model", "protocol", "set", "scale", "image", *metrics])
+    names = [name for name in SCORES if all(name in scores for scores in result["sets"])]
+    writer.writerow(["model", "protocol", "set", "scale", "image", *names])
     for scores in result["sets"]:
         key = [result["model"], result["protocol"], scores["name"], scores["scale"]]
         for row in (*scores["images"], {**scores, "name": "mean"}):
-            writer.writerow([*key, row["name"], *(row[name] for name in metrics)])
+            writer.writerow([*key, row["name"], *(row[name] for name in names)])
     return text.getvalue()

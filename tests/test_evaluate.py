@@ -11,10 +11,12 @@ from importlib import metadata
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import isr_jax
 from isr_jax import cli, metrics
 from isr_jax.errors import UserError
+from isr_jax.lpips import load_lpips
 from isr_jax.resize import resize_uint8
 from isr_jax.upscale import Upscaler
 
@@ -162,6 +164,51 @@ def test_a_full_disk_keeps_the_scores(benchmark_tree, tmp_path, monkeypatch):
     assert [len(scores["images"]) for scores in result["sets"]] == [3, 1]
     assert len(result["failed"]) == 4
     assert "No space left" in result["failed"][0]
+
+
+@pytest.fixture
+def lpips_folder(tmp_path):
+    """Weights of AlexNet's shapes, random, in the published files' names."""
+    rng = np.random.default_rng(0)
+    shapes = [
+        (64, 3, 11, 11),
+        (192, 64, 5, 5),
+        (384, 192, 3, 3),
+        (256, 384, 3, 3),
+        (256, 256, 3, 3),
+    ]
+    trunk, linear = {}, {}
+    for i, (layer, shape) in enumerate(zip((0, 3, 6, 8, 10), shapes, strict=True)):
+        trunk[f"features.{layer}.weight"] = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        trunk[f"features.{layer}.bias"] = rng.normal(0, 0.1, shape[0])
+        linear[f"lin{i}.model.1.weight"] = rng.uniform(0, 1, (1, shape[0], 1, 1))
+    for name, state in (("alexnet-owt-7be5be79", trunk), ("alex", linear)):
+        arrays = {key: value.astype(np.float32) for key, value in state.items()}
+        save_file(arrays, tmp_path / f"{name}.safetensors")
+    return tmp_path
+
+
+def test_lpips_joins_the_tables(benchmark_tree, lpips_folder, tmp_path, capsys):
+    options = ("--model", "bicubic", "--data", benchmark_tree, "--lpips", "alex")
+    folder = ("--lpips-folder", lpips_folder)
+    code, out, _ = run(capsys, *options, *folder, "--json", tmp_path / "a", "--csv", tmp_path / "b")
+    assert code == 0
+    assert "LPIPS" in out
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "b").read_text())))
+    distance = load_lpips("alex", folder=lpips_folder)
+    values = []
+    for row in json.loads((tmp_path / "a").read_text())["sets"][0]["images"]:
+        lr, hr = (
+            np.array(Image.open(benchmark_tree / "A/x2" / kind / f"{row['name']}.png"))
+            for kind in ("lr", "hr")
+        )
+        values.append(distance(resize_uint8(lr, scale=2), hr, crop=2))
+        assert row["lpips"] == pytest.approx(values[-1], rel=1e-6)
+        assert values[-1] > 0
+    assert float(rows[3]["lpips"]) == pytest.approx(np.mean(values), rel=1e-6)
+    code, _, err = run(capsys, *options, "--lpips-folder", "nowhere")
+    assert code == 1
+    assert "nowhere is neither a file nor a folder" in err[0]
 
 
 def test_identical_and_tiny_images(tmp_path, capsys):
