@@ -95,8 +95,7 @@ def evaluate(
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
     distance = load_lpips(lpips, folder=lpips_folder) if lpips else None
-    folder = None if save is None else _new_folder(Path(save).expanduser())
-    scales = (scale,) if isinstance(scale, int) else tuple(scale)
+    scales = (scale,) if isinstance(scale, int) else tuple(dict.fromkeys(scale))
     if isinstance(model, str) and model in METHODS:
         sets = find_sets(data, scales)
         upscalers = {found.scale: load(model, scale=found.scale) for found in sets}
@@ -108,6 +107,7 @@ def evaluate(
             raise UserError(f"{upscaler.name} enlarges by {upscaler.scale}, not by {other}")
         sets = find_sets(data, (upscaler.scale,))
         upscalers = {upscaler.scale: upscaler}
+    folder = None if save is None else _new_folder(Path(save).expanduser())
 
     results: list[SetScores] = []
     failed: list[str] = []

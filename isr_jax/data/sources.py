@@ -287,10 +287,12 @@ def fit(
     (h, w), lr_size = hr.shape[:2], None if lr is None else lr.shape[:2]
     # Where the size is no multiple of the scale, MATLAB rounds the LR size up; others cut it off.
     if lr_size not in (None, (h // scale, w // scale), (-(-h // scale), -(-w // scale))):
+        lr_h, lr_w = lr_size
+        ratio = max(h / lr_h, w / lr_w, key=lambda ratio: abs(ratio - scale))
         raise UserError(
-            f"{name}: its HR image is {w}x{h}, so at scale {scale} its LR image is "
-            f"{w // scale}x{h // scale}, but it is {lr_size[1]}x{lr_size[0]}: give data of scale "
-            f"{scale}, or the scale that the data has"
+            f"{name}: its LR image is {lr_w}x{lr_h} and its HR image {w}x{h}, a scale of "
+            f"{ratio:.3g}, but {scale} is asked for: choose data of scale {scale} or set the scale "
+            f"to {ratio:.3g}"
         )
     lr = None if lr is None else lr[: h // scale, : w // scale]
     return Decoded(name, modcrop(hr, scale), lr)
