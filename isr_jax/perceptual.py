@@ -51,7 +51,7 @@ def load_vgg19(
         path: the weight file, or a folder to look in first (see `weights.find`). A `.h5` file is
             taken as Keras's.
         source: torchvision, whose weights ESRGAN and BasicSR use, or keras, which has those of
-            VGG's authors; the features of these are far larger, and want smaller weights.
+            VGG's authors. Their features differ in scale, and so must the layers' weights.
 
     Raises:
         UserError: for an unknown layer or source, or weights that cannot be had.

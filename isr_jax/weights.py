@@ -11,6 +11,7 @@ import http.client
 import os
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -247,7 +248,8 @@ def _download(file: WeightFile, target: Path) -> None:
     algorithm, _, expected = file.checksum.partition(":")
     digest: Any = hashlib.new(algorithm, usedforsecurity=False)
     request = urllib.request.Request(file.url, headers={"User-Agent": "isr_jax"})
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # Several hosts may share the folder: each writes a file of its own.
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         with (
             urllib.request.urlopen(request, timeout=30) as response,

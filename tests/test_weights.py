@@ -85,7 +85,7 @@ def test_folders_are_searched_in_order(home, monkeypatch):
     file = published("net.pth", elsewhere=home / "elsewhere")
     last = put(home / "elsewhere" / "net.pth")
     assert weights.find(file) == last
-    cached = put(home / "caches" / "isr_jax" / "net.pth")
+    cached = put(weights.cache_folder() / "net.pth")
     assert weights.find(file) == cached
     monkeypatch.setenv("ISR_WEIGHTS", str(home / "mine"))
     assert weights.find(file) == last
@@ -97,15 +97,22 @@ def test_folders_are_searched_in_order(home, monkeypatch):
     assert weights.find(file, path=str(home / "given")) == given
 
 
+def test_downloads_go_to_the_users_caches_unless_told(home, monkeypatch):
+    assert home in weights.cache_folder().parents
+    assert weights.cache_folder().name == "isr_jax"
+    monkeypatch.setenv("ISR_WEIGHTS", "~/mine")
+    assert weights.cache_folder() == home / "mine"
+
+
 def test_safetensors_of_the_same_stem_will_do(home):
     file = published("net-1.0.pth")
-    put(home / "caches" / "isr_jax" / "net-1.0.pth")
-    plain = put(home / "caches" / "isr_jax" / "net-1.0.safetensors")
+    put(weights.cache_folder() / "net-1.0.pth")
+    plain = put(weights.cache_folder() / "net-1.0.safetensors")
     assert weights.find(file) == plain
 
 
 def test_a_path_that_is_given_counts(home):
-    put(home / "caches" / "isr_jax" / "net.pth")
+    put(weights.cache_folder() / "net.pth")
     mine = put(home / "under-another-name.safetensors")
     assert weights.find(published("net.pth"), path=mine) == mine
     text = message(lambda: weights.find(published("net.pth"), path=home / "absent"))
@@ -137,7 +144,7 @@ def test_download_is_kept(home, server, capfd, name):
     url, asked = server
     file = published(name, url)
     found = weights.find(file)
-    assert found == home / "caches" / "isr_jax" / name
+    assert found == weights.cache_folder() / name
     assert found.read_bytes() == CONTENT
     assert list(found.parent.iterdir()) == [found]
     assert f"downloading {name}" in capfd.readouterr().err
@@ -159,7 +166,7 @@ def test_a_wrong_file_is_removed_and_named(home, server):
     assert f"{url}/net.safetensors" in text
     assert SHA256 in text
     assert "00c0ffee" in text
-    assert list((home / "caches" / "isr_jax").iterdir()) == []
+    assert list(weights.cache_folder().iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ def test_a_failed_download_leaves_nothing(home, server, name, reason):
     pytest.importorskip("torch", reason="a .pth needs PyTorch")
     url, _ = server
     text = message(lambda: weights.find(published(name, url)))
-    cache = home / "caches" / "isr_jax"
+    cache = weights.cache_folder()
     assert f"{name} is not in {cache} " in text
     assert f"{url}/{name}" in text
     assert reason in text
@@ -208,7 +215,7 @@ def test_interrupted_download_leaves_nothing(home, server, monkeypatch):
     monkeypatch.setattr(weights.http.client.HTTPResponse, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         weights.find(published("net.safetensors", server[0]))
-    assert list((home / "caches" / "isr_jax").iterdir()) == []
+    assert list(weights.cache_folder().iterdir()) == []
 
 
 def test_missing_pytorch_stops_before_the_download(home, server, monkeypatch):

@@ -126,7 +126,7 @@ class Backbone(NamedTuple):
     least: int
 
 
-class Trunk(nn.Module):
+class FeatureNet(nn.Module):
     """A prefix of one of `NETWORKS`; gives its `layers` by name."""
 
     prefix: Mapping[str, Layer]
@@ -227,7 +227,7 @@ def backbone(
     """
     prefix = _prefix(network, layers)
     least = next(side for side in count(1) if _reaches(side, list(prefix.values())))
-    module = Trunk(prefix, tuple(layers), precision)
+    module = FeatureNet(prefix, tuple(layers), precision)
 
     def init(key: Key[Array, ""]) -> Params:
         return jax.jit(module.init)(key, jnp.zeros((1, least, least, 3)))["params"]
@@ -237,7 +237,7 @@ def backbone(
         if min(h, w) < least:
             raise UserError(
                 f"{network} needs images of {least}x{least} pixels or more up to "
-                f"{list(prefix)[-1]}; this one has {h}x{w}"
+                f"{list(prefix)[-1]}; these have {h}x{w}"
             )
         features: Any = module.apply({"params": params}, images)
         return features
