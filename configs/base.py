@@ -9,14 +9,107 @@ Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, A
 1e-4, a tenth of it after half of the updates.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+# See isr_jax.models.generators for what each is.
+SRRESNET: dict[str, Any] = {
+    "name": "resnet",
+    "width": 64,  # channels
+    "blocks": 16,
+    "convs": 2,  # convolutions per block: 1 or 2
+    "skip": "add",  # add | concat
+    "activation": "prelu",  # relu | leaky_relu | prelu
+    "residual_scale": 1.0,
+    "batch_norm": True,
+    "long_skip": True,
+    "kernel": 9,  # side of the first and last convolution, pixels
+    "head_activation": True,
+    "tail": "progressive",  # progressive | direct
+    "tail_activation": True,
+    "global_skip": "none",  # none | nearest | bilinear | bicubic
+    "rgb_mean": (0.0, 0.0, 0.0),  # in [0, 1]
+    "img_range": 1.0,  # the value of white inside the network
+    "dtype": "float32",  # float32 | bfloat16, of the computation
+}
+EDSR_BASELINE: dict[str, Any] = {
+    **SRRESNET,
+    "activation": "relu",
+    "batch_norm": False,
+    "kernel": 3,
+    "head_activation": False,
+    "tail_activation": False,
+    "rgb_mean": (0.4488, 0.4371, 0.4040),  # DIV2K's
+    "img_range": 255.0,
+}
+GENERATORS: dict[str, dict[str, Any]] = {
+    "srresnet": SRRESNET,  # scale 2, 3, 4 or 8
+    "edsr_baseline": EDSR_BASELINE,
+    "edsr": {**EDSR_BASELINE, "width": 256, "blocks": 32, "residual_scale": 0.1},
+    "msrresnet": {  # scale 2, 3 or 4
+        "name": "msrresnet",
+        "width": 64,  # channels
+        "blocks": 16,
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "rrdbnet": {  # scale 1, 2, 4 or 8
+        "name": "rrdbnet",
+        "width": 64,  # channels
+        "growth": 32,  # channels that each convolution of a dense block adds
+        "blocks": 23,  # of three dense blocks
+        "doublings": 2,  # after the trunk; before it, the input is folded by 2**doublings / scale
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "srvggnet": {  # scale 1, 2, 3, 4 or 8
+        "name": "srvggnet",
+        "width": 64,  # channels
+        "layers": 32,  # convolutions between the first and the last; Real-ESRGAN's for video: 16
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+}
+
+
+def generator(published: str) -> ConfigDict:
+    """The fields of `config.generator` for one of `GENERATORS`."""
+    return ConfigDict(GENERATORS[published])
+
+
+# See isr_jax.models.discriminators for what each is.
+DISCRIMINATORS: dict[str, dict[str, Any]] = {
+    "classifier": dict(  # SRGAN
+        widths=(64, 128, 256, 512),  # channels of each pair of convolutions
+        dense=1024,  # units
+        batch_norm=True,
+    ),
+    "vgg": dict(  # ESRGAN; crops of 96, 128, 192 or 256 px
+        width=64,  # channels of the first stage; they double up to 8 times
+        dense=100,  # units
+    ),
+    "unet": dict(  # Real-ESRGAN; crops of a multiple of 8 px
+        width=64,  # channels of the first convolution
+        skip=True,  # skip connections
+    ),
+    "patch": dict(  # pix2pix
+        width=64,  # channels of the first convolution; they double up to 8 times
+        layers=3,  # convolutions of stride 2; 3 see patches of 70 px
+    ),
+}
+
+
+def discriminator(name: str) -> ConfigDict:
+    """The fields of `config.discriminator` for one of `DISCRIMINATORS`, as published."""
+    fields = ConfigDict({"name": name, **DISCRIMINATORS[name]})
+    fields.crop = 0  # side of what it sees, pixels; 0 for data.crop
+    fields.dtype = "float32"  # float32 | bfloat16, of the computation
+    return fields
 
 
 def get_config() -> ConfigDict:
     """The base configuration."""
     config = ConfigDict()
     config.seed = 0
-    config.scale = 4  # factor of enlargement: 2, 3, 4 or 8
+    config.scale = 4  # factor of enlargement; the generator says which it has
 
     config.data = ConfigDict()
     config.data.train = "samples"  # samples | folder:PATH | tfds:NAME[:SPLIT]
@@ -28,29 +121,9 @@ def get_config() -> ConfigDict:
     config.data.crop = 96  # side of an HR crop, pixels; a multiple of scale
     config.data.batch = 16  # crops per update, over all devices
 
-    config.generator = ConfigDict()  # see isr_jax.models.generator
-    config.generator.width = 64  # channels
-    config.generator.blocks = 16
-    config.generator.convs = 2  # convolutions per block: 1 or 2
-    config.generator.skip = "add"  # add | concat
-    config.generator.activation = "prelu"  # relu | leaky_relu | prelu
-    config.generator.residual_scale = 1.0
-    config.generator.batch_norm = True
-    config.generator.long_skip = True
-    config.generator.kernel = 9  # side of the first and last convolution, pixels
-    config.generator.head_activation = True
-    config.generator.tail = "progressive"  # progressive | direct
-    config.generator.tail_activation = True
-    config.generator.global_skip = "none"  # none | nearest | bilinear | bicubic
-    config.generator.rgb_mean = (0.0, 0.0, 0.0)  # in [0, 1]
-    config.generator.dtype = "float32"  # float32 | bfloat16, of the computation
+    config.generator = generator("srresnet")  # one of GENERATORS
 
-    config.discriminator = ConfigDict()  # see isr_jax.models.discriminator
-    config.discriminator.crop = 0  # side of what it sees, pixels; 0 for data.crop
-    config.discriminator.widths = (64, 128, 256, 512)  # channels
-    config.discriminator.dense = 1024  # units
-    config.discriminator.batch_norm = True
-    config.discriminator.dtype = "float32"
+    config.discriminator = discriminator("classifier")  # classifier | vgg | unet | patch
 
     config.loss = ConfigDict()
     config.loss.content = ConfigDict()  # weights; 0 leaves a loss out
@@ -61,7 +134,9 @@ def get_config() -> ConfigDict:
     config.loss.content.l1 = 0.0
     config.loss.content.charbonnier = 0.0
     config.loss.adversarial = "vanilla"  # vanilla | least_squares | hinge | relativistic
-    config.loss.adversarial_weight = 1e-3  # 0 trains without a discriminator
+    config.loss.adversarial_weight = 1e-3
+    config.loss.feature_matching = 0.0  # weight of the distance of the discriminator's features
+    # 0 for both weights trains without a discriminator.
     config.loss.adversarial_from = 0  # updates before the adversarial part joins in
 
     config.g_optimizer = ConfigDict()

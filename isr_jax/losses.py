@@ -1,11 +1,12 @@
-"""Losses: content (sr, hr) -> scalar, adversarial (real, fake) logits -> scalar.
+"""Losses: content (sr, hr), adversarial (real, fake) logits, feature matching -> scalar.
 
 Images are float [n h w c] in [0, 1]. Every content loss is a mean over the images of the batch, is
 lower when better, and is finite with finite gradients everywhere, also at sr == hr and on constant
-images. Logits are float of any shape; `real` belong to photographs, `fake` to the generator's.
+images. Logits are float of any shape, one per image, patch or pixel, and their losses means over
+all of them; `real` belong to photographs, `fake` to the generator's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from isr_jax.errors import UserError
 Images = Float[Array, "n h w c"]
 Scalar = Float[Array, ""]
 Logits = Float[Array, "*n"]
+Feature = Float[Array, "n _ _ _"]
 
 
 def mse(sr: Images, hr: Images) -> Scalar:
@@ -94,6 +96,9 @@ def _mean_fake(logits: Logits) -> Scalar:
     return jnp.mean(jax.nn.softplus(logits))
 
 
+# As the papers write them. Other code differs by constants. The generator's is for the weight
+# to mend: BasicSR halves both relativistic losses, so its 5e-3 is 2.5e-3 here, and does not halve
+# least squares, so its 1.0 is 2.0 here. The discriminator's, which pix2pix halves, is lost in Adam.
 ADVERSARIAL: dict[str, Adversarial] = {
     # Goodfellow et al. 2014, section 3: the non-saturating generator loss.
     "vanilla": Adversarial(
@@ -112,7 +117,8 @@ ADVERSARIAL: dict[str, Adversarial] = {
         ),
         g_loss=lambda real, fake: -jnp.mean(fake),
     ),
-    # Jolicoeur-Martineau 2019 (RaGAN), section 4.1; Wang et al. 2018 (ESRGAN), section 3.2.
+    # Jolicoeur-Martineau 2019 (RaGAN), section 4.1; Wang et al. 2018 (ESRGAN), section 3.2. The
+    # gradient goes through both means, too; BasicSR's discriminator takes them as constants.
     "relativistic": Adversarial(
         d_loss=lambda real, fake: (
             _mean_real(real - jnp.mean(fake)) + _mean_fake(fake - jnp.mean(real))
@@ -122,3 +128,15 @@ ADVERSARIAL: dict[str, Adversarial] = {
         ),
     ),
 }
+
+
+def feature_matching(sr: Sequence[Feature], hr: Sequence[Feature]) -> Scalar:
+    """The L1 distance of the discriminator's features of sr and of hr, summed over its layers.
+
+    Each layer counts by the mean over its features, whatever their number.
+
+    Source: Wang et al. 2018 (pix2pixHD), section 3.2, for one discriminator; there its weight is
+    10, beside an adversarial loss of weight 1.
+    """
+    terms = (l1(a.astype(jnp.float32), b.astype(jnp.float32)) for a, b in zip(sr, hr, strict=True))
+    return sum(terms, jnp.zeros(()))

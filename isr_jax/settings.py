@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from functools import reduce
 from typing import Any
 
 import jax
@@ -12,7 +11,8 @@ from ml_collections import ConfigDict
 
 from isr_jax import losses, metrics
 from isr_jax.errors import UserError
-from isr_jax.models.generators import SCALES
+from isr_jax.models.discriminators import ARCHITECTURES, Discriminator, discriminator
+from isr_jax.models.generators import complete
 from isr_jax.models.layers import ACTIVATIONS
 
 # (rate, steps) -> schedule
@@ -24,7 +24,6 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 CHOICES: dict[str, Collection[Any]] = {
-    "scale": SCALES,
     "data.loader": ("pool", "stream"),
     "generator.convs": (1, 2),
     "generator.skip": ("add", "concat"),
@@ -32,6 +31,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "generator.tail": ("direct", "progressive"),
     "generator.global_skip": ("none", "nearest", "bilinear", "bicubic"),
     "generator.dtype": ("float32", "bfloat16"),
+    "discriminator.name": ARCHITECTURES,
     "discriminator.dtype": ("float32", "bfloat16"),
     "loss.adversarial": losses.ADVERSARIAL,
     "g_optimizer.schedule": SCHEDULES,
@@ -48,9 +48,15 @@ LEAST: dict[str, int] = {
     "generator.width": 1,
     "generator.blocks": 0,
     "generator.kernel": 1,
+    "generator.growth": 1,
+    "generator.doublings": 0,
+    "generator.layers": 0,
     "discriminator.crop": 0,
+    "discriminator.width": 1,
+    "discriminator.layers": 1,
     "discriminator.dense": 1,
     "loss.adversarial_weight": 0,
+    "loss.feature_matching": 0,
     "loss.adversarial_from": 0,
     "g_optimizer.learning_rate": 0,
     "d_optimizer.learning_rate": 0,
@@ -92,32 +98,41 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     Raises:
         UserError: for settings that cannot work, naming the first.
     """
+    try:
+        complete(config.generator.to_dict(), scale=config.scale)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    # Some fields are of one architecture alone.
+    values = flatten(config.to_dict())
     for name, allowed in CHOICES.items():
-        value = _field(config, name)
-        if value not in allowed:
-            raise UserError(f"config.{name} is {value!r}; it can be {', '.join(map(str, allowed))}")
+        if name in values and values[name] not in allowed:
+            raise UserError(
+                f"config.{name} is {values[name]!r}; it can be {', '.join(map(str, allowed))}"
+            )
     for name, least in LEAST.items():
-        value = _field(config, name)
-        if not value >= least:
-            raise UserError(f"config.{name} is {value}; it must be {least} or more")
+        if name in values and not values[name] >= least:
+            raise UserError(f"config.{name} is {values[name]}; it must be {least} or more")
     for name in BELOW_ONE:
-        if not 0 <= _field(config, name) < 1:
-            raise UserError(f"config.{name} is {_field(config, name)}; it must be in [0, 1)")
-    for name, value in flatten(config.to_dict()).items():
+        if not 0 <= values[name] < 1:
+            raise UserError(f"config.{name} is {values[name]}; it must be in [0, 1)")
+    for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{name} is {value}; it must be finite")
         if name.startswith("loss.content.") and value < 0:
             raise UserError(f"config.{name} is {value}; it must be 0 or more")
-        if name.endswith("_optimizer.eps") and value <= 0:
+        if name.endswith(("_optimizer.eps", "generator.img_range")) and value <= 0:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
-    widths = config.discriminator.widths
-    if not widths or min(widths) < 1:
-        raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
-    if config.generator.kernel % 2 == 0:
+    if config.discriminator.name == "classifier":
+        widths = config.discriminator.widths
+        if not widths or min(widths) < 1:
+            raise UserError(
+                f"config.discriminator.widths is {widths}; give at least one, 1 or more"
+            )
+    if values.get("generator.kernel", 1) % 2 == 0:
         raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
-    if len(config.generator.rgb_mean) != 3:
+    if len(values.get("generator.rgb_mean", "rgb")) != 3:
         raise UserError(
             f"config.generator.rgb_mean is {config.generator.rgb_mean}; it has 3 values"
         )
@@ -130,8 +145,10 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
+    make_discriminator(config)
     weights = config.loss.content.to_dict()
-    if not any(weights.values()) and not config.loss.adversarial_weight:
+    others = (config.loss.adversarial_weight, config.loss.feature_matching)
+    if not any(weights.values()) and not any(others):
         raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
     advice = _check_ssim(crop, weights)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
@@ -142,8 +159,15 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     return advice
 
 
-def _field(config: ConfigDict, name: str) -> Any:
-    return reduce(getattr, name.split("."), config)
+def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
+    """The discriminator of a config; `axis_name` is that of the pmap axis, None without one.
+
+    Raises:
+        UserError: for fields of another architecture, or a crop that this one cannot take.
+    """
+    options = config.discriminator.to_dict()
+    crop = options.pop("crop") or config.data.crop
+    return discriminator(options, crop=crop, axis_name=axis_name)
 
 
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:

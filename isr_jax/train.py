@@ -26,7 +26,7 @@ from isr_jax import checkpoint, metrics, report, settings
 from isr_jax.data import pool, sources, stream
 from isr_jax.errors import UserError
 from isr_jax.images import to_float
-from isr_jax.models import count_params, discriminator, generator
+from isr_jax.models import count_params, generator
 from isr_jax.record import Recorder, progress_bar, read_records
 from isr_jax.update import Metrics, State, init_state, make_update
 from isr_jax.upscale import make_enlarge
@@ -64,9 +64,8 @@ class Program(NamedTuple):
 def make_program(config: ConfigDict) -> Program:
     """The networks, optimizers and update of a config."""
     axis_name = AXIS if config.train.parallel == "pmap" else None
-    g = generator(scale=config.scale, axis_name=axis_name, **config.generator)
-    d_options = {**config.discriminator, "crop": config.discriminator.crop or config.data.crop}
-    d = discriminator(axis_name=axis_name, **d_options)
+    g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
+    d = settings.make_discriminator(config, axis_name=axis_name)
     g_optimizer = settings.make_optimizer(config.g_optimizer, steps=config.train.steps)
     # The discriminator's updates begin with the adversarial part.
     d_steps = max(1, config.train.steps - config.loss.adversarial_from)
@@ -92,7 +91,10 @@ def make_program(config: ConfigDict) -> Program:
     return Program(
         init=init,
         pretrain=update(adversarial_weight=0.0),
-        update=update(adversarial_weight=config.loss.adversarial_weight),
+        update=update(
+            adversarial_weight=config.loss.adversarial_weight,
+            feature_matching=config.loss.feature_matching,
+        ),
         enlarge=make_enlarge(g),
     )
 

@@ -1,11 +1,14 @@
 """State and one GAN update: a pure function, the same under jit, pmap and vmap.
 
-One forward pass of the generator and one of the discriminator on each of the real and the generated
-images serve both updates; the gradients are pulled back through those same passes:
+One forward pass of the generator and one of the discriminator on each of the generated and the
+real images serve both updates; the gradients are pulled back through those same passes:
 
-    lr --G--> sr --D--> fake         content(sr, hr) ----> d/d sr --+
-              hr --D--> real         g_loss(real, fake) -> d/d sr --+--> G's gradient
-                                     d_loss(real, fake) ---------------> D's gradient
+    lr --G--> sr --D--> fake         content, perceptual(sr, hr) --> d/d sr --+
+              hr --D--> real         g_loss(real, fake), features --> d/d sr --+--> G's gradient
+                                     d_loss(real, fake) ----------------------> D's gradient
+
+Both are gradients at the state before the update, each with the other network held constant. So
+they are those of the usual order, in which G is updated first, and then D by the same sr.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +25,8 @@ from isr_jax.models import Discriminator, Generator
 
 Batch = Mapping[str, Float[Array, "n h w 3"]]
 Metrics = dict[str, Float[Array, ""]]
+# (frozen, sr, hr) -> scalar; frozen are the parameters of a network that is not trained
+Perceptual = Callable[[Any, Float[Array, "n h w 3"], Float[Array, "n h w 3"]], Float[Array, ""]]
 
 
 class State(NamedTuple):
@@ -32,7 +37,8 @@ class State(NamedTuple):
         g_params, g_stats: the generator's parameters and batch norm's running statistics ({}).
         ema: exponential moving average of g_params.
         g_opt: the generator's optax state.
-        d_params, d_opt: the discriminator's parameters and optax state.
+        d_params, d_stats: the discriminator's parameters and spectral norm's vectors ({}).
+        d_opt: the discriminator's optax state.
     """
 
     step: Int[Array, ""]
@@ -41,6 +47,7 @@ class State(NamedTuple):
     ema: Any
     g_opt: Any
     d_params: Any
+    d_stats: Any
     d_opt: Any
 
 
@@ -55,7 +62,7 @@ def init_state(
     """The state before the first update."""
     g_key, d_key = jax.random.split(key)
     g_params, g_stats = generator.init(g_key)
-    d_params = discriminator.init(d_key)
+    d_params, d_stats = discriminator.init(d_key)
     return State(
         step=jnp.zeros((), jnp.int32),
         g_params=g_params,
@@ -64,6 +71,7 @@ def init_state(
         ema=jax.tree.map(jnp.copy, g_params),
         g_opt=g_optimizer.init(g_params),
         d_params=d_params,
+        d_stats=d_stats,
         d_opt=d_optimizer.init(d_params),
     )
 
@@ -77,19 +85,26 @@ def make_update(
     content: Mapping[str, float],
     adversarial: str,
     adversarial_weight: float,
+    feature_matching: float = 0.0,
+    perceptual: Perceptual | None = None,
+    perceptual_weight: float = 1.0,
     discriminator_crop: int = 0,
     ema_decay: float = 0.999,
     axis_name: str | None = None,
-) -> Callable[[State, Batch, Key[Array, ""]], tuple[State, Metrics]]:
-    """Build the update (state, batch, key) -> (state, metrics).
+) -> Callable[..., tuple[State, Metrics]]:
+    """Build the update (state, batch, key, frozen=()) -> (state, metrics).
 
     Args:
         generator, discriminator: the networks.
         g_optimizer, d_optimizer: their optimizers.
         content: weights of the content losses, by name (see `losses.CONTENT`).
         adversarial: name of the adversarial loss (see `losses.ADVERSARIAL`).
-        adversarial_weight: its weight in the generator's loss; at 0 the adversarial part is left
-            out and the discriminator stays as it is.
+        adversarial_weight: its weight in the generator's loss.
+        feature_matching: weight of `losses.feature_matching` in it. Where this and the
+            adversarial weight are 0, the discriminator is left out and stays as it is.
+        perceptual: a loss of (frozen, sr, hr), whose parameters `frozen` are an argument of the
+            update, so that a compiled program does not hold them as constants; None for none.
+        perceptual_weight: its weight.
         discriminator_crop: side in pixels of the crop that the discriminator sees, at one random
             place per update; 0 for the whole images.
         ema_decay: decay of the average; (1 + step) / (10 + step) where that is less, so that the
@@ -99,17 +114,22 @@ def make_update(
 
     Returns:
         A pure function. `batch` holds "lr" and "hr", float32 in [0, 1]. Metrics are means over the
-        whole batch: "loss" (the generator's), each content loss by name, "g_adversarial",
-        "d_loss", "d_real" and "d_fake" (mean logits), "g_grad_norm", "d_grad_norm".
+        whole batch: "loss" (the generator's), and, unweighted, each content loss by name,
+        "perceptual", "g_adversarial" and "feature_matching"; "d_loss", "d_real" and "d_fake" (mean
+        logits), "g_grad_norm", "d_grad_norm".
     """
     adversary = losses.ADVERSARIAL[adversarial]
 
     def all_mean(tree: Any) -> Any:
         return lax.pmean(tree, axis_name) if axis_name else tree
 
-    def content_loss(sr: Array, hr: Array) -> tuple[Array, Metrics]:
+    def content_loss(sr: Array, hr: Array, frozen: Any) -> tuple[Array, Metrics]:
         terms = losses.content_terms(sr, hr, weights=content)
-        return sum((content[name] * term for name, term in terms.items()), jnp.zeros(())), terms
+        loss = sum((content[name] * term for name, term in terms.items()), jnp.zeros(()))
+        if perceptual:
+            terms["perceptual"] = perceptual(frozen, sr, hr)
+            loss += perceptual_weight * terms["perceptual"]
+        return loss, terms
 
     def logit_gradients(
         loss: Callable[[Array, Array], Array], real: Array, fake: Array
@@ -130,26 +150,42 @@ def make_update(
         return value, (own[0] * devices, own[1] * devices)
 
     def discriminate(
-        d_params: Any, d_opt: Any, sr: Array, hr: Array, key: Key[Array, ""]
-    ) -> tuple[Array, Any, Any, Metrics]:
-        """G's adversarial gradient by sr, D's new parameters and optimizer state, metrics."""
+        state: State, sr: Array, hr: Array, key: Key[Array, ""]
+    ) -> tuple[Array, Array, State, Metrics]:
+        """D's part of G's loss, its gradient by sr, the state with D updated, and metrics."""
         crop = discriminator_crop or hr.shape[1]
         y, x = jax.random.randint(key, (2,), 0, hr.shape[1] - crop + 1)
 
-        def window(images: Array) -> Array:
+        def judge(d_params: Any, d_stats: Any, images: Array) -> tuple[tuple[Array, Any], Any]:
             n, _, _, c = images.shape
-            return lax.dynamic_slice(images, (0, y, x, 0), (n, crop, crop, c))
+            window = lax.dynamic_slice(images, (0, y, x, 0), (n, crop, crop, c))
+            logits, features, d_stats = discriminator.apply(d_params, d_stats, window, True)
+            return (logits, features if feature_matching else ()), d_stats
 
-        real, real_pullback = jax.vjp(lambda p: discriminator.apply(p, window(hr)), d_params)
-        fake, fake_pullback = jax.vjp(
-            lambda p, images: discriminator.apply(p, window(images)), d_params, sr
+        (fake, sr_features), fake_pullback, d_stats = jax.vjp(
+            lambda p, images: judge(p, state.d_stats, images), state.d_params, sr, has_aux=True
         )
-        d_loss, (real_cotangent, fake_cotangent) = logit_gradients(adversary.d_loss, real, fake)
-        g_loss, (_, sr_cotangent) = logit_gradients(adversary.g_loss, real, fake)
-        _, sr_gradient = fake_pullback(sr_cotangent)
-        from_real, from_fake = real_pullback(real_cotangent)[0], fake_pullback(fake_cotangent)[0]
+        (real, hr_features), real_pullback, d_stats = jax.vjp(
+            lambda p: judge(p, d_stats, hr), state.d_params, has_aux=True
+        )
+
+        g_loss, (_, to_fake) = logit_gradients(adversary.g_loss, real, fake)
+        matching, to_features = jax.value_and_grad(losses.feature_matching)(
+            sr_features, hr_features
+        )
+        loss = adversarial_weight * g_loss + feature_matching * matching
+        to_features = jax.tree.map(lambda g: feature_matching * g, to_features)
+        _, gradient = fake_pullback((adversarial_weight * to_fake, to_features))
+
+        d_loss, (to_real, to_fake) = logit_gradients(adversary.d_loss, real, fake)
+        no_features = jax.tree.map(jnp.zeros_like, to_features)
+        from_real, from_fake = (
+            pullback((cotangent, no_features))[0]
+            for pullback, cotangent in ((real_pullback, to_real), (fake_pullback, to_fake))
+        )
         d_gradient = all_mean(jax.tree.map(jnp.add, from_real, from_fake))
-        updates, d_opt = d_optimizer.update(d_gradient, d_opt, d_params)
+        updates, d_opt = d_optimizer.update(d_gradient, state.d_opt, state.d_params)
+        d_params = optax.apply_updates(state.d_params, updates)
         metrics = {
             "g_adversarial": g_loss,
             "d_loss": d_loss,
@@ -157,48 +193,38 @@ def make_update(
             "d_fake": jnp.mean(fake),
             "d_grad_norm": optax.tree.norm(d_gradient),
         }
-        return sr_gradient, optax.apply_updates(d_params, updates), d_opt, metrics
+        if feature_matching:
+            metrics["feature_matching"] = matching
+        state = state._replace(d_params=d_params, d_stats=all_mean(d_stats), d_opt=d_opt)
+        return loss, gradient, state, metrics
 
-    def update(state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+    def update(
+        state: State, batch: Batch, key: Key[Array, ""], frozen: Any = ()
+    ) -> tuple[State, Metrics]:
         lr, hr = batch["lr"], batch["hr"]
         sr, g_pullback, g_stats = jax.vjp(
             lambda p: generator.apply(p, state.g_stats, lr, True), state.g_params, has_aux=True
         )
-        (loss, terms), content_gradient = jax.value_and_grad(content_loss, has_aux=True)(sr, hr)
-
-        gradient: Array = content_gradient
-        d_params, d_opt = state.d_params, state.d_opt
-        adversarial_metrics: Metrics = {}
-        if adversarial_weight:
-            adversarial_gradient, d_params, d_opt, adversarial_metrics = discriminate(
-                d_params, d_opt, sr, hr, key
-            )
-            gradient += adversarial_weight * adversarial_gradient
-            loss += adversarial_weight * adversarial_metrics["g_adversarial"]
+        (loss, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(sr, hr, frozen)
+        if adversarial_weight or feature_matching:
+            d_part, d_part_gradient, state, d_metrics = discriminate(state, sr, hr, key)
+            loss, gradient = loss + d_part, gradient + d_part_gradient
+            metrics |= d_metrics
 
         (g_gradient,) = g_pullback(gradient)
         g_gradient = all_mean(g_gradient)
         updates, g_opt = g_optimizer.update(g_gradient, state.g_opt, state.g_params)
         g_params = optax.apply_updates(state.g_params, updates)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-
-        metrics = all_mean(
-            {
-                "loss": loss,
-                **terms,
-                **adversarial_metrics,
-                "g_grad_norm": optax.tree.norm(g_gradient),
-            }
-        )
-        new_state = State(
+        new_state = state._replace(
             step=state.step + 1,
             g_params=g_params,
             g_stats=all_mean(g_stats),
             ema=optax.incremental_update(g_params, state.ema, 1.0 - decay),
             g_opt=g_opt,
-            d_params=d_params,
-            d_opt=d_opt,
         )
-        return new_state, metrics
+        return new_state, all_mean(
+            {"loss": loss, **metrics, "g_grad_norm": optax.tree.norm(g_gradient)}
+        )
 
     return update

@@ -24,16 +24,23 @@ def keep_gradient():
     return optax.GradientTransformation(zeros, lambda grad, state, params: (zeros(grad), grad))
 
 
-def make(adversarial, *, batch_norm=True, axis_name=None, optimizer=None, **options):
+def a_discriminator(*, crop, batch_norm, spectral, axis_name):
+    plain = {"widths": (4, 6), "dense": 8, "batch_norm": batch_norm}
+    options = {"name": "unet", "width": 4} if spectral else plain
+    return discriminator(options, crop=crop, axis_name=axis_name)
+
+
+def make(
+    adversarial, *, batch_norm=True, spectral=False, axis_name=None, optimizer=None, **options
+):
     parts = {
         "generator": generator(
-            scale=2, width=6, blocks=1, batch_norm=batch_norm, axis_name=axis_name
+            {"width": 6, "blocks": 1, "batch_norm": batch_norm}, scale=2, axis_name=axis_name
         ),
-        "discriminator": discriminator(
+        "discriminator": a_discriminator(
             crop=options.get("discriminator_crop") or CROP,
-            widths=(4, 6),
-            dense=8,
             batch_norm=batch_norm,
+            spectral=spectral,
             axis_name=axis_name,
         ),
         "g_optimizer": optimizer or keep_gradient(),
@@ -70,34 +77,81 @@ def assert_close(tree, expected, tolerance=1e-5):
         assert np.linalg.norm(got - want) <= limit, path
 
 
-@pytest.mark.parametrize("adversarial", losses.ADVERSARIAL)
-def test_gradients_equal_a_plain_formulation(adversarial):
+def weighted_colours(frozen, sr, hr):
+    """Stands for a perceptual loss: a distance after a linear map that is not trained."""
+    return jnp.mean(jnp.square((sr - hr) @ frozen["colours"]))
+
+
+FROZEN = {"colours": jnp.array([[1.0, 0.5], [-2.0, 0.25], [0.5, 3.0]])}
+PERCEPTUAL = {"perceptual": weighted_colours, "perceptual_weight": 0.3}
+EVERYTHING = {"spectral": True, "feature_matching": 0.2, **PERCEPTUAL}
+
+
+@pytest.mark.parametrize(
+    "adversarial, options",
+    [
+        *((name, {}) for name in losses.ADVERSARIAL),
+        ("vanilla", EVERYTHING),
+        ("relativistic", {"adversarial_weight": 0.0, "feature_matching": 0.2}),
+    ],
+)
+def test_gradients_equal_a_plain_formulation(adversarial, options):
     """Two separate losses, each with its own forward passes, differentiated as a whole."""
-    update, init, parts = make(adversarial)
+    update, init, parts = make(adversarial, **options)
     state = init()
     batch = a_batch()
     lr, hr = batch["lr"], batch["hr"]
     g, d = parts["generator"], parts["discriminator"]
     adversary = losses.ADVERSARIAL[adversarial]
+    weight, matching = options.get("adversarial_weight", 0.1), options.get("feature_matching", 0)
+
+    def judge(d_params, sr):
+        fake, sr_features, stats = d.apply(d_params, state.d_stats, sr, True)
+        real, hr_features, stats = d.apply(d_params, stats, hr, True)
+        distances = [jnp.abs(a - b).mean() for a, b in zip(sr_features, hr_features, strict=True)]
+        return real, fake, sum(distances), stats
 
     def g_loss(g_params):
         sr, _ = g.apply(g_params, state.g_stats, lr, True)
-        content = sum(w * losses.CONTENT[name](sr, hr) for name, w in CONTENT.items())
-        real, fake = d.apply(state.d_params, hr), d.apply(state.d_params, sr)
-        return content + 0.1 * adversary.g_loss(real, fake)
+        loss = sum(w * losses.CONTENT[name](sr, hr) for name, w in CONTENT.items())
+        real, fake, distance, _ = judge(state.d_params, sr)
+        if "perceptual" in options:
+            loss += 0.3 * weighted_colours(FROZEN, sr, hr)
+        return loss + weight * adversary.g_loss(real, fake) + matching * distance
 
     def d_loss(d_params):
         sr, _ = g.apply(state.g_params, state.g_stats, lr, True)
-        return adversary.d_loss(d.apply(d_params, hr), d.apply(d_params, sr))
+        real, fake, _, stats = judge(d_params, sr)
+        return adversary.d_loss(real, fake), stats
 
-    new, metrics = jax.jit(update)(state, batch, KEY)
+    new, metrics = jax.jit(update)(state, batch, KEY, FROZEN)
     loss, gradient = jax.jit(jax.value_and_grad(g_loss))(state.g_params)
     assert_close(new.g_opt, gradient, 1e-4)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["g_grad_norm"], optax.tree.norm(gradient), rtol=1e-5)
-    loss, gradient = jax.jit(jax.value_and_grad(d_loss))(state.d_params)
+    (loss, stats), gradient = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(state.d_params)
     assert_close(new.d_opt, gradient, 1e-4)
     np.testing.assert_allclose(metrics["d_loss"], loss, rtol=1e-5)
+    if options.get("spectral"):
+        assert_close(new.d_stats, stats)
+        assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, new.d_stats, state.d_stats)))
+    else:
+        assert new.d_stats == {}
+    names = {name for name in ("perceptual", "feature_matching") if name in options}
+    adversarial_names = {"g_adversarial", "d_loss", "d_real", "d_fake", "d_grad_norm"}
+    assert set(metrics) == {"loss", "g_grad_norm", *CONTENT, *adversarial_names, *names}
+
+
+def test_frozen_parameters_are_no_constants_of_the_program():
+    """Another tree of the same shapes changes the update without compiling it again."""
+    update, init, _ = make("vanilla", **PERCEPTUAL)
+    state = init()
+    compiled = jax.jit(update).lower(state, a_batch(), KEY, FROZEN).compile()
+    _, some = compiled(state, a_batch(), KEY, FROZEN)
+    _, none = compiled(state, a_batch(), KEY, jax.tree.map(jnp.zeros_like, FROZEN))
+    assert some["perceptual"] > 0
+    assert none["perceptual"] == 0
+    np.testing.assert_allclose(some["loss"] - none["loss"], 0.3 * some["perceptual"], rtol=1e-3)
 
 
 def on_devices(update, state, batch, count, parallel):
@@ -107,29 +161,40 @@ def on_devices(update, state, batch, count, parallel):
         everywhere = NamedSharding(mesh, PartitionSpec())
         split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("devices")))
         run = jax.jit(update, out_shardings=everywhere)
-        return run(jax.device_put(state, everywhere), split, jax.device_put(KEY, everywhere))
+        state, key, frozen = jax.device_put((state, KEY, FROZEN), everywhere)
+        return run(state, split, key, frozen)
     shares = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-    axes = {"in_axes": (None, 0, None), "out_axes": None}
-    return jax.pmap(update, "devices", devices=devices, **axes)(state, shares, KEY)
+    # Every device's result, to see that they agree.
+    axes = {"in_axes": (None, 0, None, None), "out_axes": 0}
+    every = jax.pmap(update, "devices", devices=devices, **axes)(state, shares, KEY, FROZEN)
+    for i in range(1, count):
+        for leaf in jax.tree.leaves(every):
+            np.testing.assert_array_equal(leaf[i], leaf[0])
+    return jax.tree.map(lambda x: x[0], every)
+
+
+CASES = {
+    **{name: {"adversarial": name} for name in losses.ADVERSARIAL},
+    "everything": {"adversarial": "relativistic", **EVERYTHING},
+}
 
 
 @cache
-def one_device(adversarial):
+def one_device(case):
     """The state and what an update on one device makes of it."""
-    update, init, _ = make(adversarial, discriminator_crop=16)
+    update, init, _ = make(**CASES[case], discriminator_crop=16)
     state = init()
-    return state, jax.jit(update)(state, a_batch(), KEY)
+    return state, jax.jit(update)(state, a_batch(), KEY, FROZEN)
 
 
-@pytest.mark.parametrize(
-    "adversarial, parallel", list(itertools.product(losses.ADVERSARIAL, ["jit", "pmap"]))
-)
-def test_every_number_of_devices_gives_the_same(adversarial, parallel):
+@pytest.mark.parametrize("case, parallel", list(itertools.product(CASES, ["jit", "pmap"])))
+def test_every_number_of_devices_gives_the_same(case, parallel):
     """The same global batch: gradients of both networks, statistics and metrics to 1e-5."""
-    state, expected = one_device(adversarial)
+    state, expected = one_device(case)
     axis_name = "devices" if parallel == "pmap" else None
-    update, _, _ = make(adversarial, discriminator_crop=16, axis_name=axis_name)
-    for count in (2, 4) if parallel == "jit" else (1, 2, 4):
+    update, _, _ = make(**CASES[case], discriminator_crop=16, axis_name=axis_name)
+    counts = (2, 4) if parallel == "jit" else (1, 2, 4)
+    for count in (4,) if case == "everything" else counts:
         assert_close(on_devices(update, state, a_batch(), count, parallel), expected)
 
 

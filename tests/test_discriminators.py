@@ -1,0 +1,147 @@
+"""Discriminators: shapes, published sizes, precision, and what each may see."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from judges import CASES, make
+
+from configs import base
+from isr_jax import settings
+from isr_jax.errors import UserError
+from isr_jax.models import count_params, discriminator
+from isr_jax.models.discriminators import ARCHITECTURES
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_have_their_shape_and_features_are_of_every_convolution(case):
+    network, params, stats, images = make(case)
+    apply = jax.jit(network.apply, static_argnums=3)
+    logits, features, _ = apply(params, stats, images, True)
+    assert (logits.shape, logits.dtype) == ((3, *CASES[case][2]), jnp.float32)
+    convolutions = sum("Conv" in name for name in params)
+    # The last convolution of a network without dense layers gives the logits.
+    assert len(features) == convolutions - ("Dense_0" not in params)
+    turned, _, _ = apply(params, stats, images[::-1], True)
+    np.testing.assert_allclose(turned[::-1], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_initial_parameters_keep_logits_moderate(name):
+    """Neither blown up nor put out over the depth of the published networks, narrowed."""
+    narrow = {"widths": (4, 8, 16, 32), "dense": 16} if name == "classifier" else {"width": 4}
+    network = discriminator({"name": name, **narrow}, crop=96)
+    params, stats = jax.jit(network.init)(KEY)
+    images = jax.random.uniform(jax.random.key(1), (4, 96, 96, 3))
+    logits, _, _ = jax.jit(network.apply, static_argnums=3)(params, stats, images, True)
+    assert 0.01 < np.std(logits) < 10
+    for vectors in stats.values():
+        norms = [np.linalg.norm(vectors[name]) for name in ("u", "v")]
+        np.testing.assert_allclose(norms, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["classifier", "vgg to 3", "unet", "patch"])
+def test_bfloat16_computes_near_float32(case):
+    network, params, stats, images = make(case)
+    half, *_ = make(case, dtype="bfloat16")
+    exact, _, _ = jax.jit(network.apply, static_argnums=3)(params, stats, images, True)
+    near, features, _ = jax.jit(half.apply, static_argnums=3)(params, stats, images, True)
+    assert near.dtype == jnp.float32
+    assert {feature.dtype for feature in features} == {jnp.dtype("bfloat16")}
+    assert 0 < np.abs(exact - near).max() < 0.1 * np.abs(exact).max()
+
+
+def test_discriminator_of_srgan_at_96():
+    """The layers of figure 4; 512 x 6 x 6 features reach the 1024 hidden units."""
+    params, stats = jax.eval_shape(discriminator({}, crop=96).init, KEY)
+    widths = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512)]
+    shapes = [params[f"Conv_{i}"]["kernel"].shape for i in range(8)]
+    assert shapes == [(3, 3, *pair) for pair in [*widths, (512, 512)]]
+    assert params["Dense_0"]["kernel"].shape == (512 * 6 * 6, 1024)
+    assert "bias" in params["Conv_0"]
+    assert "bias" not in params["Conv_1"]
+    assert stats == {}
+
+
+# By hand, from the published layers.
+PAIRS = [(3, 64), (64, 128), (128, 256), (256, 512), (512, 512), (512, 512)]
+
+
+def vgg_count(stages, side):
+    convs = sum(9 * a * b + 16 * b * b + 4 * b for a, b in PAIRS[:stages])
+    return convs + 64 - 2 * 64 + side * side * 512 * 100 + 100 + 101
+
+
+UNET = 3 * 64 * 9 + 64 + 16 * 64 * 64 * (2 + 8 + 32) + 9 * 64 * 64 * (32 + 8 + 2 + 2) + 9 * 64 + 1
+PATCH = 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 2 * (128 + 256 + 512) + 1
+COUNTS = {
+    ("vgg", 96): vgg_count(5, 3),
+    ("vgg", 128): vgg_count(5, 4),
+    ("vgg", 192): vgg_count(6, 3),
+    ("vgg", 256): vgg_count(6, 4),
+    ("unet", 256): UNET,
+    ("patch", 256): PATCH,
+}
+
+
+@pytest.mark.parametrize("name, crop", list(COUNTS))
+def test_published_sizes_count_as_by_hand(name, crop):
+    network = discriminator({"name": name, **base.DISCRIMINATORS[name]}, crop=crop)
+    params, _ = jax.eval_shape(network.init, KEY)
+    assert count_params(params) == COUNTS[name, crop]
+
+
+def test_pix2pix_judges_256_pixels_by_30_times_30_patches():
+    network = discriminator({"name": "patch"}, crop=256)
+    params, stats = jax.eval_shape(network.init, KEY)
+    images = jnp.zeros((1, 256, 256, 3))
+    logits = jax.eval_shape(lambda p, s: network.apply(p, s, images, True)[0], params, stats)
+    assert logits.shape == (1, 30, 30)
+
+
+WRONG = [
+    ({"name": "resnet"}, 96, "'resnet'; it can be classifier, vgg, unet, patch"),
+    ({"name": "unet", "widths": (4,)}, 96, "widths: unet has no such field; it has width, skip"),
+    ({"axis_names": "x"}, 96, "it has widths, dense, batch_norm, dtype$"),
+    ({"name": "vgg"}, 100, "sees crops of 96, 128, 192 or 256 px.* not of 100 px"),
+    ({"name": "vgg"}, 3, "not of 3 px"),
+    ({"name": "vgg"}, 160, "not of 160 px"),
+    ({"name": "unet"}, 100, "of a multiple of 8 px, and not of 100 px"),
+    ({"name": "patch"}, 23, "and not of 23 px"),
+]
+
+
+@pytest.mark.parametrize("options, crop, message", WRONG)
+def test_what_cannot_be_is_named(options, crop, message):
+    with pytest.raises(UserError, match=message):
+        discriminator(options, crop=crop)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_config_names_every_field_at_its_published_value(name):
+    """`base.discriminator` builds what the defaults do, and passes the check."""
+    config = base.get_config()
+    config.discriminator = base.discriminator(name)
+    settings.check(config, devices=1)
+    fields = config.discriminator.to_dict()
+    architecture = ARCHITECTURES[name]
+    assert fields.pop("name") == name
+    assert fields.pop("crop") == 0
+    assert {k: getattr(architecture, k) for k in fields} == fields
+    own = {field.name for field in dataclasses.fields(architecture)}
+    assert set(fields) == own - {"name", "parent", "axis_name"}
+
+
+def test_a_config_with_another_s_fields_is_refused():
+    config = base.get_config()
+    config.discriminator.name = "unet"
+    with pytest.raises(UserError, match=r"discriminator\.\w+: unet has no such field"):
+        settings.check(config, devices=1)
+    config.discriminator = base.discriminator("vgg")
+    config.discriminator.crop = 40
+    with pytest.raises(UserError, match="not of 40 px"):
+        settings.check(config, devices=1)

@@ -1,0 +1,282 @@
+"""The networks in PyTorch, written from their papers, to compare with.
+
+Each keeps its layers under the paths of the Flax module's, so that parameters and gradients go from
+one to the other by name.
+"""
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+LEAVES = {"kernel": "weight", "scale": "weight", "slope": "weight", "bias": "bias"}
+
+
+class Network(nn.Module):
+    """Layers by path; every convolution pads by `(kernel - 1) // 2`."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleDict()
+
+    def conv(self, path, channels, width, kernel=3, *, stride=1, bias=True):
+        self.layers[path] = nn.Conv2d(
+            channels, width, kernel, stride=stride, padding=(kernel - 1) // 2, bias=bias
+        )
+
+    def spectral(self, path, channels, width, kernel=3, *, stride=1):
+        self.conv(path, channels, width, kernel, stride=stride, bias=False)
+        nn.utils.spectral_norm(self.layers[path])
+
+    def norm(self, path, width):
+        self.layers[f"{path}/BatchNorm_0"] = nn.BatchNorm2d(width)
+
+    def tensor(self, path):
+        """The parameter at a path of the Flax tree."""
+        *modules, leaf = (entry.key for entry in path)
+        layer, name = self.layers["/".join(modules)], LEAVES[leaf]
+        return (
+            layer.weight_orig
+            if f"{name}_orig" in dict(layer.named_parameters())
+            else (getattr(layer, name))
+        )
+
+
+def leaky(x):
+    return functional.leaky_relu(x, 0.2)
+
+
+class Classifier(Network):
+    """Ledig et al. 2017, figure 4; images to [-1, 1], features flattened row by row."""
+
+    def __init__(self, crop, *, widths=(64, 128, 256, 512), dense=1024, batch_norm=True):
+        super().__init__()
+        channels, self.count, self.batch_norm = 3, 2 * len(widths), batch_norm
+        for i in range(self.count):
+            width, normed = widths[i // 2], batch_norm and i > 0
+            self.conv(f"Conv_{i}", channels, width, stride=1 + i % 2, bias=not normed)
+            if normed:
+                self.norm(f"Normaliser_{i}", width)
+            channels = width
+            crop = crop if i % 2 == 0 else (crop + 1) // 2
+        self.layers["Dense_0"] = nn.Linear(crop * crop * channels, dense)
+        self.layers["Dense_1"] = nn.Linear(dense, 1)
+
+    def forward(self, images):
+        x = 2 * images - 1
+        for i in range(self.count):
+            x = self.layers[f"Conv_{i}"](x)
+            if self.batch_norm and i > 0:
+                x = self.layers[f"Normaliser_{i}/BatchNorm_0"](x)
+            x = leaky(x)
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        return self.layers["Dense_1"](leaky(self.layers["Dense_0"](x)))[:, 0]
+
+
+class VGGStyle(Network):
+    """ESRGAN's discriminator: 3x3 and strided 4x4 convolutions down to 3 or 4 pixels."""
+
+    def __init__(self, crop, *, width=64, dense=100):
+        super().__init__()
+        channels, self.count = 3, 0
+        while crop > 4:
+            wide = width * [1, 2, 4, 8, 8, 8][self.count // 2]
+            for kernel, stride in ((3, 1), (4, 2)):
+                first = self.count == 0
+                self.conv(f"Conv_{self.count}", channels, wide, kernel, stride=stride, bias=first)
+                if not first:
+                    self.norm(f"Normaliser_{self.count}", wide)
+                channels, self.count = wide, self.count + 1
+            crop //= 2
+        self.layers["Dense_0"] = nn.Linear(crop * crop * channels, dense)
+        self.layers["Dense_1"] = nn.Linear(dense, 1)
+
+    def forward(self, x):
+        for i in range(self.count):
+            x = self.layers[f"Conv_{i}"](x)
+            x = leaky(self.layers[f"Normaliser_{i}/BatchNorm_0"](x) if i else x)
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        return self.layers["Dense_1"](leaky(self.layers["Dense_0"](x)))[:, 0]
+
+
+class UNet(Network):
+    """Real-ESRGAN's discriminator: a U-Net with spectral normalisation."""
+
+    def __init__(self, crop, *, width=64, skip=True):
+        super().__init__()
+        self.skip = skip
+        self.conv("Conv_0", 3, width)
+        for i in range(3):
+            self.spectral(f"SpectralConv_{i}", width << i, width << (i + 1), 4, stride=2)
+        for i in range(3):
+            self.spectral(f"SpectralConv_{3 + i}", (8 * width) >> i, (4 * width) >> i)
+        self.spectral("SpectralConv_6", width, width)
+        self.spectral("SpectralConv_7", width, width)
+        self.conv("Conv_1", width, 1)
+
+    def forward(self, images):
+        below = [leaky(self.layers["Conv_0"](images))]
+        for i in range(3):
+            below.append(leaky(self.layers[f"SpectralConv_{i}"](below[-1])))
+        x = below.pop()
+        for i in range(3, 6):
+            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = leaky(self.layers[f"SpectralConv_{i}"](x))
+            beside = below.pop()
+            x = x + beside if self.skip else x
+        x = leaky(self.layers["SpectralConv_6"](x))
+        x = leaky(self.layers["SpectralConv_7"](x))
+        return self.layers["Conv_1"](x)[:, 0]
+
+
+class Patch(Network):
+    """Isola et al. 2017, section 6.1.2: C64-C128-C256-C512 and a convolution to one channel."""
+
+    def __init__(self, crop, *, width=64, layers=3):
+        super().__init__()
+        channels, self.count = 3, layers + 1
+        for i in range(self.count):
+            wide = width * min(8, 2**i)
+            self.conv(f"Conv_{i}", channels, wide, 4, stride=1 if i == layers else 2, bias=i == 0)
+            if i:
+                self.norm(f"Normaliser_{i}", wide)
+            channels = wide
+        self.conv(f"Conv_{self.count}", channels, 1, 4)
+
+    def forward(self, images):
+        x = 2 * images - 1
+        for i in range(self.count):
+            x = self.layers[f"Conv_{i}"](x)
+            x = leaky(self.layers[f"Normaliser_{i}/BatchNorm_0"](x) if i else x)
+        return self.layers[f"Conv_{self.count}"](x)[:, 0]
+
+
+DISCRIMINATORS = {"classifier": Classifier, "vgg": VGGStyle, "unet": UNet, "patch": Patch}
+
+
+def shuffle(x):
+    """[n 4c h w] -> [n c 2h 2w]; channel (2i + j)c + k goes to row i, column j of a block."""
+    n, c, h, w = x.shape
+    x = x.view(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(n, c // 4, 2 * h, 2 * w)
+
+
+class SRResNet(Network):
+    """Ledig et al. 2017, figure 4, at 4x; without batch norm and at 3x3 it is EDSR-baseline."""
+
+    def __init__(self, *, width, blocks, kernel=9, batch_norm=True, activation="prelu"):
+        super().__init__()
+        self.blocks, self.batch_norm, self.activation = blocks, batch_norm, activation
+        self.conv("Conv_0", 3, width, kernel)
+        for b in range(blocks):
+            for i in range(2):
+                path = f"ResidualBlock_{b}"
+                self.conv(f"{path}/Conv_{i}", width, width, bias=not batch_norm)
+                if batch_norm:
+                    self.norm(f"{path}/Normaliser_{i}", width)
+            self.prelu(f"ResidualBlock_{b}/PReLU_0", width)
+        self.conv("Conv_1", width, width, bias=not batch_norm)
+        if batch_norm:
+            self.norm("Normaliser_0", width)
+        for i in range(2):
+            self.conv(f"SubPixel_{i}/Conv_0", width, 4 * width)
+        for i in range(3):
+            self.prelu(f"PReLU_{i}", width)
+        self.conv("Conv_2", width, 3, kernel)
+
+    def prelu(self, path, width):
+        if self.activation == "prelu":
+            self.layers[path] = nn.PReLU(width)
+
+    def active(self, path, x, *, plain=False):
+        """PReLU; in its place ReLU inside a block, and nothing outside."""
+        if path in self.layers:
+            return self.layers[path](x)
+        return x.relu() if plain else x
+
+    def normed(self, path, x):
+        return self.layers[f"{path}/BatchNorm_0"](x) if self.batch_norm else x
+
+    def forward(self, lr):
+        x = head = self.active("PReLU_0", self.layers["Conv_0"](lr))
+        for b in range(self.blocks):
+            path = f"ResidualBlock_{b}"
+            y = self.normed(f"{path}/Normaliser_0", self.layers[f"{path}/Conv_0"](x))
+            y = self.active(f"{path}/PReLU_0", y, plain=True)
+            x = x + self.normed(f"{path}/Normaliser_1", self.layers[f"{path}/Conv_1"](y))
+        x = head + self.normed("Normaliser_0", self.layers["Conv_1"](x))
+        for i in range(2):
+            x = shuffle(self.layers[f"SubPixel_{i}/Conv_0"](x))
+            x = self.active(f"PReLU_{i + 1}", x)
+        return self.layers["Conv_2"](x)
+
+
+def vgg19(params, images):
+    """conv5_4 before its activation, of images in [0, 1], by the weights of a Flax tree.
+
+    Simonyan & Zisserman 2015, table 1, column E.
+    """
+    mean, std = (as_torch(params[name]).view(3, 1, 1) for name in ("mean", "std"))
+    x = (images - mean) / std
+    for block, depth in enumerate((2, 2, 4, 4, 4), start=1):
+        for i in range(1, depth + 1):
+            weights = params[f"conv{block}_{i}"]
+            kernel, bias = as_torch(weights["kernel"]), as_torch(weights["bias"])
+            x = functional.conv2d(x, kernel, bias, padding=1)
+            if (block, i) == (5, 4):
+                return x
+            x = x.relu()
+        x = functional.max_pool2d(x, 2)
+    return x
+
+
+def as_torch(array):
+    """HWIO kernels to OIHW, matrices transposed."""
+    tensor = torch.tensor(np.asarray(array))
+    if tensor.ndim == 4:
+        tensor = tensor.permute(3, 2, 0, 1)
+    return (tensor.T if tensor.ndim == 2 else tensor).contiguous()
+
+
+def as_flax(tensor):
+    array = tensor.detach().numpy()
+    if array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    return array.T
+
+
+def images_to_torch(images):
+    """[n h w c] -> [n c h w]."""
+    return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def load(network, params):
+    """Copy a Flax tree's parameters into a network, and see that they are all it has."""
+    seen = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        tensor = network.tensor(path)
+        tensor.data.copy_(as_torch(leaf))
+        seen.add(id(tensor))
+    assert seen == {id(parameter) for parameter in network.parameters()}
+    return network
+
+
+def gradients(network, params):
+    """The network's gradients as a tree like `params`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: as_flax(network.tensor(path).grad), params
+    )
+
+
+def jittered(key, params):
+    """Parameters whose slopes, scales and biases are no longer what they start as."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        tree,
+        [
+            x + 0.1 * jax.random.normal(k, x.shape) if x.ndim == 1 else x
+            for k, x in zip(keys, leaves, strict=True)
+        ],
+    )
