@@ -13,7 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-# See isr_jax.models.generators for what each is.
+# The published generators; see isr_jax.models.generators. `config.generator` is one of them:
+#     config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
 SRRESNET: dict[str, Any] = {
     "name": "resnet",
     "width": 64,  # channels
@@ -69,40 +70,39 @@ GENERATORS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def generator(published: str) -> ConfigDict:
-    """The fields of `config.generator` for one of `GENERATORS`."""
-    return ConfigDict(GENERATORS[published])
-
-
-# See isr_jax.models.discriminators for what each is.
+# The published discriminators; see isr_jax.models.discriminators. `config.discriminator` is one:
+#     config.discriminator = ConfigDict(base.DISCRIMINATORS["unet"])
 DISCRIMINATORS: dict[str, dict[str, Any]] = {
-    "classifier": dict(  # SRGAN
-        widths=(64, 128, 256, 512),  # channels of each pair of convolutions
-        dense=1024,  # units
-        batch_norm=True,
-    ),
-    "vgg": dict(  # ESRGAN; crops of 96, 128, 192 or 256 px
-        width=64,  # channels of the first stage; they double up to 8 times
-        dense=100,  # units
-    ),
-    "unet": dict(  # Real-ESRGAN; crops of a multiple of 8 px
-        width=64,  # channels of the first convolution
-        skip=True,  # skip connections
-    ),
-    "patch": dict(  # pix2pix
-        width=64,  # channels of the first convolution; they double up to 8 times
-        layers=3,  # convolutions of stride 2; 3 see patches of 70 px
-    ),
+    "classifier": {  # SRGAN
+        "name": "classifier",
+        "crop": 0,  # side of what it sees, pixels; 0 for data.crop
+        "widths": (64, 128, 256, 512),  # channels of each pair of convolutions
+        "dense": 1024,  # units
+        "batch_norm": True,
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "vgg": {  # ESRGAN
+        "name": "vgg",
+        "crop": 0,  # 96, 128, 192 or 256 pixels, or others that halve to 3 or 4; 0 for data.crop
+        "width": 64,  # channels of the first stage; they double up to 8 times
+        "dense": 100,  # units
+        "dtype": "float32",
+    },
+    "unet": {  # Real-ESRGAN
+        "name": "unet",
+        "crop": 0,  # a multiple of 8 pixels; 0 for data.crop
+        "width": 64,  # channels of the first convolution
+        "skip": True,  # skip connections
+        "dtype": "float32",
+    },
+    "patch": {  # pix2pix
+        "name": "patch",
+        "crop": 0,  # pixels, at least 3 * 2**layers; 0 for data.crop
+        "width": 64,  # channels of the first convolution; they double up to 8 times
+        "layers": 3,  # convolutions of stride 2; with 3 a patch has 70 pixels
+        "dtype": "float32",
+    },
 }
-
-
-def discriminator(name: str) -> ConfigDict:
-    """The fields of `config.discriminator` for one of `DISCRIMINATORS`, as published."""
-    fields = ConfigDict({"name": name, **DISCRIMINATORS[name]})
-    fields.crop = 0  # side of what it sees, pixels; 0 for data.crop
-    fields.dtype = "float32"  # float32 | bfloat16, of the computation
-    return fields
 
 
 def get_config() -> ConfigDict:
@@ -121,9 +121,9 @@ def get_config() -> ConfigDict:
     config.data.crop = 96  # side of an HR crop, pixels; a multiple of scale
     config.data.batch = 16  # crops per update, over all devices
 
-    config.generator = generator("srresnet")  # one of GENERATORS
+    config.generator = ConfigDict(GENERATORS["srresnet"])
 
-    config.discriminator = discriminator("classifier")  # classifier | vgg | unet | patch
+    config.discriminator = ConfigDict(DISCRIMINATORS["classifier"])
 
     config.loss = ConfigDict()
     config.loss.content = ConfigDict()  # weights; 0 leaves a loss out

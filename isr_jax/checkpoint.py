@@ -30,7 +30,6 @@ IMPLIED = {
     "generator.name": "resnet",
     "generator.img_range": 1.0,
     "discriminator.name": "classifier",
-    "loss.feature_matching": 0.0,
 }
 
 
@@ -85,6 +84,9 @@ def save(
 def _items(state: State) -> dict[str, dict[str, Any]]:
     fields = state._asdict()
     names = {"g_params": "params", "g_stats": "stats", "ema": "ema"}
+    # Checkpoints are older than d_stats, and go on without an empty one.
+    if not fields["d_stats"]:
+        del fields["d_stats"]
     return {
         "generator": {short: fields.pop(name) for name, short in names.items()},
         "training": fields,
@@ -162,10 +164,8 @@ def _restore(
             training=ocp.args.StandardRestore(abstract["training"]),
         ),
     )
-    parts = arrays.generator
-    state = State(
-        g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **arrays.training
-    )
+    parts, training = arrays.generator, {"d_stats": {}, **arrays.training}
+    state = State(g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **training)
     return state, dict(saved.data), saved.config
 
 
@@ -213,7 +213,9 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
     # A discriminator without a crop of its own has a dense layer for the whole crop.
     if not config.discriminator.crop:
         fields = (*fields, "data.crop")
-    for name, then, now in _differences(saved, config):
+    differences = _differences(saved, config)
+    # An architecture's name says more than the fields that come and go with it.
+    for name, then, now in sorted(differences, key=lambda field: not field[0].endswith(".name")):
         if name in fields or name.split(".")[0] in fields:
             raise UserError(
                 f"{run} holds a run with {name}={then}, this one has {now}; "
@@ -225,8 +227,8 @@ def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str
     """(field, saved value, value now) of each field in which they differ."""
     now = flatten(config.to_dict())
     then = {name: value for name, value in IMPLIED.items() if name in now} | flatten(saved)
-    names = sorted(now.keys() | then.keys())
-    return [(n, then.get(n), now.get(n)) for n in names if then.get(n) != now.get(n)]
+    # What the saved one does not have did not exist yet.
+    return [(n, then[n], now.get(n)) for n in sorted(then) if then[n] != now.get(n)]
 
 
 class Restored(NamedTuple):

@@ -124,12 +124,9 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
-    if config.discriminator.name == "classifier":
-        widths = config.discriminator.widths
-        if not widths or min(widths) < 1:
-            raise UserError(
-                f"config.discriminator.widths is {widths}; give at least one, 1 or more"
-            )
+    widths = values.get("discriminator.widths", [1])
+    if not widths or min(widths) < 1:
+        raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
     if values.get("generator.kernel", 1) % 2 == 0:
         raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
     if len(values.get("generator.rgb_mean", "rgb")) != 3:
@@ -145,7 +142,10 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
-    make_discriminator(config)
+    try:
+        make_discriminator(config)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
     weights = config.loss.content.to_dict()
     others = (config.loss.adversarial_weight, config.loss.feature_matching)
     if not any(weights.values()) and not any(others):
@@ -160,11 +160,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
 
 
 def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
-    """The discriminator of a config; `axis_name` is that of the pmap axis, None without one.
-
-    Raises:
-        UserError: for fields of another architecture, or a crop that this one cannot take.
-    """
+    """The discriminator of a config; see `models.discriminator`."""
     options = config.discriminator.to_dict()
     crop = options.pop("crop") or config.data.crop
     return discriminator(options, crop=crop, axis_name=axis_name)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from judges import CASES, make
+from ml_collections import ConfigDict
 
 from configs import base
 from isr_jax import settings
@@ -90,7 +91,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("name, crop", list(COUNTS))
 def test_published_sizes_count_as_by_hand(name, crop):
-    network = discriminator({"name": name, **base.DISCRIMINATORS[name]}, crop=crop)
+    network = discriminator({"name": name}, crop=crop)
     params, _ = jax.eval_shape(network.init, KEY)
     assert count_params(params) == COUNTS[name, crop]
 
@@ -107,11 +108,11 @@ WRONG = [
     ({"name": "resnet"}, 96, "'resnet'; it can be classifier, vgg, unet, patch"),
     ({"name": "unet", "widths": (4,)}, 96, "widths: unet has no such field; it has width, skip"),
     ({"axis_names": "x"}, 96, "it has widths, dense, batch_norm, dtype$"),
-    ({"name": "vgg"}, 100, "sees crops of 96, 128, 192 or 256 px.* not of 100 px"),
-    ({"name": "vgg"}, 3, "not of 3 px"),
-    ({"name": "vgg"}, 160, "not of 160 px"),
-    ({"name": "unet"}, 100, "of a multiple of 8 px, and not of 100 px"),
-    ({"name": "patch"}, 23, "and not of 23 px"),
+    ({"name": "vgg"}, 100, "is 100; a vgg sees crops of 96, 128, 192 or 256 px"),
+    ({"name": "vgg"}, 3, "is 3; a vgg"),
+    ({"name": "vgg"}, 160, "is 160; a vgg"),
+    ({"name": "unet"}, 100, "is 100; a unet sees crops of a multiple of 8 px"),
+    ({"name": "patch"}, 23, "is 23; a patch"),
 ]
 
 
@@ -123,9 +124,8 @@ def test_what_cannot_be_is_named(options, crop, message):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_config_names_every_field_at_its_published_value(name):
-    """`base.discriminator` builds what the defaults do, and passes the check."""
     config = base.get_config()
-    config.discriminator = base.discriminator(name)
+    config.discriminator = ConfigDict(base.DISCRIMINATORS[name])
     settings.check(config, devices=1)
     fields = config.discriminator.to_dict()
     architecture = ARCHITECTURES[name]
@@ -136,12 +136,15 @@ def test_the_config_names_every_field_at_its_published_value(name):
     assert set(fields) == own - {"name", "parent", "axis_name"}
 
 
-def test_a_config_with_another_s_fields_is_refused():
+def test_a_config_with_another_s_fields_or_a_wrong_crop_is_refused():
     config = base.get_config()
     config.discriminator.name = "unet"
-    with pytest.raises(UserError, match=r"discriminator\.\w+: unet has no such field"):
+    with pytest.raises(UserError, match=r"config\.discriminator\.\w+: unet has no such field"):
         settings.check(config, devices=1)
-    config.discriminator = base.discriminator("vgg")
+    config.discriminator = ConfigDict(base.DISCRIMINATORS["vgg"])
     config.discriminator.crop = 40
-    with pytest.raises(UserError, match="not of 40 px"):
+    with pytest.raises(UserError, match=r"config\.discriminator\.crop, .* is 40; a vgg"):
+        settings.check(config, devices=1)
+    config.discriminator.width = 0
+    with pytest.raises(UserError, match=r"config\.discriminator\.width is 0"):
         settings.check(config, devices=1)

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 from rich.console import Console
 
 import isr_jax
@@ -67,6 +68,14 @@ def overrides(photos: Path, **extra) -> dict:
 def tiny(photos: Path, **extra):
     config = base.get_config()
     config.update_from_flattened_dict(overrides(photos, **extra))
+    return config
+
+
+def tiny_unet(photos: Path, **extra):
+    """The same with spectral norm, whose vectors are state, and feature matching."""
+    config = tiny(photos, **extra)
+    config.discriminator = ConfigDict({**base.DISCRIMINATORS["unet"], "crop": 16, "width": 4})
+    config.loss.feature_matching = 0.1
     return config
 
 
@@ -159,23 +168,60 @@ def test_load_gives_the_validated_images_scores(trained, photos):
     assert not np.array_equal(raw(image), upscaler(image))
 
 
+def test_a_run_folder_is_evaluated_as_it_upscales(trained, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "set" / "hr")
+    result = isr_jax.evaluate(trained, tmp_path, protocol="rgb", save=tmp_path / "sr")
+    (scores,) = result["sets"]
+    assert (scores["name"], scores["scale"], len(scores["images"])) == ("set", 2, 5)
+    upscaler = isr_jax.load(trained)
+    for row in scores["images"]:
+        hr = np.array(PIL.Image.open(photos / f"{row['name']}.png"))
+        sr = upscaler(resize.resize_uint8(hr, scale=0.5))
+        np.testing.assert_array_equal(sr, PIL.Image.open(tmp_path / f"sr/set/x2/{row['name']}.png"))
+        assert row["psnr"] == metrics.measure(sr, hr, crop=2, protocol="rgb").psnr
+    with pytest.raises(UserError, match="enlarges by 2, not by 4"):
+        isr_jax.evaluate(trained, tmp_path, scale=[2, 4])
+
+
+def test_gray_in_is_gray_out(trained):
+    upscaler = isr_jax.load(trained)
+    gray = np.arange(16 * 12, dtype=np.uint8).reshape(16, 12)
+    rgb = upscaler(np.stack([gray] * 3, axis=-1)).astype(float)
+    luma = rgb @ [0.299, 0.587, 0.114]
+    assert np.abs(upscaler(gray) - luma).max() <= 0.51
+    np.testing.assert_array_equal(upscaler(gray[..., None])[..., 0], upscaler(gray))
+
+
 def test_load_names_what_is_wrong(trained, tmp_path):
     with pytest.raises(UserError, match="is no run folder"):
         isr_jax.load(tmp_path)
+    with pytest.raises(UserError, match="there is no model bicubik: give a run folder, or one of"):
+        isr_jax.load("bicubik")
+    with pytest.raises(UserError, match="bicubic has no scale of its own"):
+        isr_jax.load("bicubic")
+    with pytest.raises(UserError, match="enlarges by 2, not by 4"):
+        isr_jax.load(trained, scale=4)
     with pytest.raises(UserError, match=r"no checkpoint 3; there are best, latest and \[.*8\]"):
         isr_jax.load(trained, checkpoint=3)
-    with pytest.raises(UserError, match=r"uint8 \[H, W, 3\]; this one is float64"):
+    with pytest.raises(UserError, match=r"uint8 \[H, W, 3\] or \[H, W\]; this one is float64"):
         isr_jax.load(trained)(np.zeros((4, 4, 3)))
 
 
 @pytest.mark.parametrize(
-    "loader, parallel", [("pool", "jit"), ("stream", "jit"), ("pool", "pmap"), ("stream", "pmap")]
+    "make, loader, parallel",
+    [
+        (tiny, "pool", "jit"),
+        (tiny, "stream", "jit"),
+        (tiny, "pool", "pmap"),
+        (tiny, "stream", "pmap"),
+        (tiny_unet, "pool", "pmap"),
+    ],
 )
-def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, loader, parallel):
+def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, make, loader, parallel):
     """Stopped by Ctrl-C after 4 of 8 steps, and resumed: bit-identical."""
-    config = tiny(photos, **{"data.loader": loader, "train.parallel": parallel})
+    config = make(photos, **{"data.loader": loader, "train.parallel": parallel})
     straight, resumed = trained, tmp_path / "resumed"
-    if (loader, parallel) != ("pool", "jit"):
+    if (make, loader, parallel) != (tiny, "pool", "jit"):
         straight = tmp_path / "straight"
         isr_jax.train(config, straight, console=silent())
 
@@ -197,7 +243,11 @@ def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, loader, p
     assert isr_jax.train(config, resumed, console=console).step == 8
     assert f"going on from step {result.step}" in console.export_text()
     assert_bit_identical(straight, resumed)
-    assert [r["step"] for r in read_records(resumed) if r["kind"] == "validation"] == [4, 8]
+    assert any("d_stats" in name for name in final_arrays(resumed)) == (make is tiny_unet)
+    records = read_records(resumed)
+    assert [r["step"] for r in records if r["kind"] == "validation"] == [4, 8]
+    training = [r for r in records if r["kind"] == "train"]
+    assert all(("feature_matching" in r) == (make is tiny_unet) for r in training)
 
 
 @pytest.mark.slow
@@ -370,6 +420,22 @@ def test_a_run_of_another_architecture_is_refused(photos, trained, tmp_path):
     assert (run / "checkpoints" / "8").is_dir()
     with pytest.raises(UserError, match=r"holds a run with generator.width=4, this one has 8"):
         isr_jax.train(tiny(photos, **{"generator.width": 8}), trained, console=silent())
+
+
+def test_a_run_older_than_the_choice_of_discriminators_goes_on(photos, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (saved,) = (run / "checkpoints/8/config").glob("metadata")
+    config = json.loads(saved.read_text())
+    del config["discriminator"]["name"], config["loss"]["feature_matching"]
+    saved.write_text(json.dumps(config))
+    console = heard()
+    assert isr_jax.train(tiny(photos, **{"train.steps": 10}), run, console=console).step == 10
+    said = console.export_text()
+    assert "going on from step 8" in said
+    assert "discriminator.name" not in said
+    with pytest.raises(UserError, match=r"discriminator.name=classifier, this one has unet"):
+        isr_jax.train(tiny_unet(photos), run, console=silent())
 
 
 class Leaves(tfds.core.GeneratorBasedBuilder, skip_registration=True):

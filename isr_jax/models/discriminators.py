@@ -112,7 +112,7 @@ class VGG(nn.Module):
     dtype: str = "float32"
     axis_name: str | None = None
 
-    crops: ClassVar[str] = "of 96, 128, 192 or 256 px, or others that halve to 3 or 4"
+    crops: ClassVar[str] = "of 96, 128, 192 or 256 px, or others that halve to 3 or 4 px"
 
     def sees(self, crop: int) -> bool:
         """Whether it can judge images of this side."""
@@ -319,8 +319,7 @@ def discriminator(
     module = architecture(**given)
     if not module.sees(crop):
         raise UserError(
-            f"a {name} discriminator sees crops {module.crops}, and not of {crop} px; "
-            "set config.discriminator.crop"
+            f"discriminator.crop, or else data.crop, is {crop}; a {name} sees crops {module.crops}"
         )
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:

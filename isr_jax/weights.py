@@ -1,0 +1,287 @@
+"""Published weight files: where they are looked for, downloaded from, and how they are read.
+
+A file is looked for, under its own name and as the same stem with `.safetensors`, in the folder
+given, in the cache folder, and where its publisher's own software keeps it; what is nowhere is
+downloaded into the cache folder. That folder is `$ISR_WEIGHTS`, or `isr_jax` among the user's
+caches.
+"""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import numpy as np
+import platformdirs
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from safetensors import safe_open
+
+from isr_jax.errors import UserError, one_line
+
+TORCHVISION = "https://download.pytorch.org/models"
+KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
+CHUNK = 1 << 20  # bytes
+
+
+def cache_folder() -> Path:
+    """Where downloads go: `$ISR_WEIGHTS`, or `isr_jax` among the user's caches."""
+    given = os.environ.get("ISR_WEIGHTS")
+    return Path(given).expanduser() if given else platformdirs.user_cache_path("isr_jax")
+
+
+def _torch_hub() -> Path | None:
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    home = Path(os.environ.get("TORCH_HOME") or caches / "torch")
+    return home.expanduser() / "hub" / "checkpoints"
+
+
+def _keras_models() -> Path | None:
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
+
+
+def _lpips_package() -> Path | None:
+    spec = find_spec("lpips")
+    return Path(spec.origin).parent / "weights" / "v0.1" if spec and spec.origin else None
+
+
+class WeightFile(NamedTuple):
+    """A published file.
+
+    Attributes:
+        name: the file's name.
+        url: where it is published.
+        checksum: "sha256:" or "md5:" and the hexadecimal digits that are published, all or the
+            first few.
+        elsewhere: the folder in which its publisher's own software keeps it, if there is one.
+    """
+
+    name: str
+    url: str
+    checksum: str
+    elsewhere: Callable[[], Path | None]
+
+
+def _torchvision(name: str) -> WeightFile:
+    """The name ends in the first digits of the file's SHA-256."""
+    digits = name.removesuffix(".pth").rpartition("-")[2]
+    return WeightFile(name, f"{TORCHVISION}/{name}", f"sha256:{digits}", _torch_hub)
+
+
+def _lpips(name: str, sha256: str) -> WeightFile:
+    return WeightFile(name, f"{LPIPS}/{name}", f"sha256:{sha256}", _lpips_package)
+
+
+FILES: dict[str, WeightFile] = {
+    "alexnet": _torchvision("alexnet-owt-7be5be79.pth"),
+    "vgg16": _torchvision("vgg16-397923af.pth"),
+    "vgg19": _torchvision("vgg19-dcbb9e9d.pth"),
+    "squeezenet": _torchvision("squeezenet1_1-b8a52dc0.pth"),
+    "vgg19_keras": WeightFile(
+        "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        f"{KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "md5:253f8cb515780f3b799900260a226db6",
+        _keras_models,
+    ),
+    "lpips_alex": _lpips(
+        "alex.pth", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"
+    ),
+    "lpips_vgg": _lpips(
+        "vgg.pth", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
+    ),
+    "lpips_squeeze": _lpips(
+        "squeeze.pth", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"
+    ),
+}
+
+
+def load(name: str, *, path: str | Path | None = None, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of one of `FILES`: `find`, then `read`."""
+    return read(find(FILES[name], path=path), prefix=prefix)
+
+
+def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
+    """The path of a weight file, downloaded if it is nowhere.
+
+    Args:
+        file: what to find.
+        path: the file itself under any name, or a folder to look in first.
+
+    Raises:
+        UserError: nothing is at `path`; or the file is nowhere and cannot be downloaded, or not
+            be read if it were.
+    """
+    given = [] if path is None else [Path(path).expanduser()]
+    if given and given[0].is_file():
+        return given[0]
+    if given and not given[0].is_dir():
+        raise UserError(f"{path} is neither a file nor a folder; it is to be, or hold, {file.name}")
+    folders = [*given, cache_folder(), *filter(None, [file.elsewhere()])]
+    for folder in folders:
+        # Safetensors first: they need no PyTorch.
+        for candidate in ((folder / file.name).with_suffix(".safetensors"), folder / file.name):
+            if candidate.is_file():
+                return candidate
+    target = cache_folder() / file.name
+    _require_reader(target)
+    try:
+        _download(file, target)
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        raise UserError(
+            f"{file.name} is not in {', '.join(map(str, folders))} and cannot be downloaded from "
+            f"{file.url} ({one_line(error, limit=120)}); put it into {target.parent}"
+        ) from error
+    return target
+
+
+def read(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
+    """The float32 arrays of a file whose names begin with `prefix`.
+
+    Args:
+        path: a PyTorch state dict (`.pth`, `.pt`), a `.safetensors` file, or Keras weights
+            (`.h5`), whose arrays are called LAYER/kernel and LAYER/bias.
+        prefix: of the names that are wanted; what is left out takes no memory afterwards.
+
+    Raises:
+        UserError: for another kind of file, a damaged one, or a library that is missing.
+    """
+    if path.suffix not in READERS:
+        raise UserError(f"{path} is no weight file; there are {', '.join(READERS)}")
+    _require_reader(path)
+    try:
+        return READERS[path.suffix].arrays(path, prefix)
+    # A damaged file makes these libraries raise nearly anything.
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged or holds no weights ({one_line(error, limit=120)}); "
+            "replace it by a fresh copy"
+        ) from error
+
+
+def _require_reader(path: Path) -> None:
+    """Stop where the library that reads such a file is missing."""
+    reader = READERS[path.suffix]
+    try:
+        import_module(reader.library)
+    except ImportError as error:
+        raise UserError(
+            f"{path.name} needs {reader.library} to be read: pip install {reader.install}, or "
+            f"give {reader.instead.format(stem=path.stem)}"
+        ) from error
+
+
+def _read_torch(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    torch = import_module("torch")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        # PyTorch's own message advises to run whatever code the file holds.
+        raise ValueError("not a PyTorch state dict of tensors alone") from error
+    return {
+        name: tensor.detach().float().numpy()
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
+
+
+def _read_safetensors(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    with safe_open(path, framework="numpy") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        return {name: file.get_tensor(name).astype(np.float32) for name in names}
+
+
+def _read_keras(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    h5py = import_module("h5py")
+    arrays: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        for layer, group in file.items():
+            # Keras lists a layer's weights in the order in which it made them.
+            names = zip(("kernel", "bias"), group.attrs["weight_names"], strict=False)
+            arrays |= {f"{layer}/{kind}": group[name][()] for kind, name in names}
+    return {k: v.astype(np.float32) for k, v in arrays.items() if k.startswith(prefix)}
+
+
+class Reader(NamedTuple):
+    """How a kind of file is read: the library, what pip calls it, what else would do."""
+
+    library: str
+    install: str
+    instead: str
+    arrays: Callable[[Path, str], dict[str, np.ndarray]]
+
+
+_TORCH = Reader("torch", "'isr-jax[torch]'", "the same tensors as {stem}.safetensors", _read_torch)
+READERS: dict[str, Reader] = {
+    ".pth": _TORCH,
+    ".pt": _TORCH,
+    ".safetensors": Reader("safetensors", "safetensors", "the file as .pth", _read_safetensors),
+    ".h5": Reader("h5py", "h5py", "torchvision's weights", _read_keras),
+}
+
+
+def _download(file: WeightFile, target: Path) -> None:
+    """Fetch a file; `target` appears whole and checked, or not at all.
+
+    Raises:
+        UserError: for a file with another checksum.
+        OSError, http.client.HTTPException: for a connection or a folder that does not serve.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    algorithm, _, expected = file.checksum.partition(":")
+    digest: Any = hashlib.new(algorithm, usedforsecurity=False)
+    request = urllib.request.Request(file.url, headers={"User-Agent": "isr_jax"})
+    # Several hosts may share the folder: each writes a file of its own.
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with (
+            urllib.request.urlopen(request, timeout=30) as response,
+            part.open("wb") as output,
+            _progress_bar() as bar,
+        ):
+            length = int(response.headers["Content-Length"] or 0)
+            task = bar.add_task(f"downloading {file.name}", total=length or None)
+            while chunk := response.read(CHUNK):
+                output.write(chunk)
+                digest.update(chunk)
+                bar.advance(task, len(chunk))
+        size = part.stat().st_size
+        # A connection that closes early reads like the end of the file.
+        if length and size != length:
+            raise ConnectionError(f"the connection broke after {size} of {length} bytes")
+        if not digest.hexdigest().startswith(expected):
+            raise UserError(
+                f"what {file.url} gave is not {file.name}: its {algorithm} is "
+                f"{digest.hexdigest()}, not {expected}; it was removed, try again later"
+            )
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
