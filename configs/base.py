@@ -9,11 +9,70 @@ Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, A
 1e-4, a tenth of it after half of the updates.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+# The published generators; see isr_jax.models.generators. `config.generator` is one of them:
+#     config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
+SRRESNET: dict[str, Any] = {
+    "name": "resnet",
+    "width": 64,  # channels
+    "blocks": 16,
+    "convs": 2,  # convolutions per block: 1 or 2
+    "skip": "add",  # add | concat
+    "activation": "prelu",  # relu | leaky_relu | prelu
+    "residual_scale": 1.0,
+    "batch_norm": True,
+    "long_skip": True,
+    "kernel": 9,  # side of the first and last convolution, pixels
+    "head_activation": True,
+    "tail": "progressive",  # progressive | direct
+    "tail_activation": True,
+    "global_skip": "none",  # none | nearest | bilinear | bicubic
+    "rgb_mean": (0.0, 0.0, 0.0),  # in [0, 1]
+    "img_range": 1.0,  # the value of white inside the network
+    "dtype": "float32",  # float32 | bfloat16, of the computation
+}
+EDSR_BASELINE: dict[str, Any] = {
+    **SRRESNET,
+    "activation": "relu",
+    "batch_norm": False,
+    "kernel": 3,
+    "head_activation": False,
+    "tail_activation": False,
+    "rgb_mean": (0.4488, 0.4371, 0.4040),  # DIV2K's
+    "img_range": 255.0,
+}
+GENERATORS: dict[str, dict[str, Any]] = {
+    "srresnet": SRRESNET,  # scale 2, 3, 4 or 8
+    "edsr_baseline": EDSR_BASELINE,
+    "edsr": {**EDSR_BASELINE, "width": 256, "blocks": 32, "residual_scale": 0.1},
+    "msrresnet": {  # scale 2, 3 or 4
+        "name": "msrresnet",
+        "width": 64,  # channels
+        "blocks": 16,
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "rrdbnet": {  # scale 1, 2, 4 or 8
+        "name": "rrdbnet",
+        "width": 64,  # channels
+        "growth": 32,  # channels that each convolution of a dense block adds
+        "blocks": 23,  # of three dense blocks
+        "doublings": 2,  # after the trunk; before it, the input is folded by 2**doublings / scale
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "srvggnet": {  # scale 1, 2, 3, 4 or 8
+        "name": "srvggnet",
+        "width": 64,  # channels
+        "layers": 32,  # convolutions between the first and the last; Real-ESRGAN's for video: 16
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+}
 
 # The published discriminators; see isr_jax.models.discriminators. `config.discriminator` is one:
 #     config.discriminator = ConfigDict(base.DISCRIMINATORS["unet"])
-DISCRIMINATORS = {
+DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "classifier": {  # SRGAN
         "name": "classifier",
         "crop": 0,  # side of what it sees, pixels; 0 for data.crop
@@ -50,7 +109,7 @@ def get_config() -> ConfigDict:
     """The base configuration."""
     config = ConfigDict()
     config.seed = 0
-    config.scale = 4  # factor of enlargement: 2, 3, 4 or 8
+    config.scale = 4  # factor of enlargement; the generator says which it has
 
     config.data = ConfigDict()
     config.data.train = "samples"  # samples | folder:PATH | tfds:NAME[:SPLIT]
@@ -62,22 +121,7 @@ def get_config() -> ConfigDict:
     config.data.crop = 96  # side of an HR crop, pixels; a multiple of scale
     config.data.batch = 16  # crops per update, over all devices
 
-    config.generator = ConfigDict()  # see isr_jax.models.generator
-    config.generator.width = 64  # channels
-    config.generator.blocks = 16
-    config.generator.convs = 2  # convolutions per block: 1 or 2
-    config.generator.skip = "add"  # add | concat
-    config.generator.activation = "prelu"  # relu | leaky_relu | prelu
-    config.generator.residual_scale = 1.0
-    config.generator.batch_norm = True
-    config.generator.long_skip = True
-    config.generator.kernel = 9  # side of the first and last convolution, pixels
-    config.generator.head_activation = True
-    config.generator.tail = "progressive"  # progressive | direct
-    config.generator.tail_activation = True
-    config.generator.global_skip = "none"  # none | nearest | bilinear | bicubic
-    config.generator.rgb_mean = (0.0, 0.0, 0.0)  # in [0, 1]
-    config.generator.dtype = "float32"  # float32 | bfloat16, of the computation
+    config.generator = ConfigDict(GENERATORS["srresnet"])
 
     config.discriminator = ConfigDict(DISCRIMINATORS["classifier"])
 

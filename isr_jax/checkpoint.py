@@ -25,6 +25,12 @@ from isr_jax.update import State
 
 # What must be equal for one run's state to be another's.
 ARCHITECTURE = ("scale", "generator", "discriminator")
+# What configs saved before a field existed meant by its absence.
+IMPLIED = {
+    "generator.name": "resnet",
+    "generator.img_range": 1.0,
+    "discriminator.name": "classifier",
+}
 
 
 def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
@@ -219,18 +225,10 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
 
 def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str, Any, Any]]:
     """(field, saved value, value now) of each field in which they differ."""
-    then, now = flatten(_with_defaults(saved)), flatten(config.to_dict())
-    names = sorted(now.keys() | then.keys())
-    return [(n, then.get(n), now.get(n)) for n in names if then.get(n) != now.get(n)]
-
-
-def _with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with fields that are newer than itself, as what their absence meant."""
-    return {
-        **saved,
-        "discriminator": {"name": "classifier", **saved["discriminator"]},
-        "loss": {"feature_matching": 0.0, **saved["loss"]},
-    }
+    now = flatten(config.to_dict())
+    then = {name: value for name, value in IMPLIED.items() if name in now} | flatten(saved)
+    # What the saved one does not have did not exist yet.
+    return [(n, then[n], now.get(n)) for n in sorted(then) if then[n] != now.get(n)]
 
 
 class Restored(NamedTuple):
@@ -296,7 +294,7 @@ def _restore_item(
     """The generator, its saved arrays and the configuration of a step."""
     saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
     config = ConfigDict(_tuples(saved.config))
-    network = generator(scale=config.scale, **config.generator)
+    network = generator(config.generator.to_dict(), scale=config.scale)
     # Onto one device here, whatever the devices that it was trained on.
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, stats = jax.tree.map(

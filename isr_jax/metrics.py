@@ -11,6 +11,7 @@ Simoncelli, Bovik, "Multi-Scale Structural Similarity for Image Quality Assessme
 2003, sections 3.1 and 3.2.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
@@ -36,6 +37,7 @@ _GAUSSIAN = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
 _GAUSSIAN /= _GAUSSIAN.sum()
 # A term to the power 0.0448 has an infinite slope at 0; from here on it is below 1e5.
 _FLOOR = 1e-6
+_STRIP_PIXELS = 2**18  # of a plane in float64 at a time: a dozen arrays of 2 MB
 # With k1 = 1e4 the luminance ratio is 1 to 1e-8, which leaves contrast times structure.
 _NO_LUMINANCE = 1e4
 
@@ -181,10 +183,27 @@ def measure(
         protocol: vdsr (luma rounded to uint8), basicsr (luma not rounded) or rgb (the mean over
             three channels; one mean squared error over all of them for PSNR).
 
+    Works through the images in strips: beside them it needs memory for a quarter of one in
+    float64, twice, and some tens of megabytes.
+
     Raises:
         UserError: an unknown protocol, shapes that differ, or nothing left after cropping.
     """
-    return _score(_scored_planes(sr, protocol), _scored_planes(hr, protocol), crop)
+    (sp, sh, sw), (hp, h, w) = ((len(_planes_of(x, protocol)), *x.shape[:2]) for x in (sr, hr))
+    if (sp, sh, sw) != (hp, h, w):
+        raise UserError(
+            f"cannot compare {sh}x{sw} pixels of {sp} scored channel(s) with {h}x{w} of {hp}; "
+            "cut the truth to scale times the low-resolution size and match its channels"
+        )
+    if crop < 0 or min(h, w) <= 2 * crop:
+        raise UserError(f"cropping {crop} pixels from each side of {h}x{w} leaves no image")
+    sr, hr = (x[crop : h - crop, crop : w - crop] for x in (sr, hr))
+    pairs = list(zip(_planes_of(sr, protocol), _planes_of(hr, protocol), strict=True))
+    error = float(np.mean([_squared_error(a, b) for a, b in pairs]))
+    decibels = float(10.0 * np.log10(255.0**2 / error)) if error else float("inf")
+    if min(sr.shape[:2]) < WINDOW:
+        return Scores(decibels, float("nan"), float("nan"))
+    return Scores(decibels, *np.mean([_ssim_and_ms_ssim(a, b) for a, b in pairs], axis=0).tolist())
 
 
 def measure_interpolation(
@@ -213,80 +232,114 @@ def measure_interpolation(
         UserError: as for `measure` and `resize.resize_uint8`.
     """
     factor = as_fraction(scale)
-    truth = _scored_planes(hr, protocol)
     if protocol != "vdsr":
-        enlarged = _scored_planes(resize_uint8(lr, scale=factor, method=method), protocol)
-    else:
-        luma = _scored_planes(lr, protocol)[0]
-        if np.array_equal(lr, resize_uint8(hr, scale=1 / factor)):
-            luma = resize_float64(truth[0], scale=1 / factor)
-        luma = resize_float64(luma, scale=factor, method=method)
-        enlarged = to_uint8(luma / 255.0)[None].astype(np.float64)
-    return _score(enlarged, truth, ceil(factor))
+        sr = resize_uint8(lr, scale=factor, method=method)
+        return measure(sr, hr, crop=ceil(factor), protocol=protocol)
+    luma: np.ndarray = luma_uint8(lr)
+    truth = luma_uint8(hr)
+    if np.array_equal(lr, resize_uint8(hr, scale=1 / factor)):
+        luma = resize_float64(truth, scale=1 / factor)
+    enlarged = resize_uint8(luma, scale=factor, method=method, round_between=False)
+    return measure(enlarged, truth, crop=ceil(factor))
 
 
-def _scored_planes(
-    image: UInt8[np.ndarray, "h w *c"], protocol: str
-) -> Float64[np.ndarray, "p h w"]:
-    """The channels that a protocol compares, in 0..255."""
+def luma_uint8(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w"]:
+    """BT.601 luma of RGB, rounded half up to 16..235, as vdsr compares it; one channel as it is.
+
+    Raises:
+        UserError: neither RGB nor one channel.
+    """
+    (plane,) = _planes_of(image, "vdsr")
+    luma = np.empty(plane.shape, np.uint8)
+    for strip in _strips(*plane.shape):
+        luma[strip] = plane.rows(strip)
+    return luma
+
+
+class Plane(NamedTuple):
+    """One channel that is compared: its shape, and how to get some of its rows in 0..255.
+
+    A whole photograph in float64 would need gigabytes; a strip of it at a time does not.
+    """
+
+    shape: tuple[int, int]
+    rows: Callable[[slice], Float64[np.ndarray, "r w"]]
+
+
+def _planes_of(image: UInt8[np.ndarray, "h w *c"], protocol: str) -> list[Plane]:
+    """The channels that a protocol compares."""
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
-    image = image.reshape(*image.shape[:2], -1)
+    h, w = image.shape[:2]
+    image = image.reshape(h, w, -1)
     if image.shape[2] not in (1, 3):
         raise UserError(f"cannot score {image.shape[2]} channels; give RGB or one channel")
-    planes = image.astype(np.float64)
+
+    def channel(i: int) -> Plane:
+        return Plane((h, w), lambda strip: image[strip, :, i].astype(np.float64))
+
+    def luma(strip: slice) -> Float64[np.ndarray, "r w"]:
+        y = rgb_to_y(image[strip] / 255.0)[..., 0]
+        return to_uint8(y).astype(np.float64) if protocol == "vdsr" else y * 255.0
+
     if image.shape[2] == 3 and protocol != "rgb":
-        luma = rgb_to_y(planes / 255.0)
-        planes = to_uint8(luma).astype(np.float64) if protocol == "vdsr" else luma * 255.0
-    return np.ascontiguousarray(planes.transpose(2, 0, 1))
+        return [Plane((h, w), luma)]
+    return [channel(i) for i in range(image.shape[2])]
 
 
-def _score(
-    sr: Float64[np.ndarray, "sp sh sw"], hr: Float64[np.ndarray, "hp hh hw"], crop: int
-) -> Scores:
-    if sr.shape != hr.shape:
-        (sp, sh, sw), (hp, hh, hw) = sr.shape, hr.shape
-        raise UserError(
-            f"cannot compare {sh}x{sw} pixels of {sp} scored channel(s) with {hh}x{hw} of {hp}; "
-            "cut the truth to scale times the low-resolution size and match its channels"
-        )
-    _, h, w = sr.shape
-    if crop < 0 or min(h, w) <= 2 * crop:
-        raise UserError(f"cropping {crop} pixels from each side of {h}x{w} leaves no image")
-    sr, hr = (x[:, crop : h - crop, crop : w - crop] for x in (sr, hr))
-    error = float(np.mean((sr - hr) ** 2))
-    decibels = float(10.0 * np.log10(255.0**2 / error)) if error else float("inf")
-    if min(sr.shape[1:]) < WINDOW:
-        return Scores(decibels, float("nan"), float("nan"))
-    pairs = [_ssim_and_ms_ssim(a, b) for a, b in zip(sr, hr, strict=True)]
-    return Scores(decibels, *np.mean(pairs, axis=0).tolist())
+def _strips(h: int, w: int, *, overlap: int = 0) -> list[slice]:
+    """Rows 0..h in strips of an even number, each reaching `overlap` rows into the next."""
+    step = max(2, _STRIP_PIXELS // w // 2 * 2)
+    return [slice(i, min(i + step + overlap, h)) for i in range(0, h - overlap, step)]
 
 
-def _ssim_and_ms_ssim(
-    a: Float64[np.ndarray, "h w"], b: Float64[np.ndarray, "h w"]
-) -> tuple[float, float]:
-    """Both similarities of one channel in 0..255; they share the finest scale."""
+def _squared_error(a: Plane, b: Plane) -> float:
+    """Mean squared error of one channel."""
+    h, w = a.shape
+    sums = [np.sum((a.rows(strip) - b.rows(strip)) ** 2) for strip in _strips(h, w)]
+    return float(np.sum(sums) / (h * w))
+
+
+def _ssim_and_ms_ssim(a: Plane, b: Plane) -> tuple[float, float]:
+    """Both similarities of one channel; they share the finest scale."""
     weights = _ms_ssim_weights(*a.shape)
     similarity, contrast = _ssim_terms(a, b)
     first, product = similarity, 1.0
     for weight in weights[:-1]:
         product *= max(contrast, 0.0) ** weight
-        a, b = _halve(a), _halve(b)
+        a, b = _halved(a), _halved(b)
         similarity, contrast = _ssim_terms(a, b)
     return first, product * max(similarity, 0.0) ** weights[-1]
 
 
-def _ssim_terms(
-    a: Float64[np.ndarray, "h w"], b: Float64[np.ndarray, "h w"]
-) -> tuple[float, float]:
+def _halved(plane: Plane) -> Plane:
+    """The plane at half the size, held in memory."""
+    h, w = plane.shape
+    half = np.empty((h // 2, w // 2))
+    for strip in _strips(h // 2 * 2, w):  # of even heights, so that no 2x2 block is cut
+        half[strip.start // 2 : strip.stop // 2] = _halve(plane.rows(strip))
+    return Plane(half.shape, half.__getitem__)
+
+
+def _ssim_terms(a: Plane, b: Plane) -> tuple[float, float]:
     """Means of SSIM and of its contrast-structure factor."""
+    h, w = a.shape
+    border = WINDOW - 1
+    strips = _strips(h, w, overlap=border)
+    sums = np.sum([_ssim_sums(a.rows(strip), b.rows(strip)) for strip in strips], axis=0)
+    similarity, contrast = sums / ((h - border) * (w - border))
+    return float(similarity), float(contrast)
+
+
+def _ssim_sums(a: Float64[np.ndarray, "h w"], b: Float64[np.ndarray, "h w"]) -> tuple[float, float]:
+    """Sums of SSIM and of its contrast-structure factor over the valid region."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_a, mean_b = _valid_blur(a), _valid_blur(b)
     variances = _valid_blur(a * a + b * b) - mean_a**2 - mean_b**2
     covariance = _valid_blur(a * b) - mean_a * mean_b
     contrast = (2 * covariance + c2) / (variances + c2)
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return float(np.mean(luminance * contrast)), float(np.mean(contrast))
+    return float(np.sum(luminance * contrast)), float(np.sum(contrast))
 
 
 def _valid_blur(x: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "oh ow"]:

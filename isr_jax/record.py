@@ -18,7 +18,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
-from tensorboardX import SummaryWriter
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
@@ -43,6 +42,9 @@ class Recorder:
         renewed.write_text("".join(json.dumps(record) + "\n" for record in kept))
         renewed.replace(path)
         self._file = open(path, "a")  # noqa: SIM115 (closed on exit)
+        # Here, because it imports PyTorch wherever that is installed: a second, for every command.
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(str(run), purge_step=step + 1)
         self._window: list[Mapping[str, np.ndarray]] = []
 

@@ -95,7 +95,7 @@ def as_fraction(scale: Scale) -> Fraction:
 
 
 def resize_uint8(
-    image: UInt8[np.ndarray, "h w *c"],
+    image: UInt8[np.ndarray, "h w *c"] | Float[np.ndarray, "h w *c"],
     *,
     scale: Scale | None = None,
     size: tuple[int, int] | None = None,
@@ -112,7 +112,7 @@ def resize_uint8(
     result and some tens of megabytes.
 
     Args:
-        image: 0..255, with or without channels.
+        image: 0..255, with or without channels; in float where it was not rounded yet.
         scale: factor; the result is ceil(scale * size) pixels.
         size: height and width of the result, instead of scale.
         method: nearest, bilinear, bicubic or lanczos.
@@ -137,14 +137,14 @@ def resize_uint8(
 
 
 def resize_float64(
-    image: Float[np.ndarray, "h w *c"],
+    image: UInt8[np.ndarray, "h w *c"] | Float[np.ndarray, "h w *c"],
     *,
     scale: Scale | None = None,
     size: tuple[int, int] | None = None,
     method: str = "bicubic",
     border: str = "clamp",
 ) -> Float64[np.ndarray, "oh ow *c"]:
-    """Resize a float image of any range on the host in float64, neither rounded nor clamped.
+    """Resize an image of any range on the host in float64, neither rounded nor clamped.
 
     Arguments and errors are those of `resize_uint8`.
     """

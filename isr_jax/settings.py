@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from functools import reduce
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 from isr_jax import losses, metrics
 from isr_jax.errors import UserError
 from isr_jax.models.discriminators import ARCHITECTURES, Discriminator, discriminator
-from isr_jax.models.generators import SCALES
+from isr_jax.models.generators import complete
 from isr_jax.models.layers import ACTIVATIONS
 
 # (rate, steps) -> schedule
@@ -25,7 +24,6 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 CHOICES: dict[str, Collection[Any]] = {
-    "scale": SCALES,
     "data.loader": ("pool", "stream"),
     "generator.convs": (1, 2),
     "generator.skip": ("add", "concat"),
@@ -50,6 +48,9 @@ LEAST: dict[str, int] = {
     "generator.width": 1,
     "generator.blocks": 0,
     "generator.kernel": 1,
+    "generator.growth": 1,
+    "generator.doublings": 0,
+    "generator.layers": 0,
     "discriminator.crop": 0,
     "discriminator.width": 1,
     "discriminator.layers": 1,
@@ -97,33 +98,38 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     Raises:
         UserError: for settings that cannot work, naming the first.
     """
-    # An architecture has some of the discriminator's fields.
+    try:
+        complete(config.generator.to_dict(), scale=config.scale)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    # Some fields are of one architecture alone.
     values = flatten(config.to_dict())
     for name, allowed in CHOICES.items():
-        value = _field(config, name)
-        if value not in allowed:
-            raise UserError(f"config.{name} is {value!r}; it can be {', '.join(map(str, allowed))}")
+        if name in values and values[name] not in allowed:
+            raise UserError(
+                f"config.{name} is {values[name]!r}; it can be {', '.join(map(str, allowed))}"
+            )
     for name, least in LEAST.items():
         if name in values and not values[name] >= least:
             raise UserError(f"config.{name} is {values[name]}; it must be {least} or more")
     for name in BELOW_ONE:
-        if not 0 <= _field(config, name) < 1:
-            raise UserError(f"config.{name} is {_field(config, name)}; it must be in [0, 1)")
+        if not 0 <= values[name] < 1:
+            raise UserError(f"config.{name} is {values[name]}; it must be in [0, 1)")
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{name} is {value}; it must be finite")
         if name.startswith("loss.content.") and value < 0:
             raise UserError(f"config.{name} is {value}; it must be 0 or more")
-        if name.endswith("_optimizer.eps") and value <= 0:
+        if name.endswith(("_optimizer.eps", "generator.img_range")) and value <= 0:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
     widths = values.get("discriminator.widths", [1])
     if not widths or min(widths) < 1:
         raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
-    if config.generator.kernel % 2 == 0:
+    if values.get("generator.kernel", 1) % 2 == 0:
         raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
-    if len(config.generator.rgb_mean) != 3:
+    if len(values.get("generator.rgb_mean", "rgb")) != 3:
         raise UserError(
             f"config.generator.rgb_mean is {config.generator.rgb_mean}; it has 3 values"
         )
@@ -151,10 +157,6 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             "are slow inside a loop"
         )
     return advice
-
-
-def _field(config: ConfigDict, name: str) -> Any:
-    return reduce(getattr, name.split("."), config)
 
 
 def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:

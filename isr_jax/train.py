@@ -64,7 +64,7 @@ class Program(NamedTuple):
 def make_program(config: ConfigDict) -> Program:
     """The networks, optimizers and update of a config."""
     axis_name = AXIS if config.train.parallel == "pmap" else None
-    g = generator(scale=config.scale, axis_name=axis_name, **config.generator)
+    g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
     d = settings.make_discriminator(config, axis_name=axis_name)
     g_optimizer = settings.make_optimizer(config.g_optimizer, steps=config.train.steps)
     # The discriminator's updates begin with the adversarial part.

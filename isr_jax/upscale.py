@@ -1,5 +1,6 @@
 """Upscaler: uint8 photograph in, uint8 photograph out."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -7,11 +8,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jaxtyping import Array, UInt8
+from ml_collections import ConfigDict
+from PIL import Image
 
 from isr_jax import checkpoint as checkpoints
 from isr_jax import images
 from isr_jax.errors import UserError
 from isr_jax.models import Generator
+from isr_jax.resize import METHODS, resize_uint8
 
 Enlarge = Callable[[Any, Any, UInt8[np.ndarray, "h w 3"]], UInt8[Array, "sh sw 3"]]
 
@@ -27,53 +31,89 @@ def make_enlarge(generator: Generator) -> Enlarge:
     return enlarge
 
 
+@dataclasses.dataclass(frozen=True)
 class Upscaler:
-    """A generator with its parameters, called on uint8 images.
+    """A model, called on uint8 images; `load` makes one.
 
     Attributes:
+        name: what it was loaded as.
         scale: the factor of enlargement.
+        enlarge: uint8 image -> uint8 image: RGB, and one channel too where it is a method's.
+        method: the interpolation that it is; None for a trained generator.
         config: the configuration that trained the generator.
         step: the update after which its parameters were saved.
     """
 
-    def __init__(self, restored: checkpoints.Restored):
-        self.scale = restored.generator.scale
-        self.config = restored.config
-        self.step = restored.step
-        self._enlarge = make_enlarge(restored.generator)
-        self._weights = (restored.params, restored.stats)
+    name: str
+    scale: int
+    enlarge: Callable[[np.ndarray], np.ndarray]
+    method: str | None = None
+    config: ConfigDict | None = None
+    step: int | None = None
 
-    def __call__(self, image: np.ndarray) -> UInt8[np.ndarray, "sh sw 3"]:
+    def __call__(self, image: np.ndarray) -> UInt8[np.ndarray, "sh sw *c"]:
         """Enlarge one image.
 
+        A generator sees one channel of gray as three equal ones, and its answer becomes gray by
+        BT.601's weights.
+
         Args:
-            image: uint8 [H, W, 3], RGB.
+            image: uint8 [H, W, 3], RGB, or [H, W] or [H, W, 1], gray; 0..255.
 
         Raises:
             UserError: for another type or shape.
         """
         image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+        gray = image.ndim == 2 or image.shape[2:] == (1,)
+        if image.dtype != np.uint8 or not (gray or image.shape[2:] == (3,)) or not image.size:
             raise UserError(
-                f"an image is uint8 [H, W, 3]; this one is {image.dtype} {list(image.shape)}"
+                "an image is uint8 [H, W, 3] or [H, W]; "
+                f"this one is {image.dtype} {list(image.shape)}"
             )
-        return np.array(self._enlarge(*self._weights, image))
+        if not gray or self.method:
+            return self.enlarge(image)
+        rgb = self.enlarge(np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2))
+        result = np.array(Image.fromarray(rgb).convert("L"))
+        return result.reshape(*result.shape, *image.shape[2:])
 
 
 def load(
     model: str | Path,
     *,
+    scale: int | None = None,
     weights: Literal["ema", "raw"] = "ema",
     checkpoint: Literal["best", "latest"] | int = "best",
 ) -> Upscaler:
-    """Restore a trained generator from a run folder.
+    """Load a model: a trained generator, or an interpolation.
 
     Args:
-        model: a run folder, `runs/msssim`, or one of its `checkpoints/STEP`.
-        weights: the exponential moving average (default) or the raw parameters.
+        model: a run folder, `runs/msssim`, or one of its `checkpoints/STEP`; or nearest, bilinear,
+            bicubic or lanczos, which resize as MATLAB's `imresize`.
+        scale: the factor; an interpolation needs it, a generator has its own.
+        weights: a generator's exponential moving average (default) or its raw parameters.
         checkpoint: the one of the best validation PSNR-Y (default), the latest, or a step.
 
     Raises:
-        UserError: where there is no such folder or checkpoint.
+        UserError: where there is no such model or checkpoint, or it has another scale.
     """
-    return Upscaler(checkpoints.restore_generator(model, weights=weights, checkpoint=checkpoint))
+    name = str(model)
+    if name in METHODS:
+        if scale is None:
+            raise UserError(f"{name} has no scale of its own: give one")
+        return Upscaler(
+            name, scale, lambda image: resize_uint8(image, scale=scale, method=name), method=name
+        )
+    if not Path(model).expanduser().exists():
+        raise UserError(
+            f"there is no model {name}: give a run folder, or one of {', '.join(METHODS)}"
+        )
+    restored = checkpoints.restore_generator(model, weights=weights, checkpoint=checkpoint)
+    own = restored.generator.scale
+    if scale not in (None, own):
+        raise UserError(f"{name} enlarges by {own}, not by {scale}")
+    enlarge = make_enlarge(restored.generator)
+
+    def run(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "sh sw 3"]:
+        return np.array(enlarge(restored.params, restored.stats, image))
+
+    return Upscaler(name, own, run, config=restored.config, step=restored.step)

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from isr_jax import metrics
 from isr_jax.errors import UserError
 from isr_jax.metrics import (
     MS_SSIM_WEIGHTS,
@@ -170,6 +171,20 @@ def test_identical_images_and_images_smaller_than_the_window():
     assert np.isfinite(small.psnr) and np.isnan(small.ssim) and np.isnan(small.ms_ssim)
     anticorrelated = measure(255 - hr, hr, crop=0)
     assert anticorrelated.ms_ssim == 0.0 and anticorrelated.ssim < 0.0
+
+
+@pytest.mark.parametrize("pixels", [1, 2000, 7777])
+@pytest.mark.parametrize("protocol", ["vdsr", "basicsr", "rgb"])
+def test_strips_do_not_show(monkeypatch, protocol, pixels):
+    """The same scores, whether an image is measured whole or a few rows at a time."""
+    sr, hr = pair(181, 190)
+    lr = resize_uint8(hr[:180], scale=0.5)
+    whole = measure(sr, hr, crop=1, protocol=protocol)
+    interpolated = measure_interpolation(lr, hr[:180], scale=2, protocol=protocol)
+    monkeypatch.setattr(metrics, "_STRIP_PIXELS", pixels)
+    assert measure(sr, hr, crop=1, protocol=protocol) == pytest.approx(whole, abs=1e-12)
+    strips = measure_interpolation(lr, hr[:180], scale=2, protocol=protocol)
+    assert strips == pytest.approx(interpolated, abs=1e-12)
 
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic", "lanczos"])

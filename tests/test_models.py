@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import base
 from isr_jax import resize
 from isr_jax.models import count_params, generator
 
@@ -20,25 +21,16 @@ def abstract_count(network):
 @pytest.mark.parametrize("scale, expected", [(2, 1_369_859), (3, 1_554_499), (4, 1_517_571)])
 def test_edsr_baseline_has_its_published_parameters(scale, expected):
     """Lim et al. 2017: 1.4, 1.6 and 1.5 M; to the digit, those of the authors' implementation."""
-    assert abstract_count(generator(scale=scale, width=64, blocks=16)) == expected
+    assert abstract_count(generator(base.GENERATORS["edsr_baseline"], scale=scale)) == expected
 
 
 def test_edsr_has_its_published_parameters():
-    network = generator(scale=4, width=256, blocks=32, residual_scale=0.1)
+    network = generator(base.GENERATORS["edsr"], scale=4)
     assert abstract_count(network) == 43_089_923
 
 
 def test_srresnet_counts_as_by_hand():
-    network = generator(
-        scale=4,
-        width=64,
-        blocks=16,
-        activation="prelu",
-        batch_norm=True,
-        kernel=9,
-        head_activation=True,
-        tail_activation=True,
-    )
+    network = generator(base.GENERATORS["srresnet"], scale=4)
     conv64, norm, slope = 64 * 64 * 9, 2 * 64, 64
     head = 3 * 64 * 81 + 64 + slope
     trunk = 16 * (2 * conv64 + 2 * norm + slope) + conv64 + norm
@@ -49,7 +41,7 @@ def test_srresnet_counts_as_by_hand():
 @pytest.mark.parametrize("tail", ["direct", "progressive"])
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_every_scale_enlarges_odd_sizes(scale, tail):
-    network = generator(scale=scale, tail=tail, **SMALL)
+    network = generator({**SMALL, "tail": tail}, scale=scale)
     sr, _ = network.apply(*network.init(KEY), jnp.ones((2, 5, 7, 3)), False)
     assert sr.shape == (2, 5 * scale, 7 * scale, 3)
     assert sr.dtype == jnp.float32
@@ -58,7 +50,7 @@ def test_every_scale_enlarges_odd_sizes(scale, tail):
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("tail", ["direct", "progressive"])
 def test_global_skip_starts_as_its_interpolation(method, tail):
-    network = generator(scale=4, tail=tail, global_skip=method, **SMALL)
+    network = generator({**SMALL, "tail": tail, "global_skip": method}, scale=4)
     lr = jax.random.uniform(KEY, (2, 9, 6, 3))
     sr, _ = network.apply(*network.init(KEY), lr, True)
     np.testing.assert_allclose(sr, resize.resize(lr, scale=4, method=method), atol=1e-6)
@@ -71,12 +63,12 @@ def test_global_skip_starts_as_its_interpolation(method, tail):
 def test_block_settings_are_heard(options, ratio):
     """Each setting changes the output; a block whose residual is scaled to 0 is the identity."""
     lr = jax.random.uniform(KEY, (1, 8, 8, 3))
-    plain = generator(scale=2, **SMALL)
-    other = generator(scale=2, **SMALL, **options)
+    plain = generator(SMALL, scale=2)
+    other = generator({**SMALL, **options}, scale=2)
     sr, _ = other.apply(*other.init(KEY), lr, False)
     assert not np.allclose(plain.apply(*plain.init(KEY), lr, False)[0], sr)
     if ratio == 0.0:
-        without = generator(scale=2, width=8, blocks=0)
+        without = generator({"width": 8, "blocks": 0}, scale=2)
         params, stats = other.init(KEY)
         rest = {name: value for name, value in params.items() if "ResidualBlock" not in name}
         np.testing.assert_allclose(without.apply(rest, stats, lr, False)[0], sr, rtol=1e-6)
@@ -84,8 +76,8 @@ def test_block_settings_are_heard(options, ratio):
 
 def test_concat_can_be_addition():
     """The 1x1 convolution of [x, f(x)] with two identity halves adds them."""
-    add = generator(scale=2, **SMALL)
-    concat = generator(scale=2, skip="concat", **SMALL)
+    add = generator(SMALL, scale=2)
+    concat = generator({**SMALL, "skip": "concat"}, scale=2)
     params, stats = add.init(KEY)
     own, _ = concat.init(KEY)
     fuse = own["ResidualBlock_0"]["Conv_2"]
@@ -104,7 +96,7 @@ def test_concat_can_be_addition():
 
 
 def test_batch_norm_learns_its_statistics_only_when_training():
-    network = generator(scale=2, batch_norm=True, **SMALL)
+    network = generator({**SMALL, "batch_norm": True}, scale=2)
     params, stats = network.init(KEY)
     lr = jax.random.uniform(KEY, (4, 8, 8, 3))
     _, same = network.apply(params, stats, lr, False)
@@ -114,8 +106,8 @@ def test_batch_norm_learns_its_statistics_only_when_training():
 
 
 def test_bfloat16_computes_near_float32_on_float32_params():
-    options = {"scale": 2, "activation": "prelu", **SMALL}
-    full, half = generator(**options), generator(dtype="bfloat16", **options)
+    options = {"activation": "prelu", **SMALL}
+    full, half = (generator({**options, "dtype": d}, scale=2) for d in ("float32", "bfloat16"))
     params, stats = half.init(KEY)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     lr = jax.random.uniform(KEY, (1, 8, 8, 3))
@@ -127,7 +119,7 @@ def test_bfloat16_computes_near_float32_on_float32_params():
 
 def test_rgb_mean_is_taken_off_and_put_back():
     mean = (0.4, 0.5, 0.6)
-    network = generator(scale=2, rgb_mean=mean, **SMALL)
+    network = generator({**SMALL, "rgb_mean": mean}, scale=2)
     params, stats = network.init(KEY)
     flat = jnp.broadcast_to(jnp.array(mean), (1, 6, 6, 3))
     # At the mean the network's input is 0, and so is its output, biases being 0 at first.
@@ -138,7 +130,7 @@ def test_rgb_mean_is_taken_off_and_put_back():
 
 def test_generator_sees_no_further_than_its_receptive_field():
     """By gradient: with one block of two 3x3 convolutions, head and tail, an LR pixel reaches 5."""
-    network = generator(scale=2, tail="direct", long_skip=False, **SMALL)
+    network = generator({**SMALL, "tail": "direct", "long_skip": False}, scale=2)
     params, stats = network.init(KEY)
     lr = jax.random.uniform(KEY, (1, 15, 15, 3))
     seen = jax.grad(lambda x: network.apply(params, stats, x, False)[0][0, 14, 14].sum())(lr)

@@ -168,12 +168,42 @@ def test_load_gives_the_validated_images_scores(trained, photos):
     assert not np.array_equal(raw(image), upscaler(image))
 
 
+def test_a_run_folder_is_evaluated_as_it_upscales(trained, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "set" / "hr")
+    result = isr_jax.evaluate(trained, tmp_path, protocol="rgb", save=tmp_path / "sr")
+    (scores,) = result["sets"]
+    assert (scores["name"], scores["scale"], len(scores["images"])) == ("set", 2, 5)
+    upscaler = isr_jax.load(trained)
+    for row in scores["images"]:
+        hr = np.array(PIL.Image.open(photos / f"{row['name']}.png"))
+        sr = upscaler(resize.resize_uint8(hr, scale=0.5))
+        np.testing.assert_array_equal(sr, PIL.Image.open(tmp_path / f"sr/set/x2/{row['name']}.png"))
+        assert row["psnr"] == metrics.measure(sr, hr, crop=2, protocol="rgb").psnr
+    with pytest.raises(UserError, match="enlarges by 2, not by 4"):
+        isr_jax.evaluate(trained, tmp_path, scale=[2, 4])
+
+
+def test_gray_in_is_gray_out(trained):
+    upscaler = isr_jax.load(trained)
+    gray = np.arange(16 * 12, dtype=np.uint8).reshape(16, 12)
+    rgb = upscaler(np.stack([gray] * 3, axis=-1)).astype(float)
+    luma = rgb @ [0.299, 0.587, 0.114]
+    assert np.abs(upscaler(gray) - luma).max() <= 0.51
+    np.testing.assert_array_equal(upscaler(gray[..., None])[..., 0], upscaler(gray))
+
+
 def test_load_names_what_is_wrong(trained, tmp_path):
     with pytest.raises(UserError, match="is no run folder"):
         isr_jax.load(tmp_path)
+    with pytest.raises(UserError, match="there is no model bicubik: give a run folder, or one of"):
+        isr_jax.load("bicubik")
+    with pytest.raises(UserError, match="bicubic has no scale of its own"):
+        isr_jax.load("bicubic")
+    with pytest.raises(UserError, match="enlarges by 2, not by 4"):
+        isr_jax.load(trained, scale=4)
     with pytest.raises(UserError, match=r"no checkpoint 3; there are best, latest and \[.*8\]"):
         isr_jax.load(trained, checkpoint=3)
-    with pytest.raises(UserError, match=r"uint8 \[H, W, 3\]; this one is float64"):
+    with pytest.raises(UserError, match=r"uint8 \[H, W, 3\] or \[H, W\]; this one is float64"):
         isr_jax.load(trained)(np.zeros((4, 4, 3)))
 
 

@@ -35,7 +35,7 @@ def make(
 ):
     parts = {
         "generator": generator(
-            scale=2, width=6, blocks=1, batch_norm=batch_norm, axis_name=axis_name
+            {"width": 6, "blocks": 1, "batch_norm": batch_norm}, scale=2, axis_name=axis_name
         ),
         "discriminator": a_discriminator(
             crop=options.get("discriminator_crop") or CROP,

@@ -26,18 +26,20 @@ from isr_jax.data.samples import IsrSamples
 from isr_jax.errors import UserError, one_line
 from isr_jax.resize import resize_uint8
 
+GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Decoded(NamedTuple):
     """What a source holds of one photograph: HR [h, w, 3] and, where it has its own, LR.
 
-    h and w are multiples of the scale; LR is [h/scale, w/scale, 3].
+    h and w are multiples of the scale; LR is [h/scale, w/scale, 3]. Of a benchmark set, both can
+    have one channel, [h, w].
     """
 
     name: str
-    hr: UInt8[np.ndarray, "h w 3"]
-    lr: UInt8[np.ndarray, "lr_h lr_w 3"] | None
+    hr: UInt8[np.ndarray, "h w *c"]
+    lr: UInt8[np.ndarray, "lr_h lr_w *c"] | None
 
 
 class Photo(NamedTuple):
@@ -87,7 +89,7 @@ class FolderSource:
             data = (self.root / file).read_bytes()
         except OSError as error:
             raise UnusableImageError(f"{file}: {error.strerror}") from error
-        return _decoded(file, decode_image(data, name=file), None, scale=self.scale)
+        return fit(file, decode_image(data, name=file), None, scale=self.scale)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +117,7 @@ class TfdsSource:
         name = record[self.name_key].decode() if self.name_key else f"{self.name}[{i}]"
         hr = decode_image(record[self.hr_key], name=name)
         lr = decode_image(record[self.lr_key], name=f"{name} (LR)") if self.lr_key else None
-        return _decoded(name, hr, lr, scale=self.scale)
+        return fit(name, hr, lr, scale=self.scale)
 
 
 def open_source(
@@ -221,59 +223,76 @@ def no_usable_image(source: Source, first: UnusableImageError) -> UserError:
     )
 
 
-def modcrop(image: UInt8[np.ndarray, "h w c"], scale: int) -> UInt8[np.ndarray, "h_ w_ c"]:
+def modcrop(image: UInt8[np.ndarray, "h w *c"], scale: int) -> UInt8[np.ndarray, "h_ w_ *c"]:
     """The top-left part of `image` whose height and width are multiples of `scale`."""
-    h, w, _ = image.shape
+    h, w = image.shape[:2]
     return image[: h - h % scale, : w - w % scale]
 
 
-def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes an image file's bytes into upright RGB.
+def decode_image(data: bytes, *, name: str, keep_gray: bool = False) -> UInt8[np.ndarray, "h w *c"]:
+    """Decodes an image file's bytes into upright RGB, [h, w, 3].
 
     The EXIF orientation is applied, gray, palette and CMYK become RGB, 16 bits are rounded to 8,
     transparency is laid over white, and of several frames the first is taken.
+
+    Args:
+        data: the whole file.
+        name: what to call it in messages.
+        keep_gray: give [h, w] where the file has one channel of gray.
 
     Raises:
         UnusableImageError: if the bytes are no image, or a truncated or corrupt one.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)
+            mode = "L" if keep_gray and image.mode in GRAY_MODES else "RGB"
+            opaque = _opaque_8_bits(image)
+            # Converting copies, even to the mode that it has.
+            return np.array(opaque if opaque.mode == mode else opaque.convert(mode))
     # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
         raise UnusableImageError(f"{name}: unreadable: {one_line(reason)}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _opaque_8_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel, over white where it is transparent."""
     if image.mode.startswith("I"):
         # Pillow's own conversion of 16-bit gray clips at 255 instead of scaling.
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 65535:
             raise ValueError("32-bit pixels; save it with 8 or 16 bits")
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image
 
 
-def _decoded(
+def fit(
     name: str,
-    hr: UInt8[np.ndarray, "h w 3"],
-    lr: UInt8[np.ndarray, "lr_h lr_w 3"] | None,
+    hr: UInt8[np.ndarray, "h w *c"],
+    lr: UInt8[np.ndarray, "lr_h lr_w *c"] | None,
     *,
     scale: int,
 ) -> Decoded:
+    """A photograph whose HR image is `scale` times its LR image, cut at the bottom and right.
+
+    Raises:
+        UserError: if the LR image is of another scale.
+    """
     (h, w), lr_size = hr.shape[:2], None if lr is None else lr.shape[:2]
     # Where the size is no multiple of the scale, MATLAB rounds the LR size up; others cut it off.
     if lr_size not in (None, (h // scale, w // scale), (-(-h // scale), -(-w // scale))):
+        lr_h, lr_w = lr_size
+        ratio = max(h / lr_h, w / lr_w, key=lambda ratio: abs(ratio - scale))
         raise UserError(
-            f"{name}: its LR image is {lr_size[1]}x{lr_size[0]} and its HR image {w}x{h}, a scale "
-            f"of {h / lr_size[0]:.3g}, but {scale} is asked for: choose data of scale {scale} or "
-            f"set the scale to {h / lr_size[0]:.3g}"
+            f"{name}: its LR image is {lr_w}x{lr_h} and its HR image {w}x{h}, a scale of "
+            f"{ratio:.3g}, but {scale} is asked for: choose data of scale {scale} or set the scale "
+            f"to {ratio:.3g}"
         )
     lr = None if lr is None else lr[: h // scale, : w // scale]
     return Decoded(name, modcrop(hr, scale), lr)

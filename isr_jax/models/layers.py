@@ -88,7 +88,8 @@ class ResidualBlock(nn.Module):
     """x + residual_scale * f(x), or a 1x1 convolution of [x, residual_scale * f(x)].
 
     f is `convs` convolutions with an activation after each but the last (after the only one, where
-    there is one), each followed by batch normalisation where that is on.
+    there is one), each followed by batch normalisation where that is on. All but the last start
+    with a variance of `gain` / fan_in.
 
     Source: Ledig et al. 2017 (SRGAN), figure 4, with batch norm and PReLU; Lim et al. 2017 (EDSR),
     section 3.1, without batch norm and with residual scaling. Small first residuals: Wang et al.
@@ -102,6 +103,7 @@ class ResidualBlock(nn.Module):
     batch_norm: bool
     axis_name: str | None
     dtype: Any
+    gain: float = 2.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
@@ -110,7 +112,7 @@ class ResidualBlock(nn.Module):
         y = x
         for i in range(self.convs):
             # The last starts at a tenth of He's deviation, or each block would treble the variance.
-            gain = 0.02 if i == self.convs - 1 else 2.0
+            gain = 0.02 if i == self.convs - 1 else self.gain
             y = conv(width, bias=not self.batch_norm, gain=gain, dtype=self.dtype)(y)
             y = Normaliser(self.batch_norm, self.axis_name, self.dtype)(y, train)
             if i < self.convs - 1 or self.convs == 1:
@@ -119,6 +121,13 @@ class ResidualBlock(nn.Module):
         if self.skip == "add":
             return x + y
         return conv(width, 1, gain=1.0, dtype=self.dtype)(jnp.concatenate([x, y], axis=-1))
+
+
+def enlarge_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw c"]:
+    """Repeat each pixel `factor` times down and across."""
+    n, h, w, c = x.shape
+    blocks = jnp.broadcast_to(x[:, :, None, :, None], (n, h, factor, w, factor, c))
+    return blocks.reshape(n, h * factor, w * factor, c)
 
 
 class SubPixel(nn.Module):

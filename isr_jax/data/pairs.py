@@ -1,0 +1,219 @@
+"""Benchmark sets on disk: folders of HR images, and of the LR images that belong to them.
+
+A set is found by the names of its folders, at any depth, in any of these layouts:
+
+    SET/hr/NAME.png             SET/lr/NAME.png               or SET/x4/hr and SET/x4/lr
+    SET/HR/NAME.png             SET/LR_bicubic/X4/NAMEx4.png                 (EDSR)
+    SET/GTmod12/NAME.png        SET/LRbicx4/NAME.png                         (BasicSR)
+    SET/DIV2K_valid_HR/...      SET/DIV2K_valid_LR_bicubic/X4/...            (DIV2K)
+
+Where a set has no LR images, the exact bicubic of its HR images makes them.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from isr_jax.data.sources import EXTENSIONS, UnusableImageError, decode_image, fit
+from isr_jax.errors import UserError
+from isr_jax.resize import resize_uint8
+
+# The folder of HR images, and that of LR images.
+LAYOUTS = (
+    ("hr", "lr"),
+    ("HR", "LR_bicubic/X{scale}"),
+    ("HR", "LR"),
+    ("GTmod12", "LRbicx{scale}"),
+    ("DIV2K_valid_HR", "DIV2K_valid_LR_bicubic/X{scale}"),
+)
+
+
+class Pair(NamedTuple):
+    """The files of one image; lr is None where the exact bicubic of hr is to make it."""
+
+    name: str
+    hr: Path
+    lr: Path | None
+
+
+class BenchmarkSet(NamedTuple):
+    """The images of a set at one scale.
+
+    Attributes:
+        name: its folder's, from the one that was searched.
+        scale: the factor between HR and LR.
+        pairs: the images, in natural order of their names.
+        faults: a line for each file that has no counterpart.
+    """
+
+    name: str
+    scale: int
+    pairs: tuple[Pair, ...]
+    faults: tuple[str, ...]
+
+
+def find_sets(data: str | Path, scales: Sequence[int] = ()) -> list[BenchmarkSet]:
+    """Every set at or below a folder, at each scale that is wanted and that it has.
+
+    Args:
+        data: a set, or a tree of sets.
+        scales: the scales wanted; none for all those of the LR images. A set without LR images
+            has every scale.
+
+    Raises:
+        UserError: where there is no folder or no set, a wanted scale that no set has, or a set
+            without LR images and no scale wanted.
+    """
+    root = Path(data).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{data} is no folder: name one that holds hr/, or sets that do")
+    found = [(folder, *layout) for folder, layout in _layouts(root)]
+    if not found:
+        raise UserError(
+            f"{data} holds no benchmark set: put HR images into hr/ and their LR images, where "
+            "there are any, into lr/ by the same names"
+        )
+    sets: list[BenchmarkSet] = []
+    known: set[int] = set()
+    for folder, hr, lr_folders in found:
+        name, lr_of = _name_and_scales(folder, root, hr, lr_folders)
+        if not lr_of and not scales:
+            raise UserError(f"{folder} has no LR images that tell its scale: give the scale")
+        known |= set(lr_of)
+        wanted = [s for s in scales or lr_of if s in lr_of or not lr_of]
+        sets += [_paired(name, scale, hr, lr_of.get(scale)) for scale in wanted]
+    for scale in set(scales) - {found.scale for found in sets}:
+        has = ", ".join(map(str, sorted(known)))
+        raise UserError(f"{data} has no set at scale {scale}; it has {has}")
+    return sorted(sets, key=lambda found: (_natural(found.name), found.scale))
+
+
+def load_pair(
+    pair: Pair, *, scale: int
+) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "sh sw *c"]]:
+    """Decode a pair as (LR, HR), with HR cut to scale times the size of LR.
+
+    One channel of gray stays one channel, [h, w], where both files have just that.
+
+    Raises:
+        UserError: naming the file that is unreadable, too small or of another scale.
+    """
+    hr = _read(pair.hr)
+    lr = None if pair.lr is None else _read(pair.lr)
+    if lr is not None and lr.ndim != hr.ndim:
+        hr, lr = (np.stack([x] * 3, axis=-1) if x.ndim == 2 else x for x in (hr, lr))
+    _, hr, lr = fit(str(pair.lr or pair.hr), hr, lr, scale=scale)
+    if not hr.size:
+        raise UnusableImageError(f"{pair.hr}: smaller than {scale}x{scale} pixels")
+    return (resize_uint8(hr, scale=Fraction(1, scale)) if lr is None else lr), hr
+
+
+def _read(file: Path) -> UInt8[np.ndarray, "h w *c"]:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UnusableImageError(f"{file}: {error.strerror}") from error
+    return decode_image(data, name=str(file), keep_gray=True)
+
+
+Layout = tuple[Path, dict[int | None, Path]]
+
+
+def _layouts(root: Path) -> Iterator[tuple[Path, Layout]]:
+    """Each set's folder at or below root, with its layout; what is hidden is not looked at."""
+    for path, below, _ in os.walk(root):
+        layout = _layout(Path(path), set(below))
+        below[:] = [] if layout else sorted(name for name in below if not name.startswith("."))
+        if layout:
+            yield Path(path), layout
+
+
+def _layout(folder: Path, below: set[str]) -> Layout | None:
+    """The folder of HR images and those of LR images by scale, None where no name tells it."""
+    fitting = [(folder / hr, _lr_folders(folder, lr)) for hr, lr in LAYOUTS if hr in below]
+    # The first that has LR images, or else the first.
+    return max(fitting, key=lambda layout: bool(layout[1]), default=None)
+
+
+def _lr_folders(folder: Path, template: str) -> dict[int | None, Path]:
+    if "{" not in template:
+        return {None: folder / template} if (folder / template).is_dir() else {}
+    name = re.compile(re.escape(template).replace(r"\{scale\}", r"(\d+)"))
+    paths = [path for path in folder.glob(template.format(scale="*")) if path.is_dir()]
+    matches = [(name.fullmatch(path.relative_to(folder).as_posix()), path) for path in paths]
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def _name_and_scales(
+    folder: Path, root: Path, hr: Path, lr_folders: dict[int | None, Path]
+) -> tuple[str, dict[int, Path | None]]:
+    """A set's name, and the LR folder of each scale that it is bound to, if any."""
+    parts = (root.resolve().name, *folder.relative_to(root).parts)
+    named = re.fullmatch(r"[xX]([1-9]\d*)", parts[-1])
+    if named:
+        parts = parts[:-1] or (root.resolve().parent.name,)
+    name = "/".join(parts[1:]) or parts[0]
+    if named and (not lr_folders or None in lr_folders):
+        return name, {int(named[1]): lr_folders.get(None)}
+    if None in lr_folders:
+        scale = _scale_of(hr, lr_folders[None])
+        return name, {scale: lr_folders[None]} if scale else {}
+    return name, {scale: path for scale, path in lr_folders.items() if scale}
+
+
+def _scale_of(hr: Path, lr: Path) -> int | None:
+    """The ratio of the sizes of the first pair that can be read."""
+    files = _files(lr)
+    for name, candidates in _files(hr).items():
+        try:
+            with Image.open(candidates[0]) as large, Image.open(files[name][0]) as small:
+                return round(large.height / small.height)
+        except (KeyError, OSError, SyntaxError, ValueError):
+            continue
+    return None
+
+
+def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
+    """Pair the files by name; an LR file may also be called NAMEx4."""
+    truth = _files(hr)
+    given = {
+        stem if stem in truth else stem.removesuffix(f"x{scale}"): files
+        for stem, files in (_files(lr) if lr else {}).items()
+    }
+    pairs, faults = [], []
+    for stem in sorted(truth.keys() | given.keys(), key=_natural):
+        hrs, lrs = truth.get(stem, []), given.get(stem, []) if lr else [None]
+        if len(hrs) == len(lrs) == 1:
+            pairs.append(Pair(stem, hrs[0], lrs[0]))
+        elif not lrs:
+            faults.append(f"{hrs[0]}: no file of {lr} has its name")
+        elif not hrs:
+            faults.append(f"{lrs[0]}: no file of {hr} has its name")
+        else:
+            faults.append(f"{hrs[0]}: several files have its name; keep one of each kind")
+    if not truth:
+        faults = [f"{hr} holds no PNG, JPEG, WebP, BMP or TIFF file"]
+    elif not pairs:
+        faults = [f"no image of {hr} has a counterpart (first, {faults[0]})"]
+    return BenchmarkSet(name, scale, tuple(pairs), tuple(faults))
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """The image files directly in a folder, by their names without the suffix."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file():
+            files.setdefault(path.stem, []).append(path)
+    return files
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts Set5 before Set14."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

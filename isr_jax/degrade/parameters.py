@@ -1,0 +1,262 @@
+"""What a degradation may draw, what it has drawn, and the drawing.
+
+Source: Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
+Synthetic Data", sections 3 and 4.1.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from math import pi
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from isr_jax.degrade import kernels
+from isr_jax.degrade.filters import METHODS
+from isr_jax.errors import UserError
+
+Range = tuple[float, float]
+
+KERNELS = (
+    "gaussian",
+    "anisotropic gaussian",
+    "generalised gaussian",
+    "anisotropic generalised gaussian",
+    "plateau",
+    "anisotropic plateau",
+)
+
+
+def _check_chances(settings: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not 0 <= getattr(settings, name) <= 1:
+            raise UserError(f"{name}={getattr(settings, name)} must be a probability")
+
+
+def _check_sides(sizes: tuple[int, ...]) -> None:
+    if not sizes or not all(size % 2 and 0 < size <= kernels.SIDE for size in sizes):
+        raise UserError(f"sizes={sizes} must be odd and at most {kernels.SIDE}")
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """What one pass of blur, resize, noise and JPEG draws from; a range is drawn uniformly.
+
+    The values are those of the first pass in Real-ESRGAN's published options for x4plus.
+
+    Attributes:
+        blur: probability that there is a blur.
+        sinc: probability that the blur is a sinc filter.
+        kernels: probability of each of KERNELS otherwise.
+        sizes: sides of a kernel in pixels, odd, equally likely.
+        sigma: of a kernel along each axis, in pixels.
+        generalised_beta, plateau_beta: shapes; below 1 and above it equally likely.
+        resize: probabilities to enlarge, shrink and keep.
+        factor: the smallest and the largest, on either side of 1.
+        gaussian: probability that noise is Gaussian; otherwise it is Poisson's.
+        sigma_noise: of Gaussian noise, in levels of 255.
+        poisson_scale: factor of Poisson noise.
+        gray: probability that noise is the same in the three channels.
+        quality: of JPEG, whole numbers, both ends included.
+    """
+
+    blur: float = 1.0
+    sinc: float = 0.1
+    kernels: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+    sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
+    sigma: Range = (0.2, 3.0)
+    generalised_beta: Range = (0.5, 4.0)
+    plateau_beta: Range = (1.0, 2.0)
+    resize: tuple[float, float, float] = (0.2, 0.7, 0.1)
+    factor: Range = (0.15, 1.5)
+    gaussian: float = 0.5
+    sigma_noise: Range = (1.0, 30.0)
+    poisson_scale: Range = (0.05, 3.0)
+    gray: float = 0.4
+    quality: tuple[int, int] = (30, 95)
+
+    def __post_init__(self) -> None:
+        """Raises UserError where nothing could be drawn."""
+        _check_chances(self, ("blur", "sinc", "gaussian", "gray"))
+        for name, n in (("kernels", len(KERNELS)), ("resize", 3)):
+            chances = getattr(self, name)
+            if len(chances) != n or min(chances) < 0 or abs(sum(chances) - 1.0) > 1e-6:
+                raise UserError(f"{name}={chances} must be {n} probabilities that sum to 1")
+        if not 0 < self.factor[0] <= 1 <= self.factor[1]:
+            raise UserError(f"factor={self.factor} must be a range above 0 that holds 1")
+        if not 1 <= self.quality[0] <= self.quality[1] <= 100:
+            raise UserError(f"quality={self.quality} must be a range within [1, 100]")
+        if not min(*self.sigma, *self.generalised_beta, *self.plateau_beta) > 0:
+            raise UserError("sigma, generalised_beta and plateau_beta must be above 0")
+        _check_sides(self.sizes)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the second-order degradation draws from; by default Real-ESRGAN's x4plus.
+
+    Attributes:
+        first: the first pass; factors are relative to HR.
+        second: the second pass; factors are relative to LR.
+        sinc: probability of the last filter.
+        sizes: sides of the last filter's kernel, as in PassSettings.
+        cutoff: of the last filter, in radians per pixel.
+        jpeg_last: probability that the last JPEG comes after the last filter, at the LR size.
+
+    Source: options/train_realesrgan_x4plus.yml in xinntao/Real-ESRGAN.
+    """
+
+    first: PassSettings = PassSettings()
+    second: PassSettings = PassSettings(
+        blur=0.8,
+        sigma=(0.2, 1.5),
+        resize=(0.3, 0.4, 0.3),
+        factor=(0.3, 1.2),
+        sigma_noise=(1.0, 25.0),
+        poisson_scale=(0.05, 2.5),
+    )
+    sinc: float = 0.8
+    sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
+    cutoff: Range = (pi / 3, pi)
+    jpeg_last: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Raises UserError where nothing could be drawn."""
+        _check_chances(self, ("sinc", "jpeg_last"))
+        _check_sides(self.sizes)
+
+
+REAL_ESRGAN = Settings()
+
+
+class Pass(NamedTuple):
+    """What one pass does to each example.
+
+    Attributes:
+        kernel: of the blur; the pulse where there is none.
+        factor: of the resize.
+        method: index into filters.METHODS.
+        poisson: whether noise is Poisson's rather than Gaussian.
+        strength: sigma in levels of 255 of Gaussian noise; the factor of Poisson noise.
+        gray: whether noise is the same in the three channels.
+        quality: of JPEG, a whole number.
+    """
+
+    kernel: Float[Array, "*n 21 21"]
+    factor: Float[Array, "*n"]
+    method: Int[Array, "*n"]
+    poisson: Bool[Array, "*n"]
+    strength: Float[Array, "*n"]
+    gray: Bool[Array, "*n"]
+    quality: Float[Array, "*n"]
+
+
+class Parameters(NamedTuple):
+    """What the second-order degradation does to each example.
+
+    Attributes:
+        first, second: the passes.
+        method: index into filters.METHODS of the resize to the LR size.
+        sinc: the last filter's kernel; the pulse where there is none.
+        jpeg_last: whether the last JPEG comes after the last filter.
+    """
+
+    first: Pass
+    second: Pass
+    method: Int[Array, "*n"]
+    sinc: Float[Array, "*n 21 21"]
+    jpeg_last: Bool[Array, "*n"]
+
+
+def draw(
+    key: Key[Array, ""],
+    settings: Settings = REAL_ESRGAN,
+    *,
+    batch: int,
+    first: int | Int[Array, ""] = 0,
+) -> Parameters:
+    """Draw the parameters of `batch` examples; those of example i hang on key and first + i."""
+    return jax.vmap(partial(_draw_one, settings=settings))(example_keys(key, batch, first))
+
+
+def example_keys(key: Key[Array, ""], n: int, first: int | Int[Array, ""]) -> Key[Array, " n"]:
+    """The keys of examples first, first + 1, ..., which do not depend on how many there are."""
+    return jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(n))
+
+
+def _draw_one(key: Key[Array, ""], *, settings: Settings) -> Parameters:
+    keys = jax.random.split(key, 3)
+    method, whether, cutoff, size, jpeg_last = jax.random.uniform(keys[2], (5,))
+    filtered = kernels.sinc(_between(cutoff, settings.cutoff), size=_choose(size, settings.sizes))
+    return Parameters(
+        first=_draw_pass(keys[0], settings.first),
+        second=_draw_pass(keys[1], settings.second),
+        method=jnp.floor(method * len(METHODS)).astype(jnp.int32),
+        sinc=jnp.where(whether < settings.sinc, filtered, kernels.pulse()),
+        jpeg_last=jpeg_last < settings.jpeg_last,
+    )
+
+
+def _draw_pass(key: Key[Array, ""], settings: PassSettings) -> Pass:
+    kernel_key, key = jax.random.split(key)
+    direction, factor, method, kind, strength, gray, quality = jax.random.uniform(key, (7,))
+    low, high = settings.factor
+    factors = [_between(factor, (1.0, high)), _between(factor, (low, 1.0)), jnp.ones(())]
+    poisson = kind >= settings.gaussian
+    least, most = settings.quality
+    return Pass(
+        kernel=_draw_kernel(kernel_key, settings),
+        factor=jnp.stack(factors)[_weighted(direction, settings.resize)],
+        method=jnp.floor(method * len(METHODS)).astype(jnp.int32),
+        poisson=poisson,
+        strength=jnp.where(
+            poisson,
+            _between(strength, settings.poisson_scale),
+            _between(strength, settings.sigma_noise),
+        ),
+        gray=gray < settings.gray,
+        quality=jnp.floor(_between(quality, (least, most + 1))),
+    )
+
+
+def _draw_kernel(key: Key[Array, ""], settings: PassSettings) -> Float[Array, "21 21"]:
+    u = iter(jax.random.uniform(key, (12,)))
+    size = _choose(next(u), settings.sizes)
+    kind = _weighted(next(u), settings.kernels)
+    sigma_x, sigma_y = (_between(next(u), settings.sigma) for _ in range(2))
+    sigma_y = jnp.where(kind % 2 == 0, sigma_x, sigma_y)
+    angle = _between(next(u), (-pi, pi))
+    beta = _around_one(next(u), next(u), settings.generalised_beta)
+    beta = jnp.where(kind < 2, 1.0, beta)
+    humped = kernels.generalised_gaussian(sigma_x, sigma_y, angle, beta, size=size)
+    beta = _around_one(next(u), next(u), settings.plateau_beta)
+    flat = kernels.plateau(sigma_x, sigma_y, angle, beta, size=size)
+    # A small kernel would cut the filter of a lower cutoff down to a box.
+    least = jnp.where(size < 13, pi / 3, pi / 5)
+    ringing = kernels.sinc(least + (pi - least) * next(u), size=size)
+    kernel = jnp.where(kind < 4, humped, flat)
+    kernel = jnp.where(next(u) < settings.sinc, ringing, kernel)
+    return jnp.where(next(u) < settings.blur, kernel, kernels.pulse())
+
+
+# From a deviate u, uniform in [0, 1): one call makes all of an example's, and compiles fast.
+
+
+def _between(u: Float[Array, ""], limits: Range) -> Float[Array, ""]:
+    return limits[0] + u * (limits[1] - limits[0])
+
+
+def _choose(u: Float[Array, ""], values: tuple[int, ...]) -> Int[Array, ""]:
+    return jnp.array(values)[jnp.floor(u * len(values)).astype(jnp.int32)]
+
+
+def _weighted(u: Float[Array, ""], probabilities: tuple[float, ...]) -> Int[Array, ""]:
+    """0, 1, ... with these probabilities."""
+    return jnp.sum(u >= jnp.cumsum(jnp.array(probabilities[:-1])))
+
+
+def _around_one(side: Float[Array, ""], u: Float[Array, ""], limits: Range) -> Float[Array, ""]:
+    """Below 1 and above it equally often, uniformly within each."""
+    return jnp.where(side < 0.5, _between(u, (limits[0], 1.0)), _between(u, (1.0, limits[1])))

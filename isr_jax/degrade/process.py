@@ -1,0 +1,189 @@
+"""Degradations by name: the bicubic, and Real-ESRGAN's second-order process.
+
+    hr -> [blur -> resize -> noise -> JPEG] twice, the second time with, in either order,
+          [resize to the LR size -> sinc] and [JPEG] at its end -> 8 bits
+
+Random sizes under static shapes: every image lies at the top left of an array as large as the
+largest size that the settings allow, and its borders are treated where the image ends (see
+`filters`). So an example costs the same whatever it draws, and there are no branches of which all
+would run.
+
+Where Real-ESRGAN's program departs from the tools it stands for, this keeps to the tools: JPEG has
+rounded tables, 8-bit pixels, whole-number qualities, repeated edges and libjpeg's upsampling (the
+program has none of these), and area and resizing by a factor are OpenCV's.
+
+Source: Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
+Synthetic Data", sections 3 and 4.1.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import floor
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from isr_jax.degrade.filters import plane_blur, plane_resample
+from isr_jax.degrade.jpeg import ROUNDINGS, Rounding, plane_jpeg
+from isr_jax.degrade.noise import plane_noise
+from isr_jax.degrade.parameters import (
+    REAL_ESRGAN,
+    Parameters,
+    Pass,
+    PassSettings,
+    Settings,
+    draw,
+    example_keys,
+)
+from isr_jax.errors import UserError
+from isr_jax.images import to_float, to_uint8
+from isr_jax.resize import resize
+
+Images = Float[Array, "n h w 3"]
+Shape = tuple[int, int]
+
+
+def apply(
+    key: Key[Array, ""],
+    parameters: Parameters,
+    hr: Images,
+    *,
+    scale: int,
+    settings: Settings = REAL_ESRGAN,
+    first: int | Int[Array, ""] = 0,
+    rounding: str = "exact",
+) -> Float[Array, "n lh lw 3"]:
+    """Degrade each image as its parameters say.
+
+    Args:
+        key: randomness of the noise; that of example i hangs on it and first + i.
+        parameters: of `draw`.
+        hr: float in [0, 1]; sides are multiples of `scale`.
+        scale: HR pixels per LR pixel (static).
+        settings: bounds the sizes in between: larger factors than theirs are held to them.
+        first: number of the first example within the whole batch; may be traced.
+        rounding: of JPEG and of the result, see jpeg.ROUNDINGS: "straight_through" and "cubic" let
+            gradients pass (the noise counts as a constant).
+
+    Returns:
+        LR in [0, 1]; with exact rounding, in steps of 1/255.
+
+    Raises:
+        UserError: a side is no multiple of scale, or an unknown rounding.
+    """
+    n, h, w, _ = hr.shape
+    if h % scale or w % scale:
+        raise UserError(f"HR crops of {h}x{w} pixels are no multiple of scale={scale}")
+    if rounding not in ROUNDINGS:
+        raise UserError(f"unknown rounding {rounding!r}; choose one of {', '.join(ROUNDINGS)}")
+    one = partial(_apply_one, scale=scale, settings=settings, rounding=ROUNDINGS[rounding])
+    keys = example_keys(key, n, first)
+    return jax.vmap(one)(keys, parameters, hr.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+
+
+def second_order(
+    key: Key[Array, ""],
+    hr: Images,
+    *,
+    scale: int,
+    settings: Settings = REAL_ESRGAN,
+    first: int | Int[Array, ""] = 0,
+) -> Float[Array, "n lh lw 3"]:
+    """Draw and apply. Example i depends on key, first + i and its own image alone.
+
+    Real-ESRGAN degrades the sharpened HR image (`filters.sharpen`), and has the generator learn
+    that; its discriminator sees the HR image as it is.
+
+    Arguments and errors are those of `apply`.
+    """
+    draw_key, noise_key = jax.random.split(key)
+    parameters = draw(draw_key, settings, batch=len(hr), first=first)
+    return apply(noise_key, parameters, hr, scale=scale, settings=settings, first=first)
+
+
+def bicubic(
+    key: Key[Array, ""],
+    hr: Images,
+    *,
+    scale: int,
+    settings: Settings = REAL_ESRGAN,
+    first: int | Int[Array, ""] = 0,
+) -> Float[Array, "n lh lw 3"]:
+    """MATLAB's bicubic, rounded to 8 bits once; nothing is random.
+
+    The border is that of the crop: `data.pool` cuts LR crops out of the whole image's bicubic
+    instead, and has none.
+    """
+    del key, settings, first
+    return to_float(to_uint8(resize(hr, scale=1 / scale)))
+
+
+Degradation = Callable[..., Float[Array, "n lh lw 3"]]
+
+DEGRADATIONS: dict[str, Degradation] = {"bicubic": bicubic, "second_order": second_order}
+
+
+def make_degradation(name: str, *, scale: int, settings: Settings = REAL_ESRGAN) -> Degradation:
+    """The function (key, hr, *, first=0) -> lr of that name; pure, for inside jit.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name not in DEGRADATIONS:
+        raise UserError(f"no degradation is called {name!r}; there are {', '.join(DEGRADATIONS)}")
+    return partial(DEGRADATIONS[name], scale=scale, settings=settings)
+
+
+def _apply_one(
+    key: Key[Array, ""],
+    parameters: Parameters,
+    hr: Float[Array, "3 h w"],
+    *,
+    scale: int,
+    settings: Settings,
+    rounding: Rounding,
+) -> Float[Array, "3 lh lw"]:
+    first_key, second_key = jax.random.split(key)
+    first, second = parameters.first, parameters.second
+    hr_shape = (hr.shape[1], hr.shape[2])
+    lr_shape = (hr_shape[0] // scale, hr_shape[1] // scale)
+    lr_size = jnp.array(lr_shape)
+
+    compress = partial(plane_jpeg, rounding=rounding)
+    most = _largest(hr_shape, settings.first)
+    x, size = _blur_resize_noise(
+        first_key, first, hr, jnp.array(hr_shape), base=hr_shape, most=most
+    )
+    x = compress(x, size, first.quality)
+    most = _largest(lr_shape, settings.second)
+    x, size = _blur_resize_noise(second_key, second, x, size, base=lr_shape, most=most)
+    x = jnp.where(parameters.jpeg_last, x, compress(x, size, second.quality))
+    x = plane_resample(x, size, lr_size, parameters.method, shape=lr_shape)
+    x = plane_blur(x, lr_size, parameters.sinc)
+    x = jnp.where(parameters.jpeg_last, compress(x, lr_size, second.quality), x)
+    return rounding.pixels(255.0 * jnp.clip(x, 0.0, 1.0), 0.5) / 255.0
+
+
+def _largest(shape: Shape, settings: PassSettings) -> Shape:
+    high = max(1.0, settings.factor[1])
+    return floor(shape[0] * high), floor(shape[1] * high)
+
+
+def _blur_resize_noise(
+    key: Key[Array, ""],
+    this: Pass,
+    x: Float[Array, "3 h w"],
+    size: Int[Array, "2"],
+    *,
+    base: Shape,
+    most: Shape,
+) -> tuple[Float[Array, "3 oh ow"], Int[Array, "2"]]:
+    """One pass without its JPEG; the new size is the factor times base, at most `most`."""
+    x = plane_blur(x, size, this.kernel)
+    new = jnp.floor(this.factor * jnp.array(base, jnp.float32)).astype(jnp.int32)
+    new = jnp.clip(new, 1, jnp.array(most))
+    x = plane_resample(x, size, new, this.method, shape=most)
+    z = jax.random.normal(key, x.shape)
+    noise = plane_noise(z, x, new, poisson=this.poisson, strength=this.strength, gray=this.gray)
+    return jnp.clip(x + noise, 0.0, 1.0), new

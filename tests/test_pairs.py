@@ -1,0 +1,166 @@
+"""Benchmark folders: every layout, names that do and do not pair, sizes, and what messages say."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isr_jax.data.pairs import find_sets, load_pair
+from isr_jax.errors import UserError
+from isr_jax.resize import resize_uint8
+
+RNG = np.random.default_rng(0)
+
+
+def write(path, h, w, channels=3):
+    """A photograph-like PNG; returns its pixels."""
+    shape = (h, w, channels) if channels > 1 else (h, w)
+    pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def summary(sets):
+    return [(found.name, found.scale, [pair.name for pair in found.pairs]) for found in sets]
+
+
+@pytest.mark.parametrize(
+    "hr, lr",
+    [
+        ("x{scale}/hr/{name}.png", "x{scale}/lr/{name}.png"),
+        ("HR/{name}.png", "LR_bicubic/X{scale}/{name}x{scale}.png"),
+        ("GTmod12/{name}.png", "LRbicx{scale}/{name}.png"),
+        ("DIV2K_valid_HR/{name}.png", "DIV2K_valid_LR_bicubic/X{scale}/{name}x{scale}.png"),
+    ],
+)
+def test_layouts_on_disk(tmp_path, hr, lr):
+    for scale in (4, 2):
+        for name in ("img10", "img9"):
+            write(tmp_path / "Set5" / hr.format(scale=scale, name=name), 24, 36)
+            small = tmp_path / "Set5" / lr.format(scale=scale, name=name)
+            write(small, 24 // scale, 36 // scale)
+    names = ["img9", "img10"]
+    expected = [("Set5", 2, names), ("Set5", 4, names)]
+    assert summary(find_sets(tmp_path)) == expected
+    assert summary(find_sets(tmp_path / "Set5", [4])) == expected[1:]
+    for found in find_sets(tmp_path):
+        for pair in found.pairs:
+            small, large = load_pair(pair, scale=found.scale)
+            np.testing.assert_array_equal(large, Image.open(pair.hr))
+            np.testing.assert_array_equal(small, Image.open(pair.lr))
+            assert pair.lr.as_posix().endswith(lr.format(scale=found.scale, name=pair.name))
+
+
+def test_a_plain_folder_tells_its_scale_by_its_sizes(tmp_path):
+    write(tmp_path / "hr" / "a.png", 30, 33)
+    write(tmp_path / "lr" / "a.png", 10, 11)
+    assert summary(find_sets(tmp_path)) == [(tmp_path.name, 3, ["a"])]
+    with pytest.raises(UserError, match="no set at scale 2; it has 3"):
+        find_sets(tmp_path, [2])
+
+
+def test_a_folder_named_by_its_scale_is_called_by_the_one_above(tmp_path):
+    write(tmp_path / "Set5" / "x4" / "hr" / "a.png", 8, 8)
+    write(tmp_path / "Set5" / "x4" / "lr" / "a.png", 2, 2)
+    assert summary(find_sets(tmp_path / "Set5" / "x4")) == [("Set5", 4, ["a"])]
+
+
+def test_without_lr_images_the_exact_bicubic_makes_them(tmp_path):
+    hr = write(tmp_path / "hr" / "a.png", 31, 29)
+    with pytest.raises(UserError, match="give the scale"):
+        find_sets(tmp_path)
+    two, three = find_sets(tmp_path, [3, 2])
+    assert (two.scale, three.scale) == (2, 3)
+    small, large = load_pair(three.pairs[0], scale=3)
+    np.testing.assert_array_equal(large, hr[:30, :27])
+    np.testing.assert_array_equal(small, resize_uint8(hr[:30, :27], scale=1 / 3))
+
+
+def test_sets_are_in_natural_order_and_hidden_folders_are_not_looked_at(tmp_path):
+    for name in ("Set14", "Set5", "faces/deep/Set1", ".trash/Set9"):
+        write(tmp_path / name / "hr" / "a.png", 8, 8)
+        write(tmp_path / name / "hr" / "._a.png", 8, 8)
+    expected = [("Set5", 2, ["a"]), ("Set14", 2, ["a"]), ("faces/deep/Set1", 2, ["a"])]
+    assert summary(find_sets(tmp_path, [2])) == expected
+
+
+def test_unpaired_files_are_named_and_the_others_stay(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / "hr" / f"{name}.png", 8, 8)
+    for name in ("a", "c", "d"):
+        write(tmp_path / "lr" / f"{name}.png", 4, 4)
+    write(tmp_path / "hr" / "c.bmp", 8, 8)
+    (found,) = find_sets(tmp_path)
+    assert [pair.name for pair in found.pairs] == ["a"]
+    no_lr, twice, no_hr = found.faults
+    assert "b.png" in no_lr
+    assert "c.bmp" in twice
+    assert "several" in twice
+    assert "d.png" in no_hr
+
+
+@pytest.mark.parametrize(
+    "hr, lr, message",
+    [(["a"], ["b"], "no image of .*hr has a counterpart"), ([], ["b"], "hr holds no PNG")],
+)
+def test_a_set_without_a_pair_is_one_line(tmp_path, hr, lr, message):
+    for folder, names in (("hr", hr), ("lr", lr)):
+        (tmp_path / "x2" / folder).mkdir(parents=True)
+        for name in names:
+            write(tmp_path / "x2" / folder / f"{name}.png", 8, 8)
+    (found,) = find_sets(tmp_path)
+    assert found.pairs == ()
+    (line,) = found.faults
+    assert re.search(message, line)
+
+
+def test_what_is_no_benchmark_is_said(tmp_path):
+    with pytest.raises(UserError, match="is no folder"):
+        find_sets(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no benchmark set: put HR images into hr/"):
+        find_sets(tmp_path)
+
+
+def test_odd_sizes_are_cut(tmp_path):
+    """HR 321x481 at x4: LR of 80x120 (cut) and of 81x121 (MATLAB's, rounded up) are both right."""
+    for name, h, w in (("cut", 80, 120), ("up", 81, 121)):
+        write(tmp_path / "hr" / f"{name}.png", 321, 481)
+        write(tmp_path / "lr" / f"{name}.png", h, w)
+    for pair in find_sets(tmp_path)[0].pairs:
+        small, large = load_pair(pair, scale=4)
+        assert small.shape == (80, 120, 3)
+        assert large.shape == (320, 480, 3)
+
+
+def test_gray_stays_gray_only_where_both_files_are(tmp_path):
+    for name, channels in (("gray", (1, 1)), ("mixed", (1, 3))):
+        write(tmp_path / "hr" / f"{name}.png", 8, 12, channels[0])
+        write(tmp_path / "lr" / f"{name}.png", 4, 6, channels[1])
+    gray, mixed = (load_pair(pair, scale=2) for pair in find_sets(tmp_path)[0].pairs)
+    assert [x.shape for x in gray] == [(4, 6), (8, 12)]
+    assert [x.shape for x in mixed] == [(4, 6, 3), (8, 12, 3)]
+
+
+@pytest.mark.parametrize(
+    "lr_size, message",
+    [((4, 5), "LR image is 5x4 and its HR image 12x8, a scale of 2.4, but 2"), (None, "a.png")],
+)
+def test_bad_pairs_name_the_file(tmp_path, lr_size, message):
+    write(tmp_path / "x2" / "hr" / "a.png", 8, 12)
+    if lr_size:
+        write(tmp_path / "x2" / "lr" / "a.png", *lr_size)
+    else:
+        (tmp_path / "x2" / "lr").mkdir()
+        (tmp_path / "x2" / "lr" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    (found,) = find_sets(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_pair(found.pairs[0], scale=2)
+
+
+def test_too_small_for_the_scale(tmp_path):
+    write(tmp_path / "hr" / "a.png", 3, 12)
+    (found,) = find_sets(tmp_path, [4])
+    with pytest.raises(UserError, match=r"a\.png: smaller than 4x4"):
+        load_pair(found.pairs[0], scale=4)
