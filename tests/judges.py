@@ -44,5 +44,7 @@ def make(case, **options):
     network = discriminator({**own, **options}, crop=crop)
     # Compiling `init` would take longer than all that is tested with it.
     params, stats = random_like(jax.eval_shape(network.init, jax.random.key(0)))
-    images = jax.random.uniform(jax.random.key(1), (3, crop, crop, 3))
+    # With this key no activation is so near its kink that rounding could tip it: moving every
+    # weight by 1e-6 of itself moved no gradient by more than 3e-5, forty times.
+    images = jax.random.uniform(jax.random.key(5), (3, crop, crop, 3))
     return network, params, stats, images

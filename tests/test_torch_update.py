@@ -28,7 +28,7 @@ import torch_networks as twins
 import trunks
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
 
-CROP, BATCH = 32, 4
+CROP, BATCH = 16, 2  # the smallest that VGG19 reaches conv5_4 with
 DIFFERENCES = {"l1": l1_loss, "mse": mse_loss, "l2": mse_loss}
 # Places in VGG19, counting activations and pools.
 PLACES = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34, "relu5_4": 35}
@@ -52,42 +52,31 @@ def relativistic(real, fake):
     )
 
 
-# Another generator is two lines: ours, and PyTorch's with layers under the same paths.
-SRRESNET = {
-    "generator": lambda: generator(
-        scale=4,
-        width=8,
-        blocks=2,
-        activation="prelu",
-        batch_norm=True,
-        kernel=9,
-        head_activation=True,
-        tail_activation=True,
-    ),
+SRGAN_GENERATOR = {
+    "generator": lambda: generator({**base.SRRESNET, "width": 8, "blocks": 2}, scale=4),
     "torch_generator": lambda: twins.SRResNet(width=8, blocks=2),
 }
-PLAIN_RESNET = {
-    "generator": lambda: generator(scale=4, width=8, blocks=2),
-    "torch_generator": lambda: twins.SRResNet(
-        width=8, blocks=2, kernel=3, batch_norm=False, activation="relu"
-    ),
+SMALL_RRDBNET = {"width": 8, "growth": 4, "blocks": 2}
+ESRGAN_GENERATOR = {
+    "generator": lambda: generator({"name": "rrdbnet", **SMALL_RRDBNET}, scale=4),
+    "torch_generator": lambda: twins.RRDBNet(**SMALL_RRDBNET),
 }
 SRGAN = {
-    **SRRESNET,
+    **SRGAN_GENERATOR,
     "discriminator": lambda: discriminator({"widths": (8, 16), "dense": 16}, crop=CROP),
     "torch_discriminator": lambda: twins.Classifier(CROP, widths=(8, 16), dense=16),
     "adversarial": "vanilla",
     "adversarial_weight": 1e-3,
 }
 ESRGAN = {
-    **PLAIN_RESNET,
+    **ESRGAN_GENERATOR,
     "discriminator": lambda: discriminator({"name": "vgg", "width": 4, "dense": 10}, crop=CROP),
     "torch_discriminator": lambda: twins.VGGStyle(CROP, width=4, dense=10),
     "adversarial": "relativistic",
     "adversarial_weight": 5e-3,
 }
 REAL_ESRGAN = {
-    **PLAIN_RESNET,
+    **ESRGAN_GENERATOR,
     "discriminator": lambda: discriminator({"name": "unet", "width": 4}, crop=CROP),
     "torch_discriminator": lambda: twins.UNet(CROP, width=4),
     "adversarial": "vanilla",
@@ -127,7 +116,11 @@ def an_optimizer():
 
 @cache
 def vgg19():
-    return trunks.random_trunk("vgg19", length=36)
+    """Random weights, larger in the last block: its kernels see one pixel and eight of padding."""
+    trunk = trunks.random_trunk("vgg19", length=36)
+    for layer in trunk[PLACES["conv5_4"] - 6 :: 2]:
+        layer.weight *= 3
+    return trunk
 
 
 @cache
@@ -174,7 +167,10 @@ def ours(case):
 
 
 def a_batch():
-    rng = np.random.default_rng(1)
+    # A seed with which no activation is so near its kink that rounding could tip it: moving every
+    # weight by 1e-6 of itself moved no gradient by more than 3e-5, sixty times. In larger images
+    # there are so many activations that float32 tips one or another with most seeds.
+    rng = np.random.default_rng(8)
     coarse = rng.uniform(size=(BATCH, CROP // 4, CROP // 4, 3))
     hr = np.clip(
         np.kron(coarse, np.ones((1, 4, 4, 1))) + rng.normal(0, 0.1, (1, CROP, CROP, 1)), 0, 1

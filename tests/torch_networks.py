@@ -163,53 +163,72 @@ def shuffle(x):
 
 
 class SRResNet(Network):
-    """Ledig et al. 2017, figure 4, at 4x; without batch norm and at 3x3 it is EDSR-baseline."""
+    """Ledig et al. 2017, figure 4, at 4x."""
 
-    def __init__(self, *, width, blocks, kernel=9, batch_norm=True, activation="prelu"):
+    def __init__(self, *, width, blocks):
         super().__init__()
-        self.blocks, self.batch_norm, self.activation = blocks, batch_norm, activation
-        self.conv("Conv_0", 3, width, kernel)
-        for b in range(blocks):
+        self.blocks = [f"ResidualBlock_{i}" for i in range(blocks)]
+        self.conv("Conv_0", 3, width, 9)
+        for block in self.blocks:
             for i in range(2):
-                path = f"ResidualBlock_{b}"
-                self.conv(f"{path}/Conv_{i}", width, width, bias=not batch_norm)
-                if batch_norm:
-                    self.norm(f"{path}/Normaliser_{i}", width)
-            self.prelu(f"ResidualBlock_{b}/PReLU_0", width)
-        self.conv("Conv_1", width, width, bias=not batch_norm)
-        if batch_norm:
-            self.norm("Normaliser_0", width)
+                self.conv(f"{block}/Conv_{i}", width, width, bias=False)
+                self.norm(f"{block}/Normaliser_{i}", width)
+            self.layers[f"{block}/PReLU_0"] = nn.PReLU(width)
+        self.conv("Conv_1", width, width, bias=False)
+        self.norm("Normaliser_0", width)
         for i in range(2):
             self.conv(f"SubPixel_{i}/Conv_0", width, 4 * width)
         for i in range(3):
-            self.prelu(f"PReLU_{i}", width)
-        self.conv("Conv_2", width, 3, kernel)
-
-    def prelu(self, path, width):
-        if self.activation == "prelu":
-            self.layers[path] = nn.PReLU(width)
-
-    def active(self, path, x, *, plain=False):
-        """PReLU; in its place ReLU inside a block, and nothing outside."""
-        if path in self.layers:
-            return self.layers[path](x)
-        return x.relu() if plain else x
-
-    def normed(self, path, x):
-        return self.layers[f"{path}/BatchNorm_0"](x) if self.batch_norm else x
+            self.layers[f"PReLU_{i}"] = nn.PReLU(width)
+        self.conv("Conv_2", width, 3, 9)
 
     def forward(self, lr):
-        x = head = self.active("PReLU_0", self.layers["Conv_0"](lr))
-        for b in range(self.blocks):
-            path = f"ResidualBlock_{b}"
-            y = self.normed(f"{path}/Normaliser_0", self.layers[f"{path}/Conv_0"](x))
-            y = self.active(f"{path}/PReLU_0", y, plain=True)
-            x = x + self.normed(f"{path}/Normaliser_1", self.layers[f"{path}/Conv_1"](y))
-        x = head + self.normed("Normaliser_0", self.layers["Conv_1"](x))
+        x = head = self.layers["PReLU_0"](self.layers["Conv_0"](lr))
+        for block in self.blocks:
+            y = x
+            for layer in ("Conv_0", "Normaliser_0/BatchNorm_0", "PReLU_0", "Conv_1"):
+                y = self.layers[f"{block}/{layer}"](y)
+            x = x + self.layers[f"{block}/Normaliser_1/BatchNorm_0"](y)
+        x = head + self.layers["Normaliser_0/BatchNorm_0"](self.layers["Conv_1"](x))
         for i in range(2):
-            x = shuffle(self.layers[f"SubPixel_{i}/Conv_0"](x))
-            x = self.active(f"PReLU_{i + 1}", x)
+            x = self.layers[f"PReLU_{i + 1}"](shuffle(self.layers[f"SubPixel_{i}/Conv_0"](x)))
         return self.layers["Conv_2"](x)
+
+
+class RRDBNet(Network):
+    """Wang et al. 2018 (ESRGAN), section 3.1 and figure 4, at 4x."""
+
+    def __init__(self, *, width, growth, blocks):
+        super().__init__()
+        self.blocks = [f"RRDB_{i}" for i in range(blocks)]
+        self.conv("Conv_0", 3, width)
+        for block in self.blocks:
+            for k in range(3):
+                for i in range(5):
+                    out = growth if i < 4 else width
+                    self.conv(f"{block}/DenseBlock_{k}/Conv_{i}", width + i * growth, out)
+        for i in range(1, 5):
+            self.conv(f"Conv_{i}", width, width)
+        self.conv("Conv_5", width, 3)
+
+    def dense(self, path, x):
+        seen = x
+        for i in range(4):
+            seen = torch.cat([seen, leaky(self.layers[f"{path}/Conv_{i}"](seen))], dim=1)
+        return x + 0.2 * self.layers[f"{path}/Conv_4"](seen)
+
+    def forward(self, lr):
+        x = head = self.layers["Conv_0"](lr)
+        for block in self.blocks:
+            y = x
+            for k in range(3):
+                y = self.dense(f"{block}/DenseBlock_{k}", y)
+            x = x + 0.2 * y
+        x = head + self.layers["Conv_1"](x)
+        for i in (2, 3):
+            x = functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = leaky(self.layers[f"Conv_{i}"](x))
+        return self.layers["Conv_5"](leaky(self.layers["Conv_4"](x)))
 
 
 def as_torch(array):
