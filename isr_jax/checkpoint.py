@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
@@ -167,6 +168,37 @@ def _restore(
     parts, training = arrays.generator, {"d_stats": {}, **arrays.training}
     state = State(g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **training)
     return state, dict(saved.data), saved.config
+
+
+def begin_from(path: str, state: State, config: ConfigDict) -> State:
+    """The state before the first update, with the averaged generator of another run.
+
+    Args:
+        path: a run folder, or one of its checkpoints.
+        state: as initialised; its shardings are kept.
+        config: of the run that begins.
+
+    Raises:
+        UserError: where there is no such run, or its generator is another.
+    """
+    restored = restore_generator(path)
+    then = {"scale": restored.config.scale, "generator": restored.config.generator.to_dict()}
+    for name, before, now in _differences(then, config):
+        if name != "generator.dtype":
+            raise UserError(
+                f"config.train.init_from: {path} has a generator with {name}={before}, this run "
+                f"one with {now}"
+            )
+
+    def place(source: Any, like: Any) -> Any:
+        # Copies, because the state is donated.
+        return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), source, like)
+
+    return state._replace(
+        g_params=place(restored.params, state.g_params),
+        ema=place(restored.params, state.ema),
+        g_stats=place(restored.stats, state.g_stats),
+    )
 
 
 def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
