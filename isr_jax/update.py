@@ -163,6 +163,8 @@ def make_update(
             logits, features, d_stats = discriminator.apply(d_params, d_stats, window, True)
             return (logits, features if feature_matching else ()), d_stats
 
+        # The generated images first, which spectral norm's iterations notice: as those who update G
+        # first do.
         (fake, sr_features), fake_pullback, d_stats = jax.vjp(
             lambda p, images: judge(p, state.d_stats, images), state.d_params, sr, has_aux=True
         )
@@ -170,20 +172,17 @@ def make_update(
             lambda p: judge(p, d_stats, hr), state.d_params, has_aux=True
         )
 
-        g_loss, (_, to_fake) = logit_gradients(adversary.g_loss, real, fake)
-        matching, to_features = jax.value_and_grad(losses.feature_matching)(
+        g_loss, (_, by_fake) = logit_gradients(adversary.g_loss, real, fake)
+        matching, by_features = jax.value_and_grad(losses.feature_matching)(
             sr_features, hr_features
         )
         loss = adversarial_weight * g_loss + feature_matching * matching
-        to_features = jax.tree.map(lambda g: feature_matching * g, to_features)
-        _, gradient = fake_pullback((adversarial_weight * to_fake, to_features))
+        by_features = jax.tree.map(lambda g: feature_matching * g, by_features)
+        _, gradient = fake_pullback((adversarial_weight * by_fake, by_features))
 
-        d_loss, (to_real, to_fake) = logit_gradients(adversary.d_loss, real, fake)
-        no_features = jax.tree.map(jnp.zeros_like, to_features)
-        from_real, from_fake = (
-            pullback((cotangent, no_features))[0]
-            for pullback, cotangent in ((real_pullback, to_real), (fake_pullback, to_fake))
-        )
+        d_loss, (by_real, by_fake) = logit_gradients(adversary.d_loss, real, fake)
+        none = jax.tree.map(jnp.zeros_like, by_features)
+        from_real, from_fake = real_pullback((by_real, none))[0], fake_pullback((by_fake, none))[0]
         d_gradient = all_mean(jax.tree.map(jnp.add, from_real, from_fake))
         updates, d_opt = d_optimizer.update(d_gradient, state.d_opt, state.d_params)
         d_params = optax.apply_updates(state.d_params, updates)

@@ -20,25 +20,29 @@ CASES = {
 }
 
 
-def make(case, **options):
-    """The discriminator of a case, random parameters and statistics, and three images."""
-    own, crop, _ = CASES[case]
-    network = discriminator({**own, **options}, crop=crop)
+def random_like(tree):
+    """Arrays of these shapes: He's kernels, scales near 1, biases near 0, vectors of length 1."""
     rng = np.random.default_rng(0)
+    centres = {"scale": 1.0, "slope": 0.25}
 
     def draw(path, like):
-        """He's kernels; scales near 1, biases near 0; unit vectors."""
         x, name = rng.normal(size=like.shape), path[-1].key
         if name == "kernel":
             x *= np.sqrt(2 / np.prod(like.shape[:-1]))
         elif name in ("u", "v"):
             x /= np.linalg.norm(x)
         else:
-            x = 0.1 * x + (name == "scale")
+            x = 0.1 * x + centres.get(name, 0.0)
         return jnp.asarray(x, jnp.float32)
 
+    return jax.tree_util.tree_map_with_path(draw, tree)
+
+
+def make(case, **options):
+    """The discriminator of a case, random parameters and statistics, and three images."""
+    own, crop, _ = CASES[case]
+    network = discriminator({**own, **options}, crop=crop)
     # Compiling `init` would take longer than all that is tested with it.
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
-    params, stats = jax.tree_util.tree_map_with_path(draw, shapes)
-    images = jnp.asarray(rng.uniform(size=(3, crop, crop, 3)), jnp.float32)
+    params, stats = random_like(jax.eval_shape(network.init, jax.random.key(0)))
+    images = jax.random.uniform(jax.random.key(1), (3, crop, crop, 3))
     return network, params, stats, images

@@ -132,6 +132,30 @@ def test_vanilla_generator_learns_where_the_discriminator_is_sure():
     np.testing.assert_allclose(gradient, -0.25, rtol=1e-6)
 
 
+def test_logits_of_places_count_alike():
+    """The loss of a map of logits is that of its logits in a row."""
+    real, fake = (jnp.array(x, jnp.float32) for x in (REAL, FAKE))
+    for name, adversary in losses.ADVERSARIAL.items():
+        for loss in adversary:
+            flat, shaped = loss(real, fake), loss(real.reshape(1, 2, 3), fake.reshape(1, 2, 3))
+            np.testing.assert_allclose(shaped, flat, rtol=1e-6, err_msg=name)
+
+
+def test_feature_matching_sums_the_layers_mean_distances():
+    sr, hr = ([jnp.array(x), jnp.array(x[:, ::2, ::2, :1])] for x in (SR, HR))
+    means = [np.abs(SR - HR).mean(), np.abs(SR - HR)[:, ::2, ::2, :1].mean()]
+    for call in (losses.feature_matching, jax.jit(losses.feature_matching)):
+        np.testing.assert_allclose(call(sr, hr), sum(means), rtol=1e-6)
+    half = [[x.astype(jnp.bfloat16) for x in layers] for layers in (sr, hr)]
+    value = losses.feature_matching(*half)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, sum(means), rtol=1e-2)
+    np.testing.assert_array_equal(losses.feature_matching(hr, hr), 0.0)
+    gradient = jax.grad(losses.feature_matching)(hr, hr)
+    assert all(np.isfinite(leaf).all() for leaf in gradient)
+    np.testing.assert_array_equal(losses.feature_matching([], []), 0.0)
+
+
 def test_losses_equal_torch():
     torch = pytest.importorskip("torch", reason="needs the torch extra")
     functional = torch.nn.functional

@@ -9,6 +9,7 @@ from judges import CASES, make
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
 import torch_networks as twins
+from trunks import to_torch
 
 
 def pair(case):
@@ -17,17 +18,7 @@ def pair(case):
     options, crop, _ = CASES[case]
     own = {name: value for name, value in options.items() if name != "name"}
     twin = twins.DISCRIMINATORS[options.get("name", "classifier")](crop, **own)
-    twins.load(twin, params)
-    for path, vectors in stats.items():
-        layer = twin.layers[path]
-        layer.weight_u.copy_(torch.tensor(np.asarray(vectors["u"])))
-        layer.weight_v.copy_(torch.tensor(in_torch_order(vectors["v"], params[path]["kernel"])))
-    return network, params, stats, images, twin
-
-
-def in_torch_order(v, kernel):
-    """Entries by row, column and input channel to entries by input channel, row and column."""
-    return np.asarray(v).reshape(kernel.shape[:3]).transpose(2, 0, 1).ravel()
+    return network, params, stats, images, twins.load(twin, params, stats)
 
 
 def assert_near(got, expected, tolerance):
@@ -37,7 +28,7 @@ def assert_near(got, expected, tolerance):
 
 
 def forward(twin, images):
-    return twin(twins.images_to_torch(images))
+    return twin(to_torch(images))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -52,7 +43,7 @@ def test_logits_and_gradients_equal_torch(case):
     (_, logits), (by_params, by_images) = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(
         params, images
     )
-    torch_images = twins.images_to_torch(images).requires_grad_()
+    torch_images = to_torch(images).requires_grad_()
     expected = twin(torch_images)
     (expected * torch.tensor(weights)).sum().backward()
     assert_near(logits, expected.detach(), 1e-5)
@@ -75,7 +66,7 @@ def test_one_power_iteration_per_training_call_equals_torch():
         for path, vectors in stats.items():
             layer, kernel = twin.layers[path], params[path]["kernel"]
             assert_near(vectors["u"], layer.weight_u, 1e-5)
-            assert_near(in_torch_order(vectors["v"], kernel), layer.weight_v, 1e-5)
+            assert_near(twins.in_torch_order(vectors["v"], kernel), layer.weight_v, 1e-5)
             sigma = np.einsum(
                 "i,io,o", vectors["v"], kernel.reshape(-1, kernel.shape[-1]), vectors["u"]
             )

@@ -212,25 +212,6 @@ class SRResNet(Network):
         return self.layers["Conv_2"](x)
 
 
-def vgg19(params, images):
-    """conv5_4 before its activation, of images in [0, 1], by the weights of a Flax tree.
-
-    Simonyan & Zisserman 2015, table 1, column E.
-    """
-    mean, std = (as_torch(params[name]).view(3, 1, 1) for name in ("mean", "std"))
-    x = (images - mean) / std
-    for block, depth in enumerate((2, 2, 4, 4, 4), start=1):
-        for i in range(1, depth + 1):
-            weights = params[f"conv{block}_{i}"]
-            kernel, bias = as_torch(weights["kernel"]), as_torch(weights["bias"])
-            x = functional.conv2d(x, kernel, bias, padding=1)
-            if (block, i) == (5, 4):
-                return x
-            x = x.relu()
-        x = functional.max_pool2d(x, 2)
-    return x
-
-
 def as_torch(array):
     """HWIO kernels to OIHW, matrices transposed."""
     tensor = torch.tensor(np.asarray(array))
@@ -246,20 +227,24 @@ def as_flax(tensor):
     return array.T
 
 
-def images_to_torch(images):
-    """[n h w c] -> [n c h w]."""
-    return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).contiguous()
-
-
-def load(network, params):
-    """Copy a Flax tree's parameters into a network, and see that they are all it has."""
+def load(network, params, stats=None):
+    """Copy Flax trees into a network, and see that the parameters are all it has."""
     seen = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         tensor = network.tensor(path)
         tensor.data.copy_(as_torch(leaf))
         seen.add(id(tensor))
     assert seen == {id(parameter) for parameter in network.parameters()}
+    for path, vectors in (stats or {}).items():
+        layer, kernel = network.layers[path], params[path]["kernel"]
+        layer.weight_u.copy_(as_torch(vectors["u"]))
+        layer.weight_v.copy_(as_torch(in_torch_order(vectors["v"], kernel)))
     return network
+
+
+def in_torch_order(v, kernel):
+    """Entries by row, column and input channel to entries by input channel, row and column."""
+    return np.asarray(v).reshape(kernel.shape[:3]).transpose(2, 0, 1).ravel()
 
 
 def gradients(network, params):
@@ -269,14 +254,26 @@ def gradients(network, params):
     )
 
 
-def jittered(key, params):
-    """Parameters whose slopes, scales and biases are no longer what they start as."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(
-        tree,
-        [
-            x + 0.1 * jax.random.normal(k, x.shape) if x.ndim == 1 else x
-            for k, x in zip(keys, leaves, strict=True)
-        ],
-    )
+def spectral_layers(network):
+    return [layer for layer in network.layers.values() if hasattr(layer, "weight_u")]
+
+
+def spectral_vectors(network):
+    """Copies of spectral norm's u and v."""
+    return [(x.weight_u.clone(), x.weight_v.clone()) for x in spectral_layers(network)]
+
+
+def set_spectral_vectors(network, vectors):
+    for layer, (u, v) in zip(spectral_layers(network), vectors, strict=True):
+        layer.weight_u.copy_(u)
+        layer.weight_v.copy_(v)
+
+
+def without_power_iteration(network, images):
+    """What it gives by the u and v that it has."""
+    for layer in spectral_layers(network):
+        layer.eval()
+    result = network(images)
+    for layer in spectral_layers(network):
+        layer.train()
+    return result
