@@ -8,16 +8,13 @@ from typing import Literal, NotRequired, TypedDict
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from isr_jax.data.pairs import BenchmarkSet, Pair, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
 from isr_jax.lpips import Lpips, load_lpips
 from isr_jax.metrics import PROTOCOLS, measure, measure_interpolation
 from isr_jax.resize import METHODS
-from isr_jax.upscale import Upscaler, load
+from isr_jax.upscale import Upscaler, load, progress_of_images, write_png
 
 
 class ImageScores(TypedDict):
@@ -111,7 +108,7 @@ def evaluate(
 
     results: list[SetScores] = []
     failed: list[str] = []
-    with _bar(shown=progress) as bar:
+    with progress_of_images(shown=progress) as bar:
         task = bar.add_task("", total=sum(len(found.pairs) for found in sets))
         for found in sets:
             failed += found.faults
@@ -122,7 +119,7 @@ def evaluate(
                     row, sr = _score(upscalers[found.scale], pair, protocol, distance)
                     images.append(row)
                     if folder:
-                        _write(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
+                        write_png(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
                 except UserError as error:
                     failed.append(str(error))
                 # An image too large for the memory or the disk; the next one may not be.
@@ -197,27 +194,3 @@ def _new_folder(folder: Path) -> Path:
     if used:
         raise UserError(f"{folder} is in use: name a new folder to save to")
     return folder
-
-
-def _write(image: UInt8[np.ndarray, "h w *c"], file: Path) -> None:
-    """Write a PNG that is there whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".part")
-    try:
-        Image.fromarray(image).save(unfinished, format="PNG")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _bar(*, shown: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (shown and console.is_terminal),
-        transient=True,
-    )
