@@ -21,6 +21,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from isr_jax.errors import UserError, one_line
 from isr_jax.models import Generator, generator
+from isr_jax.models.generators import complete
 from isr_jax.settings import flatten
 from isr_jax.torch_files import SUFFIXES as TORCH_SUFFIXES
 from isr_jax.torch_weights import import_torch
@@ -172,6 +173,13 @@ def _restore(
     return state, dict(saved.data), saved.config
 
 
+def architecture(config: ConfigDict) -> dict[str, Any]:
+    """The scale of a configuration and its generator's fields, but for the type that computes."""
+    fields = complete(config.generator.to_dict(), scale=config.scale)
+    del fields["dtype"]
+    return {"scale": config.scale, "generator": fields}
+
+
 def begin_from(path: str, state: State, config: ConfigDict) -> State:
     """The state before the first update, with the averaged generator of another run.
 
@@ -184,12 +192,12 @@ def begin_from(path: str, state: State, config: ConfigDict) -> State:
         UserError: where there is no such run, or its generator is another.
     """
     restored = restore_generator(path)
-    then = {"scale": restored.config.scale, "generator": restored.config.generator.to_dict()}
-    for name, before, now in _differences(then, config):
-        if name != "generator.dtype":
+    then, now = (flatten(architecture(x)) for x in (restored.config, config))
+    for name in then:
+        if then[name] != now.get(name):
             raise UserError(
-                f"config.train.init_from: {path} has a generator with {name}={before}, this run "
-                f"one with {now}"
+                f"config.train.init_from: {path} has a generator with {name}={then[name]}, this "
+                f"run one with {now.get(name)}"
             )
 
     def place(source: Any, like: Any) -> Any:
@@ -378,9 +386,13 @@ def interpolate(a: Restored, b: Restored, *, alpha: float) -> tuple[Any, Any]:
     Source: Wang et al. 2018 (ESRGAN), section 3.4; Wang et al. 2019, "Deep Network Interpolation
     for Continuous Imagery Effect Transition".
     """
-    then = {"scale": a.config.scale, "generator": a.config.generator.to_dict()}
-    for name, first, second in _differences(then, b.config):
-        raise UserError(f"the first has {name}={first} and the second {second}; only equals mix")
+    first, second = (flatten(architecture(x.config)) for x in (a, b))
+    for name in first:
+        if first[name] != second.get(name):
+            raise UserError(
+                f"the first has {name}={first[name]} and the second {second.get(name)}; "
+                "only generators of one architecture mix"
+            )
     return jax.tree.map(
         lambda x, y: (1.0 - alpha) * x + alpha * y, (a.params, a.stats), (b.params, b.stats)
     )

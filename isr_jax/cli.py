@@ -11,7 +11,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from isr_jax import report
-from isr_jax.checkpoint import interpolate, restore_generator, write_generator
+from isr_jax.checkpoint import architecture, interpolate, restore_generator, write_generator
 from isr_jax.errors import UserError, one_line
 from isr_jax.evaluate import Evaluation, evaluate
 from isr_jax.lpips import NETWORKS
@@ -238,8 +238,7 @@ def run_interpolate(options: argparse.Namespace) -> int:
     """Write the run folder."""
     a, b = restore_generator(options.a), restore_generator(options.b)
     params, stats = interpolate(a, b, alpha=options.alpha)
-    architecture = {"scale": a.config.scale, "generator": a.config.generator.to_dict()}
-    write_generator(options.out, params, stats, architecture)
+    write_generator(options.out, params, stats, architecture(a.config))
     return 0
 
 
