@@ -343,6 +343,23 @@ def _from_torch(file: Path) -> Restored:
     return Restored(network, params, stats, config, 0)
 
 
+def new_folder(path: str | Path) -> Path:
+    """A folder that is there and empty, made where it is missing.
+
+    Raises:
+        UserError: where it holds something or cannot be made.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        used = any(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: name another folder") from error
+    if used:
+        raise UserError(f"{path} is in use: name a new folder")
+    return folder
+
+
 def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[str, Any]) -> None:
     """Make a run folder that holds one generator: checkpoint 0, for `restore_generator`.
 
@@ -354,14 +371,7 @@ def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[st
     Raises:
         UserError: where the folder is in use or cannot be made.
     """
-    folder = Path(run).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        used = any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{run}: {error.strerror}; name another folder") from error
-    if used:
-        raise UserError(f"{run} is in use: name a new folder")
+    folder = new_folder(run)
     arrays = {"params": params, "stats": stats, "ema": params}
     with open_manager(folder) as manager:
         manager.save(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from isr_jax.checkpoint import new_folder
 from isr_jax.data.pairs import BenchmarkSet, Pair, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
 from isr_jax.lpips import Lpips, load_lpips
@@ -104,7 +105,7 @@ def evaluate(
             raise UserError(f"{upscaler.name} enlarges by {upscaler.scale}, not by {other}")
         sets = find_sets(data, (upscaler.scale,))
         upscalers = {upscaler.scale: upscaler}
-    folder = None if save is None else _new_folder(Path(save).expanduser())
+    folder = None if save is None else new_folder(save)
 
     results: list[SetScores] = []
     failed: list[str] = []
@@ -182,15 +183,3 @@ def _mean(values: Sequence[float]) -> float:
     """The mean of the values that are not nan; nan where there are none."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else math.nan
-
-
-def _new_folder(folder: Path) -> Path:
-    """A folder that exists and is empty."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        used = any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}: name another folder to save to") from error
-    if used:
-        raise UserError(f"{folder} is in use: name a new folder to save to")
-    return folder
