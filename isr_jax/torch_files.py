@@ -12,6 +12,8 @@ from safetensors import numpy as safetensors
 from isr_jax import weights
 from isr_jax.errors import UserError, one_line
 
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
 # Where a checkpoint keeps its state, best first, and what may stand before every key of it.
 WRAPPERS = ("params_ema", "params", "ema_state_dict", "state_dict", "model")
 PREFIXES = ("module.", "netG.", "generator.", "netD.", "discriminator.")
