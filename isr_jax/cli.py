@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from isr_jax.metrics import PROTOCOLS
 from isr_jax.resize import METHODS
 from isr_jax.torch_files import SUFFIXES
 from isr_jax.torch_namings import NAMINGS
-from isr_jax.torch_weights import export_torch
+from isr_jax.torch_weights import export_torch, import_torch
 from isr_jax.upscale import load, upscale_files
 
 DATA = "ISR_DATA"
@@ -176,20 +176,42 @@ def run_upscale(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def field(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, with the value as JSON has it."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, as width=64") from None
+
+
 def add_import(parser: argparse.ArgumentParser) -> None:
     """The options of `isr import-torch`."""
     parser.add_argument("file", metavar="FILE", help=".pth or .safetensors of a generator")
     parser.add_argument("out", metavar="OUT", help="a new run folder")
+    parser.add_argument(
+        "--set",
+        type=field,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a field that the file does not tell, as residual_scale=0.1",
+    )
     parser.set_defaults(run=run_import)
 
 
 def run_import(options: argparse.Namespace) -> int:
-    """Write a run folder, and say what the file was found to hold."""
-    restored = restore_generator(options.file)
-    config = restored.config.to_dict()
-    write_generator(options.out, restored.params, restored.stats, config)
+    """Write a run folder, and say what the file was found to hold, and what was assumed."""
+    imported = import_torch(options.file, options=dict(options.set))
+    config = imported.config
+    if "generator" not in config:
+        raise UserError(f"{options.file} holds a discriminator ({imported.naming})")
+    write_generator(options.out, imported.params, imported.stats, config)
     fields = ", ".join(f"{name}={value}" for name, value in config["generator"].items())
     print(f"{options.out}: {config['scale']}x generator, {fields}")
+    if imported.assumed:
+        assumed = ", ".join(imported.assumed)
+        print(f"not told by the file: {assumed}; --set NAME=VALUE sets one", file=sys.stderr)
     return 0
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import isr_jax
+from configs import base
 from isr_jax import cli
 from isr_jax.checkpoint import restore_generator, write_generator
 from isr_jax.errors import UserError
@@ -14,6 +15,7 @@ from isr_jax.models import generator
 from isr_jax.resize import resize_uint8
 from isr_jax.torch_weights import export_torch
 
+EDSR = {**base.GENERATORS["edsr_baseline"], "width": 4, "blocks": 1}
 SMALL = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 1, "doublings": 1}
 
 
@@ -177,3 +179,24 @@ def test_only_equals_mix(weights, tmp_path, capsys):
     assert "generator.growth=4 and the second 5" in line
     with pytest.raises(UserError, match="is no run folder"):
         restore_generator(tmp_path / "mix")
+
+
+def test_what_a_file_does_not_tell_is_said_and_can_be_set(tmp_path, capsys):
+    options = {**EDSR, "residual_scale": 0.5}
+    network = generator(options, scale=2)
+    file = tmp_path / "edsr.safetensors"
+    export_torch(file, *network.init(jax.random.key(0)), options=options, size=2)
+    code, _, (line,) = run(capsys, "import-torch", file, tmp_path / "assumed")
+    assert code == 0
+    assert "not told by the file: " in line
+    assert "residual_scale" in line
+    setting = ("--set", "residual_scale=0.5")
+    assert run(capsys, "import-torch", file, tmp_path / "told", *setting)[0] == 0
+    scales = [
+        restore_generator(tmp_path / name).config.generator.residual_scale
+        for name in ("assumed", "told")
+    ]
+    assert scales == [1.0, 0.5]
+    code, _, (line,) = run(capsys, "import-torch", file, tmp_path / "no", "--set", "width")
+    assert code == 2
+    assert "'width' is not NAME=VALUE" in line
