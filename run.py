@@ -2,7 +2,8 @@
 
 python run.py --config configs/msssim.py [--config.train.steps=2000] [--workdir runs/msssim]
 
-The same line again goes on where the run was. Every field of configs/base.py can be given.
+The same line again goes on where the run was. Every field of configs/base.py can be given. Some
+configs have variants, as configs/esrgan.py:smoke.
 """
 
 import sys
@@ -53,7 +54,8 @@ def main(argv: list[str]) -> None:
     from isr_jax import UserError, report, train
 
     logging.set_verbosity(logging.ERROR)
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).stem
+    file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    name = "-".join(filter(None, (Path(file).stem, variant)))
     try:
         result = train(CONFIG.value, WORKDIR.value or f"runs/{name}")
     except UserError as error:

@@ -10,7 +10,8 @@ import time
 import jax
 
 from configs import msssim
-from isr_jax.train import make_dispatch, make_program, open_loader
+from isr_jax.program import make_dispatch, make_program
+from isr_jax.train import open_loader
 
 
 def seconds_per_update(n: int, *, dispatches: int) -> float:
@@ -23,11 +24,11 @@ def seconds_per_update(n: int, *, dispatches: int) -> float:
     state = jax.jit(program.init)(key)
     # Twice: the state that comes back may be laid out otherwise than the first, and compile anew.
     for _ in range(2):
-        state, _ = dispatch(state, loader.take(n), key, n)
+        state, _ = dispatch(state, (), loader.take(n), key, n)
     jax.block_until_ready(state)
     began = time.perf_counter()
     for _ in range(dispatches):
-        state, _ = dispatch(state, loader.take(n), key, n)
+        state, _ = dispatch(state, (), loader.take(n), key, n)
     jax.block_until_ready(state)
     return (time.perf_counter() - began) / (n * dispatches)
 

@@ -120,6 +120,9 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # Grain's worker processes; 0 for none
     config.data.crop = 96  # side of an HR crop, pixels; a multiple of scale
     config.data.batch = 16  # crops per update, over all devices
+    config.data.degradation = "bicubic"  # bicubic | second_order (Real-ESRGAN's)
+    config.data.margin = 0  # HR pixels around a crop that are degraded with it, then cut away
+    config.data.sharpen = False  # learn sharpened HR images; the discriminator sees them as is
 
     config.generator = ConfigDict(GENERATORS["srresnet"])
 
@@ -133,6 +136,12 @@ def get_config() -> ConfigDict:
     config.loss.content.ms_ssim = 0.0  # 1 - MS-SSIM
     config.loss.content.l1 = 0.0
     config.loss.content.charbonnier = 0.0
+    config.loss.perceptual = ConfigDict()  # VGG19's features; see isr_jax.perceptual
+    config.loss.perceptual.weight = 0.0
+    config.loss.perceptual.layers = ("conv5_4",)  # conv: before the activation, relu: after it
+    config.loss.perceptual.layer_weights = (1.0,)
+    config.loss.perceptual.criterion = "l1"  # l1 | l2
+    config.loss.perceptual.path = ""  # the weight file, or its folder; "" for the cache
     config.loss.adversarial = "vanilla"  # vanilla | least_squares | hinge | relativistic
     config.loss.adversarial_weight = 1e-3
     config.loss.feature_matching = 0.0  # weight of the distance of the discriminator's features
@@ -141,7 +150,10 @@ def get_config() -> ConfigDict:
 
     config.g_optimizer = ConfigDict()
     config.g_optimizer.learning_rate = 1e-4
-    config.g_optimizer.schedule = "halfway"  # constant | cosine | halfway (a tenth from there)
+    # constant | cosine | halfway (a tenth from there) | milestones
+    config.g_optimizer.schedule = "halfway"
+    config.g_optimizer.milestones = ()  # updates from which the rate is multiplied by decay
+    config.g_optimizer.decay = 0.5
     config.g_optimizer.warmup_steps = 0  # updates of linear increase from 0
     config.g_optimizer.b1 = 0.9
     config.g_optimizer.b2 = 0.999
@@ -151,6 +163,7 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.steps = 200_000  # updates
+    config.train.init_from = ""  # a run folder whose averaged generator this one begins as
     config.train.steps_per_dispatch = 100  # updates in one compiled program
     config.train.parallel = "jit"  # jit | pmap, over all devices
     config.train.ema_decay = 0.999  # of the moving average that is validated and restored
@@ -199,4 +212,57 @@ def small() -> ConfigDict:
     config.train.log_every = 20
     config.train.validate_every = 400
     config.train.checkpoint_every = 200
+    return config
+
+
+def div2k() -> ConfigDict:
+    """The base of the published recipes: SRGAN's sizes, on DIV2K by way of TensorFlow Datasets."""
+    config = get_config()
+    config.data.train = config.data.validation = "tfds:div2k/bicubic_x4"
+    config.data.validation_images = 10
+    return config
+
+
+SMOKE: dict[str, dict[str, Any]] = {
+    "generator": {"width": 16, "blocks": 2, "growth": 8},
+    "discriminator": {"width": 8, "widths": (8, 16), "dense": 8},
+}
+
+
+def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) -> ConfigDict:
+    """The recipe itself, or its smoke variant: the same parts, tiny, for a minute on a CPU.
+
+    It trains on the embedded photographs, from scratch, and has feature matching in the place of
+    VGG19, which needs a file. It shows that a recipe runs and learns, not what it can do.
+
+    Raises:
+        ValueError: for a variant that is neither smoke nor one of `of`.
+    """
+    if variant in ("", *of):
+        return config
+    if variant != "smoke":
+        raise ValueError(f"no variant is called {variant!r}; there are {', '.join((*of, 'smoke'))}")
+    for part, sizes in SMOKE.items():
+        fields = config[part]
+        fields.update({name: size for name, size in sizes.items() if name in fields})
+    config.data.train = config.data.validation = "samples"
+    config.data.validation_images = 1
+    config.data.crop = 96
+    config.data.margin = min(config.data.margin, 16)
+    config.data.batch = 4
+    if config.loss.perceptual.weight:
+        config.loss.perceptual.weight = 0.0
+        config.loss.feature_matching = 0.01
+        config.loss.content.l1 = 1.0
+    for optimizer in (config.g_optimizer, config.d_optimizer):
+        optimizer.schedule = "constant"
+        optimizer.learning_rate = 1e-3
+        optimizer.warmup_steps = 20
+    config.train.init_from = ""
+    config.train.steps = 150
+    config.train.steps_per_dispatch = 1
+    config.train.log_every = 10
+    config.train.validate_every = 150
+    config.train.checkpoint_every = 150
+    config.train.ema_decay = 0.95
     return config

@@ -14,13 +14,17 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
 from isr_jax.errors import UserError, one_line
 from isr_jax.models import Generator, generator
+from isr_jax.models.generators import complete
 from isr_jax.settings import flatten
+from isr_jax.torch_files import SUFFIXES as TORCH_SUFFIXES
+from isr_jax.torch_weights import import_torch
 from isr_jax.update import State
 
 # What must be equal for one run's state to be another's.
@@ -169,6 +173,44 @@ def _restore(
     return state, dict(saved.data), saved.config
 
 
+def architecture(config: ConfigDict) -> dict[str, Any]:
+    """The scale of a configuration and its generator's fields, but for the type that computes."""
+    fields = complete(config.generator.to_dict(), scale=config.scale)
+    del fields["dtype"]
+    return {"scale": config.scale, "generator": fields}
+
+
+def begin_from(path: str, state: State, config: ConfigDict) -> State:
+    """The state before the first update, with the averaged generator of another run.
+
+    Args:
+        path: a run folder, or one of its checkpoints.
+        state: as initialised; its shardings are kept.
+        config: of the run that begins.
+
+    Raises:
+        UserError: where there is no such run, or its generator is another.
+    """
+    restored = restore_generator(path)
+    then, now = (flatten(architecture(x)) for x in (restored.config, config))
+    for name in then:
+        if then[name] != now.get(name):
+            raise UserError(
+                f"config.train.init_from: {path} has a generator with {name}={then[name]}, this "
+                f"run one with {now.get(name)}"
+            )
+
+    def place(source: Any, like: Any) -> Any:
+        # Copies, because the state is donated.
+        return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), source, like)
+
+    return state._replace(
+        g_params=place(restored.params, state.g_params),
+        ema=place(restored.params, state.ema),
+        g_stats=place(restored.stats, state.g_stats),
+    )
+
+
 def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
     """Before `open_manager`: remove what a killed run had begun to write.
 
@@ -247,17 +289,20 @@ def restore_generator(
     weights: Literal["ema", "raw"] = "ema",
     checkpoint: Literal["best", "latest"] | int = "best",
 ) -> Restored:
-    """The generator of a run folder, or of one checkpoint RUN/checkpoints/STEP.
+    """The generator of a run folder, of one checkpoint RUN/checkpoints/STEP, or of a PyTorch file.
 
     Args:
-        path: a run folder, or one of its checkpoints, which then decides the step.
+        path: a run folder, or one of its checkpoints, which then decides the step; or a .pth or
+            .safetensors file of an architecture that `torch_weights` knows.
         weights: the moving average, or the parameters as they were last updated.
         checkpoint: the one of the best validation PSNR-Y, the latest, or a step.
 
     Raises:
-        UserError: where there is no such folder or no such checkpoint.
+        UserError: where there is no such folder, checkpoint or file.
     """
     run = Path(path).expanduser()
+    if run.suffix in TORCH_SUFFIXES and not run.is_dir():
+        return _from_torch(run)
     if run.parent.name == "checkpoints" and run.name.isdigit():
         run, checkpoint = run.parent.parent, int(run.name)
     if not (run / "checkpoints").is_dir():
@@ -286,6 +331,81 @@ def restore_generator(
             ) from error
     chosen = parts["ema" if weights == "ema" else "params"]
     return Restored(network, chosen, parts["stats"], config, step)
+
+
+def _from_torch(file: Path) -> Restored:
+    imported = import_torch(file)
+    if "generator" not in imported.config:
+        raise UserError(f"{file} holds a discriminator ({imported.naming}); give a generator's")
+    config = ConfigDict(imported.config)
+    network = generator(imported.config["generator"], scale=config.scale)
+    params, stats = jax.tree.map(jnp.asarray, (imported.params, imported.stats))
+    return Restored(network, params, stats, config, 0)
+
+
+def new_folder(path: str | Path) -> Path:
+    """A folder that is there and empty, made where it is missing.
+
+    Raises:
+        UserError: where it holds something or cannot be made.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        used = any(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: name another folder") from error
+    if used:
+        raise UserError(f"{path} is in use: name a new folder")
+    return folder
+
+
+def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[str, Any]) -> None:
+    """Make a run folder that holds one generator: checkpoint 0, for `restore_generator`.
+
+    Args:
+        run: a new folder.
+        params, stats: the generator's; params stand for their average too.
+        config: "scale", and "generator", its name and fields.
+
+    Raises:
+        UserError: where the folder is in use or cannot be made.
+    """
+    folder = new_folder(run)
+    arrays = {"params": params, "stats": stats, "ema": params}
+    with open_manager(folder) as manager:
+        manager.save(
+            0,
+            args=ocp.args.Composite(
+                generator=ocp.args.StandardSave(jax.tree.map(jnp.asarray, arrays)),
+                config=ocp.args.JsonSave(dict(config)),
+            ),
+        )
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
+
+
+def interpolate(a: Restored, b: Restored, *, alpha: float) -> tuple[Any, Any]:
+    """Parameters and statistics (1 - alpha) a + alpha b of two generators of one architecture.
+
+    Between a generator trained for PSNR (a) and the GAN that began as it (b), alpha trades
+    fidelity for texture; the ESRGAN paper shows 0 to 1 in steps of 0.2.
+
+    Raises:
+        UserError: where the architectures differ.
+
+    Source: Wang et al. 2018 (ESRGAN), section 3.4; Wang et al. 2019, "Deep Network Interpolation
+    for Continuous Imagery Effect Transition".
+    """
+    first, second = (flatten(architecture(x.config)) for x in (a, b))
+    for name in first:
+        if first[name] != second.get(name):
+            raise UserError(
+                f"the first has {name}={first[name]} and the second {second.get(name)}; "
+                "only generators of one architecture mix"
+            )
+    return jax.tree.map(
+        lambda x, y: (1.0 - alpha) * x + alpha * y, (a.params, a.stats), (b.params, b.stats)
+    )
 
 
 def _restore_item(

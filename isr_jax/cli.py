@@ -6,16 +6,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from isr_jax import report
+from isr_jax.checkpoint import architecture, interpolate, restore_generator, write_generator
 from isr_jax.errors import UserError, one_line
 from isr_jax.evaluate import Evaluation, evaluate
 from isr_jax.lpips import NETWORKS
 from isr_jax.metrics import PROTOCOLS
 from isr_jax.resize import METHODS
+from isr_jax.torch_files import SUFFIXES
+from isr_jax.torch_namings import NAMINGS
+from isr_jax.torch_weights import export_torch, import_torch
+from isr_jax.upscale import load, upscale_files
 
 DATA = "ISR_DATA"
 FORMATS: dict[str, Callable[[Evaluation], str]] = {
@@ -46,10 +51,22 @@ def factor(text: str) -> int:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="isr", description="Image super-resolution: measure models.")
+    parser = Parser(prog="isr", description="Image super-resolution: use and measure models.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_evaluate(commands.add_parser("evaluate", help="score a model over benchmark sets"))
+    for name, (add, what) in COMMANDS.items():
+        add(commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}."))
     return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The options that name a model."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a run folder, one of its checkpoints/STEP, a PyTorch file (.pth, .safetensors), or "
+        + ", ".join(METHODS),
+    )
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="default: ema")
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +77,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "any, and are the exact bicubic of the HR images otherwise. A file that cannot be scored "
         "is named on standard error, and the exit code is then 1."
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        help=f"a run folder, one of its checkpoints/STEP, or {', '.join(METHODS)}",
-    )
+    add_model(parser)
     default = os.environ.get(DATA)
     parser.add_argument(
         "--data",
@@ -88,7 +101,6 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         default="vdsr",
         help="vdsr: luma rounded to 8 bits (default); basicsr: luma not rounded; rgb",
     )
-    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="default: ema")
     parser.add_argument(
         "--lpips", choices=NETWORKS, help="measure LPIPS too, by the published weights"
     )
@@ -135,6 +147,130 @@ def run_evaluate(options: argparse.Namespace) -> int:
     for line in result["failed"]:
         print(f"isr evaluate: {line}", file=sys.stderr)
     return 1 if result["failed"] else 0
+
+
+def add_upscale(parser: argparse.ArgumentParser) -> None:
+    """The options of `isr upscale`."""
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="image files, or folders of them")
+    add_model(parser)
+    parser.add_argument(
+        "--scale", type=factor, metavar="S", help="needed by an interpolation, which has none"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="PATH",
+        help="a folder, or a file for a single image; beside each image by default, as NAME_xS.png",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.set_defaults(run=run_upscale)
+
+
+def run_upscale(options: argparse.Namespace) -> int:
+    """Enlarge every image, name those that cannot be; returns the exit code."""
+    upscaler = load(options.model, scale=options.scale, weights=options.weights)
+    failed = upscale_files(
+        upscaler, options.inputs, out=options.out, overwrite=options.overwrite, progress=True
+    )
+    for line in failed:
+        print(f"isr upscale: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def field(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, with the value as JSON has it."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, as width=64") from None
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """The options of `isr import-torch`."""
+    parser.add_argument("file", metavar="FILE", help=".pth or .safetensors of a generator")
+    parser.add_argument("out", metavar="OUT", help="a new run folder")
+    parser.add_argument(
+        "--set",
+        type=field,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a field that the file does not tell, as residual_scale=0.1",
+    )
+    parser.set_defaults(run=run_import)
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """Write a run folder, and say what the file was found to hold, and what was assumed."""
+    imported = import_torch(options.file, options=dict(options.set))
+    config = imported.config
+    if "generator" not in config:
+        raise UserError(f"{options.file} holds a discriminator ({imported.naming})")
+    write_generator(options.out, imported.params, imported.stats, config)
+    fields = ", ".join(f"{name}={value}" for name, value in config["generator"].items())
+    print(f"{options.out}: {config['scale']}x generator, {fields}")
+    if imported.assumed:
+        assumed = ", ".join(imported.assumed)
+        print(f"not told by the file: {assumed}; --set NAME=VALUE sets one", file=sys.stderr)
+    return 0
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """The options of `isr export-torch`."""
+    parser.add_argument("model", metavar="MODEL", help="a run folder or one of its checkpoints")
+    parser.add_argument("file", metavar="FILE", help=".pth or .safetensors to write")
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="default: ema")
+    parser.add_argument(
+        "--naming", choices=NAMINGS, help="whose names the layers get; by default the usual one"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write the file."""
+    if Path(options.file).exists() and not options.overwrite:
+        raise UserError(f"{options.file} is there already; name another file, or add --overwrite")
+    if Path(options.file).suffix not in SUFFIXES:
+        raise UserError(f"{options.file} must end in one of {', '.join(SUFFIXES)}")
+    restored = restore_generator(options.model, weights=options.weights)
+    export_torch(
+        options.file,
+        restored.params,
+        restored.stats,
+        options=restored.config.generator.to_dict(),
+        size=restored.config.scale,
+        naming=options.naming,
+    )
+    return 0
+
+
+def add_interpolate(parser: argparse.ArgumentParser) -> None:
+    """The options of `isr interpolate`."""
+    parser.add_argument("a", metavar="A", help="a run folder or PyTorch file, as trained for PSNR")
+    parser.add_argument("b", metavar="B", help="another, as the GAN that began as A")
+    parser.add_argument("out", metavar="OUT", help="a new run folder")
+    parser.add_argument(
+        "--alpha", type=float, required=True, help="(1 - ALPHA) A + ALPHA B, parameter by parameter"
+    )
+    parser.set_defaults(run=run_interpolate)
+
+
+def run_interpolate(options: argparse.Namespace) -> int:
+    """Write the run folder."""
+    a, b = restore_generator(options.a), restore_generator(options.b)
+    params, stats = interpolate(a, b, alpha=options.alpha)
+    write_generator(options.out, params, stats, architecture(a.config))
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "upscale": (add_upscale, "enlarge photographs"),
+    "evaluate": (add_evaluate, "score a model over benchmark sets"),
+    "import-torch": (add_import, "make a run folder of a PyTorch generator"),
+    "export-torch": (add_export, "write a generator for PyTorch"),
+    "interpolate": (add_interpolate, "mix two generators of one architecture"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,16 +8,14 @@ from typing import Literal, NotRequired, TypedDict
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from isr_jax.checkpoint import new_folder
 from isr_jax.data.pairs import BenchmarkSet, Pair, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
 from isr_jax.lpips import Lpips, load_lpips
 from isr_jax.metrics import PROTOCOLS, measure, measure_interpolation
 from isr_jax.resize import METHODS
-from isr_jax.upscale import Upscaler, load
+from isr_jax.upscale import Upscaler, load, progress_of_images, write_png
 
 
 class ImageScores(TypedDict):
@@ -107,11 +105,11 @@ def evaluate(
             raise UserError(f"{upscaler.name} enlarges by {upscaler.scale}, not by {other}")
         sets = find_sets(data, (upscaler.scale,))
         upscalers = {upscaler.scale: upscaler}
-    folder = None if save is None else _new_folder(Path(save).expanduser())
+    folder = None if save is None else new_folder(save)
 
     results: list[SetScores] = []
     failed: list[str] = []
-    with _bar(shown=progress) as bar:
+    with progress_of_images(shown=progress) as bar:
         task = bar.add_task("", total=sum(len(found.pairs) for found in sets))
         for found in sets:
             failed += found.faults
@@ -122,7 +120,7 @@ def evaluate(
                     row, sr = _score(upscalers[found.scale], pair, protocol, distance)
                     images.append(row)
                     if folder:
-                        _write(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
+                        write_png(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
                 except UserError as error:
                     failed.append(str(error))
                 # An image too large for the memory or the disk; the next one may not be.
@@ -185,39 +183,3 @@ def _mean(values: Sequence[float]) -> float:
     """The mean of the values that are not nan; nan where there are none."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else math.nan
-
-
-def _new_folder(folder: Path) -> Path:
-    """A folder that exists and is empty."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        used = any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}: name another folder to save to") from error
-    if used:
-        raise UserError(f"{folder} is in use: name a new folder to save to")
-    return folder
-
-
-def _write(image: UInt8[np.ndarray, "h w *c"], file: Path) -> None:
-    """Write a PNG that is there whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".part")
-    try:
-        Image.fromarray(image).save(unfinished, format="PNG")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _bar(*, shown: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (shown and console.is_terminal),
-        transient=True,
-    )

@@ -1,4 +1,4 @@
-"""Training as pure functions, made from a config: the update, its batches, and n updates at once."""
+"""Training as pure functions made from a config: the update, its batches, n updates at once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -145,8 +145,8 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
         state: State, frozen: Any, data: Any, key: Key[Array, ""], first: Array, n: int
     ) -> tuple[State, Series]:
         def one(state: State, i: Array) -> tuple[State, Metrics]:
-            step_key = jax.random.fold_in(key, state.step)
-            sample_key, update_key = jax.random.split(step_key)
+            keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
+            sample_key, update_key, degrade_key = keys
             drawn: Mapping[str, Array]
             if streaming:
                 drawn = {name: to_float(batches[i]) for name, batches in data.items()}
@@ -161,7 +161,7 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
                 )
             if not pmapped:
                 drawn = lax.with_sharding_constraint(drawn, on_all(devices, AXIS))
-            drawn = prepare(jax.random.fold_in(step_key, 2), drawn, first)
+            drawn = prepare(degrade_key, drawn, first)
             return update(state, drawn, update_key, frozen)
 
         if n == 1:  # XLA's convolutions on a CPU are ten times slower inside a loop (benchmarks/).

@@ -10,21 +10,30 @@ import optax
 from ml_collections import ConfigDict
 
 from isr_jax import losses, metrics
+from isr_jax.degrade import DEGRADATIONS
 from isr_jax.errors import UserError
+from isr_jax.models.backbones import backbone
 from isr_jax.models.discriminators import ARCHITECTURES, Discriminator, discriminator
 from isr_jax.models.generators import complete
 from isr_jax.models.layers import ACTIVATIONS
+from isr_jax.perceptual import CRITERIA
 
-# (rate, steps) -> schedule
-SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
-    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+# (options of an optimizer, steps) -> schedule
+SCHEDULES: dict[str, Callable[[ConfigDict, int], optax.Schedule]] = {
+    "constant": lambda options, steps: optax.constant_schedule(options.learning_rate),
+    "cosine": lambda options, steps: optax.cosine_decay_schedule(options.learning_rate, steps),
     # SRGAN, section 3.2: the rate falls to a tenth at half of the updates.
-    "halfway": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1}),
+    "halfway": lambda options, steps: optax.piecewise_constant_schedule(
+        options.learning_rate, {steps // 2: 0.1}
+    ),
+    "milestones": lambda options, steps: optax.piecewise_constant_schedule(
+        options.learning_rate, dict.fromkeys(options.milestones, options.decay)
+    ),
 }
 
 CHOICES: dict[str, Collection[Any]] = {
     "data.loader": ("pool", "stream"),
+    "data.degradation": DEGRADATIONS,
     "generator.convs": (1, 2),
     "generator.skip": ("add", "concat"),
     "generator.activation": ACTIVATIONS,
@@ -33,6 +42,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "generator.dtype": ("float32", "bfloat16"),
     "discriminator.name": ARCHITECTURES,
     "discriminator.dtype": ("float32", "bfloat16"),
+    "loss.perceptual.criterion": CRITERIA,
     "loss.adversarial": losses.ADVERSARIAL,
     "g_optimizer.schedule": SCHEDULES,
     "d_optimizer.schedule": SCHEDULES,
@@ -42,6 +52,7 @@ CHOICES: dict[str, Collection[Any]] = {
 LEAST: dict[str, int] = {
     "seed": 0,
     "data.crop": 1,
+    "data.margin": 0,
     "data.batch": 1,
     "data.workers": 0,
     "data.validation_images": 0,
@@ -55,6 +66,7 @@ LEAST: dict[str, int] = {
     "discriminator.width": 1,
     "discriminator.layers": 1,
     "discriminator.dense": 1,
+    "loss.perceptual.weight": 0,
     "loss.adversarial_weight": 0,
     "loss.feature_matching": 0,
     "loss.adversarial_from": 0,
@@ -62,6 +74,8 @@ LEAST: dict[str, int] = {
     "d_optimizer.learning_rate": 0,
     "g_optimizer.warmup_steps": 0,
     "d_optimizer.warmup_steps": 0,
+    "g_optimizer.decay": 0,
+    "d_optimizer.decay": 0,
     "g_optimizer.grad_clip": 0,
     "d_optimizer.grad_clip": 0,
     "train.steps": 1,
@@ -134,8 +148,11 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             f"config.generator.rgb_mean is {config.generator.rgb_mean}; it has 3 values"
         )
     crop, batch = config.data.crop, config.data.batch
-    if crop % config.scale:
-        raise UserError(f"config.data.crop={crop} is no multiple of config.scale={config.scale}")
+    for name in ("data.crop", "data.margin"):
+        if values[name] % config.scale:
+            raise UserError(
+                f"config.{name}={values[name]} is no multiple of config.scale={config.scale}"
+            )
     if batch % devices:
         raise UserError(f"config.data.batch={batch} does not divide among {devices} devices")
     if config.discriminator.crop > crop:
@@ -147,7 +164,11 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     except UserError as error:
         raise UserError(f"config.{error}") from None
     weights = config.loss.content.to_dict()
-    others = (config.loss.adversarial_weight, config.loss.feature_matching)
+    others = (
+        config.loss.adversarial_weight,
+        config.loss.feature_matching,
+        config.loss.perceptual.weight,
+    )
     if not any(weights.values()) and not any(others):
         raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
     advice = _check_ssim(crop, weights)
@@ -164,6 +185,30 @@ def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> D
     options = config.discriminator.to_dict()
     crop = options.pop("crop") or config.data.crop
     return discriminator(options, crop=crop, axis_name=axis_name)
+
+
+def sampled_crop(config: ConfigDict) -> int:
+    """Side in HR pixels of what is cut from an image: a crop, and the margin around it."""
+    return config.data.crop + 2 * config.data.margin
+
+
+def _check_perceptual(config: ConfigDict) -> None:
+    options = config.loss.perceptual
+    if len(options.layers) != len(options.layer_weights):
+        raise UserError(
+            f"config.loss.perceptual.layers has {len(options.layers)} names and layer_weights "
+            f"{len(options.layer_weights)} values; give one for each"
+        )
+    if not options.weight:
+        return
+    if not any(options.layer_weights):
+        raise UserError("config.loss.perceptual.layer_weights are all 0; give one, or weight=0")
+    least = backbone("vgg19", layers=tuple(options.layers)).least
+    if config.data.crop < least:
+        raise UserError(
+            f"config.data.crop={config.data.crop} is too small for {options.layers[-1]} of VGG19, "
+            f"which needs {least} px"
+        )
 
 
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
@@ -184,7 +229,7 @@ def make_schedule(options: ConfigDict, *, steps: int) -> optax.Schedule:
 
     The rise is ours, for Optax's schedules with a warm-up of 0 steps stay at their first value, 0.
     """
-    schedule = SCHEDULES[options.schedule](options.learning_rate, steps)
+    schedule = SCHEDULES[options.schedule](options, steps)
     warmup = options.warmup_steps
     if not warmup:
         return schedule

@@ -9,7 +9,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from isr_jax import weights
 from isr_jax.errors import UserError, one_line
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
 
 # Where a checkpoint keeps its state, best first, and what may stand before every key of it.
 WRAPPERS = ("params_ema", "params", "ema_state_dict", "state_dict", "model")
@@ -27,7 +30,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
+    safe = path.suffix == ".safetensors"
+    state: Mapping[str, Any] = weights.read(path) if safe else _read_pth(path)
     while inner := next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), None):
         state = inner
     while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
@@ -38,26 +42,15 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        state = safetensors.load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
-    return {
-        key: value if value.dtype.kind in "biu" else value.astype(np.float32)
-        for key, value in state.items()
-    }
-
-
 def _read_pth(path: Path) -> dict[str, Any]:
     torch = _torch()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # Whatever a damaged or foreign file makes of itself.
+    # Whatever a damaged or foreign file makes of itself. PyTorch's message is left out, for it
+    # advises to run whatever code the file holds.
     except Exception as error:
         raise UserError(
-            f"{path} cannot be read as weights ({one_line(error, limit=120)}); "
-            "save the network's state_dict() alone"
+            f"{path} is damaged or holds more than tensors; save the network's state_dict() alone"
         ) from error
     return _as_numpy(loaded) if isinstance(loaded, Mapping) else {}
 

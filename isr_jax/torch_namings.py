@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from isr_jax.errors import UserError
 from isr_jax.models.resnets import FACTORS
 
 State = Mapping[str, np.ndarray]
@@ -31,6 +32,7 @@ class Naming(NamedTuple):
         names: (options, size) -> {path of our module: what its keys begin with}.
         extras: options -> entries that are no parameters; {} for most.
         wrapper: the entry of a .pth in which the codebase keeps its state; "" for the whole.
+        assumed: fields that `tells` takes for the published ones, since no state has them.
     """
 
     marks: tuple[str, ...]
@@ -39,6 +41,7 @@ class Naming(NamedTuple):
     names: Names
     extras: Callable[[Options], dict[str, np.ndarray]] = lambda options: {}
     wrapper: str = ""
+    assumed: tuple[str, ...] = ()
 
 
 def _count(state: State, pattern: str) -> int:
@@ -162,22 +165,32 @@ def _mean_shift(state: State) -> dict[str, Any]:
     if not np.array_equal(state["sub_mean.weight"][..., 0, 0], np.eye(3)):
         raise ValueError("sub_mean divides by a standard deviation, which no generator here does")
     shift = -state["sub_mean.bias"]
-    img_range = 255.0 if np.max(np.abs(shift)) > 1.0 else 1.0
+    img_range = 1.0 if 0.0 < np.max(np.abs(shift)) <= 1.0 else 255.0
     mean = (shift / np.float32(img_range)).astype(np.float32)
     # By way of its shortest form, so that 0.4488 is 0.4488.
     return {"rgb_mean": tuple(float(str(value)) for value in mean), "img_range": img_range}
 
 
 def _mean_shift_extras(options: Options) -> dict[str, np.ndarray]:
-    """Two fixed 1x1 convolutions, which take the mean off and put it back."""
+    """Two fixed 1x1 convolutions, which take the mean off and put it back.
+
+    Raises:
+        UserError: where they would not tell the range.
+    """
     shift = np.float32(options["img_range"]) * np.array(options["rgb_mean"], np.float32)
     eye = np.eye(3, dtype=np.float32)[..., None, None]
-    return {
+    state = {
         "sub_mean.weight": eye,
         "sub_mean.bias": -shift,
         "add_mean.weight": eye.copy(),
         "add_mean.bias": shift,
     }
+    if _mean_shift(state)["img_range"] != options["img_range"]:
+        raise UserError(
+            f"a mean shift of {shift.tolist()} does not tell that img_range is "
+            f"{options['img_range']}; name the weights by edsr_basicsr"
+        )
+    return state
 
 
 def _edsr_basicsr(options: Options, scale: int) -> dict[str, str]:
@@ -320,6 +333,7 @@ NAMINGS: dict[str, Naming] = {
         ),
         names=_edsr_basicsr,
         wrapper="params",
+        assumed=("residual_scale", "rgb_mean", "img_range"),
     ),
     # EDSR by its authors
     "edsr_original": Naming(
@@ -330,6 +344,7 @@ NAMINGS: dict[str, Naming] = {
         ),
         names=_edsr_original,
         extras=_mean_shift_extras,
+        assumed=("residual_scale",),
     ),
     # SRResNet in SRGAN-PyTorch, as it is and as it was until 2022
     "srresnet": Naming(
@@ -387,5 +402,6 @@ NAMINGS: dict[str, Naming] = {
         tells=_unet_tells,
         names=_unet,
         wrapper="params",
+        assumed=("skip",),
     ),
 }

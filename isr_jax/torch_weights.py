@@ -157,8 +157,8 @@ def _extras(naming: Naming, options: Options, leaves: Mapping[str, Leaf]) -> dic
 def detect(state: State, *, options: Options | None = None) -> Detected:
     """Architecture, fields and scale, from keys and shapes.
 
-    What they do not tell is as published: EDSR's residual scale (0.1 where the width is 256), and
-    its mean and range where there is no mean shift.
+    What they do not tell (`Naming.assumed`) is taken for what was published: EDSR's residual scale
+    (0.1 where the width is 256), and its mean and range where there is no mean shift.
 
     Args:
         state: PyTorch's key -> array.
@@ -179,10 +179,14 @@ def detect(state: State, *, options: Options | None = None) -> Detected:
     except (ArithmeticError, LookupError, StopIteration, ValueError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else one_line(error)
         raise UserError(f"the weights look like {name}, but cannot be read: {reason}") from None
-    told = {**naming.fixed, **told, **(options or {})}
-    if told["name"] not in DISCRIMINATORS:
-        told = complete(told, scale=size)
-    return Detected(name, told, size)
+    found = _with_defaults({**naming.fixed, **told, **(options or {})}, size)
+    return Detected(name, found, size)
+
+
+def _with_defaults(options: Options, size: int) -> dict[str, Any]:
+    if options.get("name") in DISCRIMINATORS:
+        return dict(options)
+    return complete(options, scale=size)
 
 
 def to_params(state: State, detected: Detected) -> tuple[Any, Any]:
@@ -217,7 +221,8 @@ def to_state_dict(
 ) -> dict[str, np.ndarray]:
     """The parameters of a network as a state dict; `detect` and `to_params` undo it.
 
-    A PReLU has a slope per channel, as `torch.nn.PReLU(width)`.
+    A PReLU has a slope per channel, as `torch.nn.PReLU(width)`. The fields in `Naming.assumed` are
+    for the reader to know.
 
     Args:
         params, stats: as from `init` of `generator(options, scale=size)`, or of
@@ -229,8 +234,7 @@ def to_state_dict(
     Raises:
         UserError: where no PyTorch code is known to have such a network.
     """
-    if options.get("name", "resnet") not in DISCRIMINATORS:
-        options = complete(options, scale=size)
+    options = _with_defaults(options, size)
     chosen = NAMINGS[choose_naming(options, naming=naming)]
     leaves = torch_leaves(chosen, options, size)
     flat = flatten_dict({"params": params, "stats": stats}, sep="/")
@@ -276,12 +280,14 @@ class Imported(NamedTuple):
         config: {"scale": ..., "generator": {...}}, or {"discriminator": {...}}, as in a run's.
         params, stats: its parameters, and batch norm's or spectral norm's statistics.
         naming: the one of NAMINGS that the file has.
+        assumed: fields of the network that the file does not tell, and nobody gave.
     """
 
     config: dict[str, Any]
     params: Any
     stats: Any
     naming: str
+    assumed: tuple[str, ...]
 
 
 def import_torch(path: str | Path, *, options: Options | None = None) -> Imported:
@@ -304,7 +310,8 @@ def import_torch(path: str | Path, *, options: Options | None = None) -> Importe
     config: dict[str, Any] = {"scale": size, "generator": found}
     if found["name"] in DISCRIMINATORS:
         config = {"discriminator": {**found, "crop": size}}
-    return Imported(config, params, stats, naming)
+    assumed = tuple(field for field in NAMINGS[naming].assumed if field not in (options or {}))
+    return Imported(config, params, stats, naming, assumed)
 
 
 def export_torch(
@@ -326,5 +333,5 @@ def export_torch(
         UserError: as `to_state_dict`, and where the file cannot be written.
     """
     state = to_state_dict(params, stats, options=options, size=size, naming=naming)
-    name = choose_naming(options, naming=naming)
+    name = choose_naming(_with_defaults(options, size), naming=naming)
     write_state_dict(path, state, wrapper=NAMINGS[name].wrapper)

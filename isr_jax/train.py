@@ -7,159 +7,25 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from isr_jax import checkpoint, metrics, report, settings
 from isr_jax.data import pool, sources, stream
 from isr_jax.errors import UserError
-from isr_jax.images import to_float
-from isr_jax.models import count_params, generator
+from isr_jax.models import count_params
+from isr_jax.program import Program, Series, make_dispatch, make_program, on_all
 from isr_jax.record import Recorder, progress_bar, read_records
-from isr_jax.update import Metrics, State, init_state, make_update
-from isr_jax.upscale import make_enlarge
-
-AXIS = "devices"
-
-
-def on_all(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
-    """The sharding of an array copied to all devices, or split over them along its first axis."""
-    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(*axes))
-
+from isr_jax.update import State
 
 BASELINES = ("nearest", "bilinear", "bicubic")
-
-
-Update = Callable[[State, Mapping[str, Array], Key[Array, ""]], tuple[State, Metrics]]
-
-
-class Program(NamedTuple):
-    """Training as pure functions: made from a config, without data.
-
-    Attributes:
-        init: key -> State.
-        pretrain: an update (state, batch, key) -> (state, metrics) without the adversarial part.
-        update: the whole update.
-        enlarge: (params, stats, uint8 image) -> uint8 image.
-    """
-
-    init: Callable[[Key[Array, ""]], State]
-    pretrain: Update
-    update: Update
-    enlarge: Callable[[Any, Any, Any], Array]
-
-
-def make_program(config: ConfigDict) -> Program:
-    """The networks, optimizers and update of a config."""
-    axis_name = AXIS if config.train.parallel == "pmap" else None
-    g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
-    d = settings.make_discriminator(config, axis_name=axis_name)
-    g_optimizer = settings.make_optimizer(config.g_optimizer, steps=config.train.steps)
-    # The discriminator's updates begin with the adversarial part.
-    d_steps = max(1, config.train.steps - config.loss.adversarial_from)
-    d_optimizer = settings.make_optimizer(config.d_optimizer, steps=d_steps)
-
-    def init(key: Key[Array, ""]) -> State:
-        return init_state(
-            key, generator=g, discriminator=d, g_optimizer=g_optimizer, d_optimizer=d_optimizer
-        )
-
-    update = partial(
-        make_update,
-        generator=g,
-        discriminator=d,
-        g_optimizer=g_optimizer,
-        d_optimizer=d_optimizer,
-        content=config.loss.content.to_dict(),
-        adversarial=config.loss.adversarial,
-        discriminator_crop=config.discriminator.crop,
-        ema_decay=config.train.ema_decay,
-        axis_name=axis_name,
-    )
-    return Program(
-        init=init,
-        pretrain=update(adversarial_weight=0.0),
-        update=update(
-            adversarial_weight=config.loss.adversarial_weight,
-            feature_matching=config.loss.feature_matching,
-        ),
-        enlarge=make_enlarge(g),
-    )
-
-
-# The metrics of n updates.
-Series = dict[str, Float[Array, " n"]]
-Dispatch = Callable[[State, Any, Key[Array, ""], int], tuple[State, Series]]
-
-
-def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Device]) -> Dispatch:
-    """(state, data, key, n) -> (state, metrics [n]): n updates in one compiled program.
-
-    `data` is the pool, from which each update draws its batch inside the program, or n batches
-    {"lr", "hr"} of uint8 [n batch h w 3] from the stream. The state is donated. What an update does
-    depends on (state, key, step) alone, and its batch not on the number of devices.
-    """
-    options, batch = config.data, config.data.batch
-    streaming, pmapped = options.loader == "stream", config.train.parallel == "pmap"
-    share = batch // len(devices) if pmapped else batch
-
-    def steps(
-        state: State, data: Any, key: Key[Array, ""], first: Array, n: int
-    ) -> tuple[State, Series]:
-        def one(state: State, i: Array) -> tuple[State, Metrics]:
-            sample_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))
-            if streaming:
-                drawn = {name: to_float(batches[i]) for name, batches in data.items()}
-            else:
-                drawn = pool.sample(
-                    sample_key,
-                    data,
-                    batch=share,
-                    crop=options.crop,
-                    scale=config.scale,
-                    first=first,
-                )
-            if not pmapped:
-                drawn = lax.with_sharding_constraint(drawn, on_all(devices, AXIS))
-            return update(state, drawn, update_key)
-
-        if n == 1:  # XLA's convolutions on a CPU are ten times slower inside a loop (benchmarks/).
-            state, values = one(state, jnp.zeros((), jnp.int32))
-            return state, jax.tree.map(lambda x: x[None], values)
-        return lax.scan(one, state, jnp.arange(n))
-
-    @cache
-    def compiled(n: int) -> Callable:
-        def run(state: State, data: Any, key: Key[Array, ""], first: Array) -> tuple[State, Series]:
-            return steps(state, data, key, first, n)
-
-        if not pmapped:
-            return jax.jit(run, donate_argnums=0, out_shardings=on_all(devices))
-        axes = (None, 1 if streaming else None, None, 0)
-        return jax.pmap(
-            run, AXIS, in_axes=axes, out_axes=None, donate_argnums=0, devices=list(devices)
-        )
-
-    def dispatch(state: State, data: Any, key: Key[Array, ""], n: int) -> tuple[State, Series]:
-        if not pmapped:
-            return compiled(n)(state, data, key, jnp.zeros((), jnp.int32))
-        if streaming:
-            data = jax.tree.map(lambda x: x.reshape(n, len(devices), share, *x.shape[2:]), data)
-        return compiled(n)(state, data, key, jnp.arange(len(devices), dtype=jnp.int32) * share)
-
-    return dispatch
 
 
 @dataclass
@@ -183,19 +49,19 @@ def open_loader(
     config: ConfigDict, devices: Sequence[jax.Device], warn: Callable[[str], None]
 ) -> Loader:
     """The pool in device memory, or the Grain stream."""
-    options = config.data
+    options, crop = config.data, settings.sampled_crop(config)
     source = sources.open_source(
         options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
     )
     if options.loader == "pool":
-        photos = sources.load_all(source, min_size=options.crop, scale=config.scale, warn=warn)
+        photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=warn)
         resident = jax.device_put(pool.make_pool(photos), on_all(devices))
         return Loader(lambda n: resident, dict, lambda place: None, lambda: None)
 
     batches = stream.open_stream(
         source,
         scale=config.scale,
-        crop=options.crop,
+        crop=crop,
         batch=options.batch,
         seed=config.seed,
         workers=options.workers,
@@ -374,6 +240,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     update = make_dispatch(config, program.update, devices)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     state = jax.jit(program.init, out_shardings=on_all(devices))(init_key)
+    frozen = jax.device_put(program.frozen(), on_all(devices))
 
     with ExitStack() as stack:
         loader = open_loader(config, devices, say)
@@ -388,6 +255,9 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             # A run that began with the pool has no place in the stream: each step took one batch.
             loader.restore(resumed.data or {"next": step})
             say(f"going on from step {step} of {run}")
+        elif config.train.init_from:
+            state = checkpoint.begin_from(config.train.init_from, state, config)
+            say(f"the generator begins as that of {config.train.init_from}")
         (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
         say(
             f"{config.scale}x generator of {count_params(state.g_params):,} parameters, "
@@ -412,7 +282,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         pending: tuple[int, Series] | None = None
         for n, validating, saving in plan(step, config):
             dispatch = pretrain if step < config.loss.adversarial_from else update
-            state, values = dispatch(state, loader.take(n), train_key, n)
+            state, values = dispatch(state, frozen, loader.take(n), train_key, n)
             # The host reads a dispatch's metrics while the device works on the next one.
             if pending:
                 record(*pending)

@@ -3,7 +3,7 @@
 One forward pass of the generator and one of the discriminator on each of the generated and the
 real images serve both updates; the gradients are pulled back through those same passes:
 
-    lr --G--> sr --D--> fake         content, perceptual(sr, hr) --> d/d sr --+
+    lr --G--> sr --D--> fake     content, perceptual(sr, target) --> d/d sr --+
               hr --D--> real         g_loss(real, fake), features --> d/d sr --+--> G's gradient
                                      d_loss(real, fake) ----------------------> D's gradient
 
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 from isr_jax import losses
 from isr_jax.models import Discriminator, Generator
 
-Batch = Mapping[str, Float[Array, "n h w 3"]]
+Batch = Mapping[str, Float[Array, "n _ _ 3"]]
 Metrics = dict[str, Float[Array, ""]]
 # (frozen, sr, hr) -> scalar; frozen are the parameters of a network that is not trained
 Perceptual = Callable[[Any, Float[Array, "n h w 3"], Float[Array, "n h w 3"]], Float[Array, ""]]
@@ -113,10 +113,11 @@ def make_update(
             batch may be split over devices by its sharding; nothing changes here.
 
     Returns:
-        A pure function. `batch` holds "lr" and "hr", float32 in [0, 1]. Metrics are means over the
-        whole batch: "loss" (the generator's), and, unweighted, each content loss by name,
-        "perceptual", "g_adversarial" and "feature_matching"; "d_loss", "d_real" and "d_fake" (mean
-        logits), "g_grad_norm", "d_grad_norm".
+        A pure function. `batch` holds "lr" and "hr", float32 in [0, 1], and may hold "target",
+        with which the content and perceptual losses compare instead of with "hr". Metrics are
+        means over the whole batch: "loss" (the generator's), and, unweighted, each content loss by
+        name, "perceptual", "g_adversarial" and "feature_matching"; "d_loss", "d_real" and "d_fake"
+        (mean logits), "g_grad_norm", "d_grad_norm".
     """
     adversary = losses.ADVERSARIAL[adversarial]
 
@@ -204,7 +205,9 @@ def make_update(
         sr, g_pullback, g_stats = jax.vjp(
             lambda p: generator.apply(p, state.g_stats, lr, True), state.g_params, has_aux=True
         )
-        (loss, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(sr, hr, frozen)
+        (loss, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(
+            sr, batch.get("target", hr), frozen
+        )
         if adversarial_weight or feature_matching:
             d_part, d_part_gradient, state, d_metrics = discriminate(state, sr, hr, key)
             loss, gradient = loss + d_part, gradient + d_part_gradient

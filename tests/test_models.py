@@ -7,6 +7,7 @@ import pytest
 
 from configs import base
 from isr_jax import resize
+from isr_jax.errors import UserError
 from isr_jax.models import count_params, generator
 
 KEY = jax.random.key(0)
@@ -38,6 +39,24 @@ def test_srresnet_counts_as_by_hand():
     assert abstract_count(network) == head + trunk + tail
 
 
+@pytest.mark.parametrize(
+    "published, scale, changed, expected",
+    [
+        # Real-ESRGAN: x4plus, x2plus, x4plus_anime_6B; general-x4v3, animevideov3
+        ("rrdbnet", 4, {}, 16_697_987),
+        ("rrdbnet", 2, {}, 16_703_171),
+        ("rrdbnet", 4, {"blocks": 6}, 4_467_779),
+        ("srvggnet", 4, {}, 1_213_296),
+        ("srvggnet", 4, {"layers": 16}, 621_424),
+        ("msrresnet", 4, {}, 1_517_571),
+    ],
+)
+def test_published_generators_have_their_published_parameters(published, scale, changed, expected):
+    """ESRGAN has 16.70 M; to the digit, those of the authors' implementations."""
+    network = generator({**base.GENERATORS[published], **changed}, scale=scale)
+    assert abstract_count(network) == expected
+
+
 @pytest.mark.parametrize("tail", ["direct", "progressive"])
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_every_scale_enlarges_odd_sizes(scale, tail):
@@ -45,6 +64,93 @@ def test_every_scale_enlarges_odd_sizes(scale, tail):
     sr, _ = network.apply(*network.init(KEY), jnp.ones((2, 5, 7, 3)), False)
     assert sr.shape == (2, 5 * scale, 7 * scale, 3)
     assert sr.dtype == jnp.float32
+
+
+DEEP = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 2}
+COMPACT = {"name": "srvggnet", "width": 8, "layers": 2}
+
+
+@pytest.mark.parametrize(
+    "options, scale",
+    [
+        *((DEEP, scale) for scale in (1, 2, 4)),
+        ({**DEEP, "doublings": 3}, 8),
+        *((COMPACT, scale) for scale in (1, 2, 3, 4, 8)),
+        *(({"name": "msrresnet", **SMALL}, scale) for scale in (2, 3, 4)),
+    ],
+)
+def test_every_architecture_enlarges_odd_sizes_at_every_scale(options, scale):
+    network = generator(options, scale=scale)
+    params, stats = network.init(KEY)
+    assert stats == {}
+    sr, _ = network.apply(params, stats, jnp.ones((2, 5, 7, 3)), False)
+    assert (sr.shape, sr.dtype) == ((2, 5 * scale, 7 * scale, 3), jnp.float32)
+
+
+def test_dense_blocks_start_at_a_tenth_of_he():
+    """Every block with other values, of variance 0.02 / fan_in, and biases of 0."""
+    network = generator({**DEEP, "width": 32, "growth": 16, "blocks": 3}, scale=4)
+    params, _ = network.init(KEY)
+    kernels = [
+        dense[f"Conv_{i}"]["kernel"]
+        for block in range(3)
+        for dense in params[f"RRDB_{block}"].values()
+        for i in range(5)
+    ]
+    for kernel in kernels:
+        assert np.var(kernel) * np.prod(kernel.shape[:3]) == pytest.approx(0.02, rel=0.1)
+    firsts = [kernel.ravel() for kernel in kernels[::5]]
+    assert np.abs(np.corrcoef(firsts) - np.eye(9)).max() < 0.1
+    biases = [
+        leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if "bias" in str(path)
+    ]
+    assert len(biases) == 51
+    assert not any(np.any(bias) for bias in biases)
+
+
+def test_the_other_published_generators_start_as_documented():
+    lr = jax.random.uniform(KEY, (1, 6, 5, 3))
+    compact = generator(COMPACT, scale=3)
+    sr, _ = compact.apply(*compact.init(KEY), lr, True)
+    np.testing.assert_array_equal(sr, np.repeat(np.repeat(lr, 3, 1), 3, 2))
+    params, _ = generator({"name": "msrresnet", "width": 32, "blocks": 1}, scale=2).init(KEY)
+    kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
+    assert len(kernels) == 6
+    for kernel in kernels[1:]:
+        assert np.var(kernel) * np.prod(kernel.shape[:3]) == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "options, scale, said",
+    [
+        ({"name": "srgan"}, 4, r"name is 'srgan'; it can be resnet, msrresnet, rrdbnet, srvggnet"),
+        ({**DEEP, "layers": 3}, 4, r"generator\.layers: rrdbnet has no such field; .* has width"),
+        ({"grow": 3, "name": "rrdbnet"}, 4, r"generator\.grow: .* did you mean growth\?"),
+        ({"scale": 2}, 4, r"generator\.scale: resnet has no such field"),
+        (DEEP, 3, r"scale is 3; that of rrdbnet can be 1, 2, 4, 8"),
+        ({"name": "msrresnet"}, 8, r"scale is 8; that of msrresnet can be 2, 3, 4"),
+    ],
+)
+def test_what_an_architecture_does_not_have_is_refused(options, scale, said):
+    with pytest.raises(UserError, match=said):
+        generator(options, scale=scale)
+
+
+def test_doublings_must_reach_the_scale():
+    with pytest.raises(UserError, match=r"doublings=2 cannot enlarge by 8; it needs 3"):
+        generator(DEEP, scale=8).init(KEY)
+
+
+@pytest.mark.parametrize("options", [DEEP, COMPACT, {"name": "msrresnet", **SMALL}])
+def test_every_architecture_computes_in_bfloat16_on_float32_params(options):
+    full, half = (generator({**options, "dtype": d}, scale=2) for d in ("float32", "bfloat16"))
+    params, stats = half.init(KEY)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape, scale=0.1).astype("float32"), params)
+    lr = jax.random.uniform(KEY, (1, 8, 8, 3))
+    exact, near = (n.apply(params, stats, lr, False)[0] for n in (full, half))
+    assert near.dtype == jnp.float32
+    assert 0 < np.abs(exact - near).max() < 0.05 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
@@ -115,6 +221,19 @@ def test_bfloat16_computes_near_float32_on_float32_params():
     assert near.dtype == jnp.float32
     error = np.abs(exact - near).max()
     assert 0 < error < 0.05 * np.abs(exact).max()
+
+
+def test_img_range_is_the_value_of_white_inside():
+    """A network of ReLUs is homogeneous: 255 times input and biases give 255 times the output."""
+    plain, wide = (generator({**SMALL, "img_range": r}, scale=2) for r in (1.0, 255.0))
+    params, stats = plain.init(KEY)
+    small, large = (
+        jax.tree.map(lambda x, b=b: x + b if x.ndim == 1 else x, params) for b in (0.1, 25.5)
+    )
+    lr = jax.random.uniform(KEY, (1, 6, 6, 3))
+    sr = plain.apply(small, stats, lr, False)[0]
+    np.testing.assert_allclose(wide.apply(large, stats, lr, False)[0], sr, rtol=1e-4, atol=1e-4)
+    assert np.abs(wide.apply(small, stats, lr, False)[0] - sr).max() > 0.1
 
 
 def test_rgb_mean_is_taken_off_and_put_back():

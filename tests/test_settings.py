@@ -1,18 +1,23 @@
 """What a config may say, and the schedules it asks for."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from configs import base, l1, mse, msssim, psnr, ssim
 from isr_jax import settings
 from isr_jax.errors import UserError
+from isr_jax.models.generators import ARCHITECTURES
 
 
 def rates(name, *, warmup, steps=100):
     options = base.get_config().g_optimizer
     options.update(schedule=name, learning_rate=0.5, warmup_steps=warmup)
+    options.update(milestones=(20, 60), decay=0.25)
     schedule = settings.make_schedule(options, steps=steps)
     return np.array([schedule(jnp.array(step)) for step in range(steps)])
 
@@ -21,7 +26,9 @@ EXPECTED = {
     "constant": np.full(100, 0.5),
     "cosine": 0.25 * (1 + np.cos(np.pi * np.arange(100) / 100)),
     "halfway": np.where(np.arange(100) < 50, 0.5, 0.05),
+    "milestones": np.select([np.arange(100) < 20, np.arange(100) < 60], [0.5, 0.125], 0.03125),
 }
+BOUNDARIES = {"halfway": [50], "milestones": [20, 60]}
 
 
 @pytest.mark.parametrize("name", settings.SCHEDULES)
@@ -30,7 +37,7 @@ def test_schedules_follow_their_formulas(name, warmup):
     rise = np.minimum(1, np.arange(1, 101) / warmup) if warmup else 1
     # SRGAN's rate falls with the update after the half; Optax counts the boundary to the first.
     got, expected = rates(name, warmup=warmup), EXPECTED[name] * rise
-    keep = np.arange(100) != 50 if name == "halfway" else slice(None)
+    keep = ~np.isin(np.arange(100), BOUNDARIES.get(name, []))
     np.testing.assert_allclose(got[keep], expected[keep], rtol=1e-5, atol=1e-7)
 
 
@@ -60,6 +67,48 @@ def test_every_cpu_config_differs_by_its_loss_alone(module):
     config.loss = small.loss
     assert config == small
     assert settings.check(module.get_config(), devices=1) == []
+
+
+@pytest.mark.parametrize("published", base.GENERATORS)
+def test_every_published_generator_is_a_config(published):
+    config = base.small()
+    config.generator = ConfigDict(base.GENERATORS[published])
+    settings.check(config, devices=1)
+    # The defaults of an architecture are its published values, where it has one size.
+    own = {name: f.default for name, f in fields_of(config.generator.name).items()}
+    if config.generator.name != "resnet":
+        assert base.GENERATORS[published] == {"name": config.generator.name, **own}
+    assert set(config.generator) == {"name", *own}
+
+
+def fields_of(name):
+    known = dataclasses.fields(ARCHITECTURES[name])
+    return {f.name: f for f in known if f.name not in ("scale", "axis_name", "name", "parent")}
+
+
+@pytest.mark.parametrize(
+    "published, changed, said",
+    [
+        ("rrdbnet", {"growth": 0}, "config.generator.growth is 0; it must be 1 or more"),
+        ("rrdbnet", {"kernel": 3}, "config.generator.kernel: rrdbnet has no such field"),
+        ("srvggnet", {"dtype": "float16"}, "config.generator.dtype is 'float16'; it can be"),
+        ("edsr", {"img_range": 0.0}, "config.generator.img_range is 0.0; it must be above 0"),
+        ("edsr", {"rgb_mean": (0.5, 0.5)}, "config.generator.rgb_mean is .*; it has 3 values"),
+        ("msrresnet", {"name": "msresnet"}, "config.generator.name is 'msresnet'; it can be"),
+    ],
+)
+def test_wrong_fields_of_every_architecture_are_named(published, changed, said):
+    config = base.small()
+    config.generator = ConfigDict({**base.GENERATORS[published], **changed})
+    with pytest.raises(UserError, match=said):
+        settings.check(config, devices=1)
+
+
+def test_a_scale_that_the_generator_does_not_have_is_refused():
+    config = base.small()
+    config.scale = 1
+    with pytest.raises(UserError, match=r"config\.scale is 1; that of resnet can be 2, 3, 4, 8"):
+        settings.check(config, devices=1)
 
 
 def test_fewer_scales_and_loops_on_a_cpu_are_said():

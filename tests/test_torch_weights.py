@@ -17,6 +17,7 @@ from configs import base
 from isr_jax import torch_weights
 from isr_jax.errors import UserError
 from isr_jax.models import discriminator, generator
+from isr_jax.models.generators import complete
 from isr_jax.torch_files import read_state_dict, write_state_dict
 from isr_jax.torch_namings import NAMINGS
 
@@ -120,14 +121,15 @@ def test_export_undoes_import(case):
 def test_import_undoes_export(case):
     """For parameters of our own making, as after training here."""
     naming, _, scale, fields = CASES[case]
-    name = NAMINGS[naming].fixed["name"]
-    options = {**NAMINGS[naming].fixed, **fields, "name": name}
+    shift = {"rgb_mean": (0.4488, 0.4371, 0.4040), "img_range": 255.0}
+    options = {**(shift if naming.startswith("edsr") else {}), **NAMINGS[naming].fixed, **fields}
     network = generator(options, scale=scale)
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     rng = np.random.default_rng(0)
     params, stats = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
     state = torch_weights.to_state_dict(params, stats, options=options, size=scale, naming=naming)
-    _, again, again_stats = imported(state, case)
+    detected, again, again_stats = imported(state, case)
+    assert detected == (naming, complete(options, scale=scale), scale)
     jax.tree.map(np.testing.assert_array_equal, (params, stats), (again, again_stats))
 
 
@@ -261,17 +263,32 @@ def test_safetensors_need_no_torch_and_pth_says_what_to_install(tmp_path, monkey
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_files_come_back(suffix, tmp_path):
     """Written as the codebase reads them: Real-ESRGAN looks for `params`."""
-    options = {"name": "rrdbnet", **RRDB}
+    options = {"name": "rrdbnet", **RRDB, "blocks": 1}
     network = generator(options, scale=4)
     params, stats = network.init(jax.random.key(0))
     path = tmp_path / f"model{suffix}"
     torch_weights.export_torch(path, params, stats, options=options, size=4)
     keys = load_file(path) if suffix == ".safetensors" else torch.load(path)["params"]
-    assert "body.1.rdb3.conv5.weight" in keys
-    config, again, again_stats, naming = torch_weights.import_torch(path)
+    assert "body.0.rdb3.conv5.weight" in keys
+    config, again, again_stats, naming, assumed = torch_weights.import_torch(path)
+    assert assumed == ()
     assert config == {"scale": 4, "generator": {**options, "dtype": "float32"}}
     assert (naming, again_stats) == ("rrdbnet_basicsr", {})
     jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
+def test_fields_left_at_their_defaults_need_not_be_given(tmp_path):
+    options = {"width": 4, "blocks": 1, "img_range": 255.0}
+    params, stats = generator(options, scale=3).init(jax.random.key(0))
+    path = tmp_path / "edsr.safetensors"
+    torch_weights.export_torch(path, params, stats, options=options, size=3, naming="edsr_original")
+    found = torch_weights.import_torch(path).config["generator"]
+    assert options.items() <= found.items()
+    assert found["rgb_mean"] == (0.0, 0.0, 0.0)
+    with pytest.raises(UserError, match=r"does not tell that img_range is 1.0"):
+        torch_weights.to_state_dict(
+            params, stats, options={**options, "img_range": 1.0}, size=3, naming="edsr_original"
+        )
 
 
 @pytest.mark.parametrize("published", base.GENERATORS)
@@ -288,8 +305,10 @@ def test_published_sizes_are_told_from_shapes(published):
 
 def test_fields_that_no_file_tells_can_be_given(tmp_path):
     torch.save(a_twin("edsr large").state_dict(), tmp_path / "edsr.pth")
+    unknown = ("residual_scale", "rgb_mean", "img_range")
     for options, scale in (({}, 1.0), ({"residual_scale": 0.1}, 0.1)):
         found = torch_weights.import_torch(tmp_path / "edsr.pth", options=options)
+        assert found.assumed == tuple(field for field in unknown if field not in options)
         assert found.config["generator"]["residual_scale"] == scale
         assert found.config["generator"]["rgb_mean"] == (0.4488, 0.4371, 0.4040)
 
@@ -348,9 +367,9 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
     (tmp_path / "text.safetensors").write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("module.pth", "text.pth"):
-        with pytest.raises(UserError, match=r"cannot be read as weights .*save the network's"):
+        with pytest.raises(UserError, match=r"holds more than tensors; save the network's"):
             read_state_dict(tmp_path / name)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged or holds no weights"):
         read_state_dict(tmp_path / "text.safetensors")
     with pytest.raises(UserError, match="holds no tensors"):
         read_state_dict(tmp_path / "list.pth")

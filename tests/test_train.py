@@ -72,8 +72,10 @@ def tiny(photos: Path, **extra):
 
 
 def tiny_unet(photos: Path, **extra):
-    """The same with spectral norm, whose vectors are state, and feature matching."""
+    """Real-ESRGAN's: with spectral norm, whose vectors are state, and feature matching."""
     config = tiny(photos, **extra)
+    small = {"width": 4, "growth": 2, "blocks": 1}
+    config.generator = ConfigDict({**base.GENERATORS["rrdbnet"], **small})
     config.discriminator = ConfigDict({**base.DISCRIMINATORS["unet"], "crop": 16, "width": 4})
     config.loss.feature_matching = 0.1
     return config
@@ -244,6 +246,9 @@ def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, make, loa
     assert f"going on from step {result.step}" in console.export_text()
     assert_bit_identical(straight, resumed)
     assert any("d_stats" in name for name in final_arrays(resumed)) == (make is tiny_unet)
+    assert any("RRDB_0" in name for name in final_arrays(resumed)) == (make is tiny_unet)
+    scale = config.scale
+    assert isr_jax.load(resumed)(np.zeros((5, 6, 3), np.uint8)).shape == (5 * scale, 6 * scale, 3)
     records = read_records(resumed)
     assert [r["step"] for r in records if r["kind"] == "validation"] == [4, 8]
     training = [r for r in records if r["kind"] == "train"]
@@ -422,18 +427,22 @@ def test_a_run_of_another_architecture_is_refused(photos, trained, tmp_path):
         isr_jax.train(tiny(photos, **{"generator.width": 8}), trained, console=silent())
 
 
-def test_a_run_older_than_the_choice_of_discriminators_goes_on(photos, trained, tmp_path):
+def test_a_run_older_than_the_choice_of_networks_goes_on(photos, trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     (saved,) = (run / "checkpoints/8/config").glob("metadata")
     config = json.loads(saved.read_text())
     del config["discriminator"]["name"], config["loss"]["feature_matching"]
+    del config["generator"]["name"], config["generator"]["img_range"]
     saved.write_text(json.dumps(config))
+    image = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)
+    np.testing.assert_array_equal(isr_jax.load(run)(image), isr_jax.load(trained)(image))
     console = heard()
     assert isr_jax.train(tiny(photos, **{"train.steps": 10}), run, console=console).step == 10
     said = console.export_text()
     assert "going on from step 8" in said
     assert "discriminator.name" not in said
+    assert "config.generator" not in said
     with pytest.raises(UserError, match=r"discriminator.name=classifier, this one has unet"):
         isr_jax.train(tiny_unet(photos), run, console=silent())
 

@@ -298,20 +298,26 @@ def fit(
     return Decoded(name, modcrop(hr, scale), lr)
 
 
-def _open_folder(path: str, *, scale: int) -> FolderSource:
-    root, name = Path(path).expanduser(), f"folder:{path}"
-    if root.is_file():
-        raise UserError(f"{name} is a file: name the folder that holds the images")
-    if not root.is_dir():
-        raise UserError(f"{name}: no such folder: check the path")
-    files = sorted(
-        file.relative_to(root).as_posix()
+def image_files(root: Path) -> list[Path]:
+    """The image files below a folder, by name, in order of their places."""
+    files = (
+        file
         for file in root.rglob("*")
         if file.suffix.lower() in EXTENSIONS
         # Hidden files are not photographs: macOS leaves ._NAME.jpg beside NAME.jpg.
         and not any(part.startswith(".") for part in file.relative_to(root).parts)
         and file.is_file()
     )
+    return sorted(files, key=lambda file: file.relative_to(root).as_posix())
+
+
+def _open_folder(path: str, *, scale: int) -> FolderSource:
+    root, name = Path(path).expanduser(), f"folder:{path}"
+    if root.is_file():
+        raise UserError(f"{name} is a file: name the folder that holds the images")
+    if not root.is_dir():
+        raise UserError(f"{name}: no such folder: check the path")
+    files = [file.relative_to(root).as_posix() for file in image_files(root)]
     if not files:
         raise UserError(f"{name} holds no PNG, JPEG, WebP, BMP or TIFF file: name another folder")
     return FolderSource(name, scale, root, tuple(files))

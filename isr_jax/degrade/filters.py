@@ -9,6 +9,8 @@ The functions that begin with `plane_` work on one image, channels first, and ar
 `degrade` composes; the others are the same on a batch [n h w c].
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +30,8 @@ def blur(
 ) -> Images:
     """Correlate each image with its own kernel, mirroring at the border without the edge pixel.
 
-    As OpenCV's `filter2D` with BORDER_REFLECT_101, to 2e-6 of the image's range. By FFT: on two
-    CPU cores forty times as fast as XLA's grouped convolution with 21x21 taps.
+    As OpenCV's `filter2D` with BORDER_REFLECT_101, to 2e-6 of the image's range. By FFT, which on a
+    CPU is tens of times as fast as XLA's grouped convolution (benchmarks/blur.py).
 
     Args:
         images: any range.
@@ -51,11 +53,12 @@ def resample(
     *,
     shape: tuple[int, int],
 ) -> Float[Array, "n oh ow c"]:
-    """Resize each image to its own size by its own method, as OpenCV's `resize` does, to 2e-6.
+    """Resize each image to its own size by its own method, as OpenCV's `resize` does, to 1e-5.
 
-    OpenCV's INTER_AREA, INTER_LINEAR and INTER_CUBIC (a = -0.75) on floats; the latter two do not
-    blur when they shrink, and equal PyTorch's `interpolate` of that size. Area is the mean over
-    what a pixel covers, also when enlarging. Two dense matrix products at full precision.
+    OpenCV's INTER_AREA, INTER_LINEAR and INTER_CUBIC (a = -0.75) on floats. The latter two do not
+    blur when they shrink, and equal PyTorch's `interpolate` to that size to 2e-6 (OpenCV holds
+    positions in float32; here they are exact). Area is the mean over what a pixel covers, also when
+    enlarging. Two dense matrix products at full precision.
 
     Args:
         images: any range.
@@ -64,10 +67,7 @@ def resample(
         method: index into METHODS of each.
         shape: of the result's array (static).
     """
-
-    def one(planes: Planes, size: Size, new: Size, how: Int[Array, ""]) -> Planes:
-        return plane_resample(planes, size, new, how, shape=shape)
-
+    one = partial(plane_resample, shape=shape)
     planes = jax.vmap(one)(images.transpose(0, 3, 1, 2), sizes, new_sizes, method)
     return planes.transpose(0, 2, 3, 1)
 
@@ -87,7 +87,7 @@ def sharpen(
             is OpenCV's for that side, 0.3 ((side - 1) / 2 - 1) + 0.8.
         threshold: in levels of 255.
 
-    Source: Wang et al. 2021 (Real-ESRGAN), section 3.4 and the released code's values.
+    Source: Wang et al. 2021 (Real-ESRGAN), and the values of its released code.
     """
     rows, cols = (
         jnp.asarray(_gaussian_matrix(n, radius | 1), images.dtype) for n in images.shape[1:3]
@@ -121,7 +121,7 @@ def plane_resample(
     method: Int[Array, ""],
     *,
     shape: tuple[int, int],
-) -> Planes:
+) -> Float[Array, "c oh ow"]:
     """`resample` of one image."""
     _, h, w = planes.shape
     rows = _weights(size[0], new[0], method, shape=(shape[0], h))
@@ -156,7 +156,7 @@ def _weights(
 def _cubic(x: Array) -> Array:
     """Cubic convolution with a = -0.75, OpenCV's and PyTorch's, for x in [0, 2].
 
-    Source: Keys 1981, "Cubic convolution interpolation for digital image processing", equation 4.
+    Source: Keys 1981, "Cubic convolution interpolation for digital image processing".
     """
     a = -0.75
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0

@@ -39,8 +39,8 @@ def generalised_gaussian(
     Arguments are those of `gaussian`.
 
     Source: Pascal et al. 2013, "Parameter Estimation for Multivariate Generalized Gaussian
-    Distributions", equation 1; Liu et al. 2020, "Estimating Generalized Gaussian Blur Kernels for
-    Out-of-Focus Image Deblurring", section III.
+    Distributions"; Liu et al. 2020, "Estimating Generalized Gaussian Blur Kernels for Out-of-Focus
+    Image Deblurring".
     """
     q = _quadratic(sigma_x, sigma_y, angle)
     return _normalise(jnp.exp(-0.5 * q ** _to_pixels(beta)), size)
@@ -66,7 +66,7 @@ def sinc(cutoff: Scalars, *, size: Sizes) -> Kernels:
         cutoff: w, in radians per pixel, at most pi.
         size: side of the kernel in pixels, odd, at most SIDE.
 
-    Source: Wang et al. 2021 (Real-ESRGAN), section 3.3, equation 6.
+    Source: Wang et al. 2021 (Real-ESRGAN), section 3.3.
     """
     r = np.hypot(*np.meshgrid(_OFFSET, _OFFSET))
     at_zero = r == 0.0

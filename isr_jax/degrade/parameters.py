@@ -17,7 +17,7 @@ from isr_jax.degrade import kernels
 from isr_jax.degrade.filters import METHODS
 from isr_jax.errors import UserError
 
-Range = tuple[float, float]
+Range = tuple[float | int, float | int]
 
 KERNELS = (
     "gaussian",
@@ -75,7 +75,7 @@ class PassSettings:
     sigma_noise: Range = (1.0, 30.0)
     poisson_scale: Range = (0.05, 3.0)
     gray: float = 0.4
-    quality: tuple[int, int] = (30, 95)
+    quality: Range = (30, 95)
 
     def __post_init__(self) -> None:
         """Raises UserError where nothing could be drawn."""
@@ -207,7 +207,7 @@ def _draw_pass(key: Key[Array, ""], settings: PassSettings) -> Pass:
     poisson = kind >= settings.gaussian
     least, most = settings.quality
     return Pass(
-        kernel=_draw_kernel(kernel_key, settings),
+        kernel=draw_kernel(kernel_key, settings),
         factor=jnp.stack(factors)[_weighted(direction, settings.resize)],
         method=jnp.floor(method * len(METHODS)).astype(jnp.int32),
         poisson=poisson,
@@ -221,7 +221,8 @@ def _draw_pass(key: Key[Array, ""], settings: PassSettings) -> Pass:
     )
 
 
-def _draw_kernel(key: Key[Array, ""], settings: PassSettings) -> Float[Array, "21 21"]:
+def draw_kernel(key: Key[Array, ""], settings: PassSettings) -> Float[Array, "21 21"]:
+    """Draw the kernel of one example's blur."""
     u = iter(jax.random.uniform(key, (12,)))
     size = _choose(next(u), settings.sizes)
     kind = _weighted(next(u), settings.kernels)

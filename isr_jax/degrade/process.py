@@ -92,8 +92,13 @@ def second_order(
 ) -> Float[Array, "n lh lw 3"]:
     """Draw and apply. Example i depends on key, first + i and its own image alone.
 
-    Real-ESRGAN degrades the sharpened HR image (`filters.sharpen`), and has the generator learn
-    that; its discriminator sees the HR image as it is.
+    Real-ESRGAN degrades the sharpened HR image (`filters.sharpen`) and has the generator learn
+    that, while its discriminator sees the HR image as it is. It degrades crops of 400 pixels and
+    cuts 256 out of them and their LR images.
+
+    Where jit divides a batch among devices, XLA gathers what the Fourier transforms read on each of
+    them: call this within `shard_map` or `pmap`, with `first` the number of a device's first
+    example. The batch is the same bit for bit.
 
     Arguments and errors are those of `apply`.
     """

@@ -1,0 +1,133 @@
+"""The published recipes: their figures, their variants, and that their parts train together."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+import isr_jax
+from configs import base
+from isr_jax import settings
+from isr_jax.errors import UserError
+from isr_jax.program import make_prepare
+from isr_jax.record import read_records
+
+RECIPES = ["srresnet", "edsr", "srgan", "esrgan", "realesrnet", "realesrgan"]
+
+
+def recipe(name, variant=""):
+    return importlib.import_module(f"configs.{name}").get_config(variant)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("variant", ["", "smoke"])
+def test_every_recipe_is_a_valid_config(name, variant):
+    config = recipe(name, variant)
+    # On a CPU a large steps_per_dispatch is advised against; nothing else is said.
+    assert len(settings.check(config, devices=1)) == (variant == "")
+    assert config.is_locked
+    assert set(settings.flatten(config.to_dict())) >= {"train.init_from", "loss.content.mse"}
+
+
+# (recipe, variant) -> what its paper's table or section says
+PUBLISHED = {
+    ("srresnet", ""): (96, 16, 1_000_000, 1e-4, {"mse": 1.0}, 0.0, "resnet", ""),
+    ("edsr", ""): (192, 16, 300_000, 1e-4, {"l1": 1.0}, 0.0, "resnet", ""),
+    ("edsr", "baseline"): (192, 16, 300_000, 1e-4, {"l1": 1.0}, 0.0, "resnet", ""),
+    ("srgan", ""): (96, 16, 200_000, 1e-4, {}, 1e-3, "resnet", "runs/srresnet"),
+    ("esrgan", "psnr"): (128, 16, 1_000_000, 2e-4, {"l1": 1.0}, 0.0, "rrdbnet", ""),
+    ("esrgan", ""): (128, 16, 400_000, 1e-4, {"l1": 0.01}, 5e-3, "rrdbnet", "runs/esrgan-psnr"),
+    ("realesrnet", ""): (256, 48, 1_000_000, 2e-4, {"l1": 1.0}, 0.0, "rrdbnet", "runs/esrgan-psnr"),
+    ("realesrgan", ""): (256, 48, 400_000, 1e-4, {"l1": 1.0}, 0.1, "rrdbnet", "runs/realesrnet"),
+}
+
+
+@pytest.mark.parametrize(("name", "variant"), PUBLISHED)
+def test_published_values(name, variant):
+    config = recipe(name, variant)
+    assert PUBLISHED[name, variant] == (
+        config.data.crop,
+        config.data.batch,
+        config.train.steps,
+        config.g_optimizer.learning_rate,
+        {k: v for k, v in config.loss.content.items() if v},
+        config.loss.adversarial_weight,
+        config.generator.name,
+        config.train.init_from,
+    )
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(ValueError, match="'small'; there are psnr, smoke"):
+        recipe("esrgan", "small")
+
+
+def tiny(name):
+    """A smoke variant with fewer updates on smaller crops."""
+    config = recipe(name, "smoke")
+    config.data.crop, config.data.margin = 48, min(config.data.margin, 8)
+    config.train.steps = config.train.validate_every = config.train.checkpoint_every = 30
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["srgan", "esrgan", "realesrgan"])
+def test_a_recipe_trains_and_its_generator_begins_another(name, tmp_path):
+    """Its content loss falls, and it writes pictures and a model for upscale and init_from."""
+    config = tiny(name)
+    isr_jax.train(config, tmp_path / "run")
+    content = [
+        record["l1"] for record in read_records(tmp_path / "run") if record["kind"] == "training"
+    ]
+    assert content[-1] < 0.8 * content[0]
+    assert len(list((tmp_path / "run" / "images").glob("*.png"))) == 1
+    upscaler = isr_jax.load(tmp_path / "run")
+    image = np.full((10, 12, 3), 128, np.uint8)
+    sr = upscaler(image)
+    assert sr.shape == (40, 48, 3)
+
+    config.train.init_from = str(tmp_path / "run")
+    config.g_optimizer.learning_rate = config.d_optimizer.learning_rate = 0.0
+    config.train.steps = 1
+    isr_jax.train(config, tmp_path / "next")
+    np.testing.assert_array_equal(isr_jax.load(tmp_path / "next", weights="raw")(image), sr)
+    config.generator.width = 12
+    with pytest.raises(UserError, match=r"init_from: .*run has a generator with generator.width"):
+        isr_jax.train(config, tmp_path / "other")
+
+
+def test_degraded_batches_lose_their_margin_and_gain_a_target():
+    config = recipe("realesrgan", "smoke")
+    config.data.crop, config.data.margin, config.data.batch = 32, 8, 3
+    hr = jax.random.uniform(jax.random.key(1), (3, 48, 48, 3))
+    lr = jax.random.uniform(jax.random.key(2), (3, 12, 12, 3))
+    prepare = jax.jit(make_prepare(config))
+    key = jax.random.key(0)
+    batch = prepare(key, {"lr": lr, "hr": hr}, 0)
+    assert {name: x.shape[1:3] for name, x in batch.items()} == {
+        "lr": (8, 8),
+        "hr": (32, 32),
+        "target": (32, 32),
+    }
+    np.testing.assert_array_equal(batch["hr"], hr[:, 8:-8, 8:-8])
+    assert np.abs(batch["target"] - batch["hr"]).max() > 0.01
+    # The LR image belongs to the HR image: theirs is the nearest mean.
+    means = np.asarray(batch["lr"].mean((1, 2)))
+    assert np.abs(means - np.asarray(batch["hr"].mean((1, 2)))).max() < 0.15
+    # Device 1 of 3 makes the second example alone, bit for bit up to rounding.
+    alone = prepare(key, {"lr": lr[1:2], "hr": hr[1:2]}, 1)
+    for name in batch:
+        np.testing.assert_allclose(alone[name][0], batch[name][1], atol=1.01 / 255)
+
+
+def test_bicubic_batches_stay_as_they_were_cut():
+    config = base.small()
+    batch = {
+        name: jax.random.uniform(jax.random.key(0), (2, s, s, 3))
+        for name, s in (("lr", 4), ("hr", 16))
+    }
+    prepared = make_prepare(config)(jax.random.key(1), batch, 0)
+    assert prepared.keys() == batch.keys()
+    for name in batch:
+        np.testing.assert_array_equal(prepared[name], batch[name])
