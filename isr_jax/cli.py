@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from absl import logging
 from rich.console import Console
 
 from isr_jax import report
@@ -277,6 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `isr` command; returns the exit code."""
     parser = make_parser()
     options = parser.parse_args(argv)
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of its inner life
     try:
         return options.run(options)
     except UsageError as error:

@@ -126,8 +126,8 @@ def test_mistakes_are_one_line(photos, capsys, monkeypatch, arguments, code, mes
 
 def test_a_pytorch_file_is_a_model(weights, photos, tmp_path, capsys):
     """The file itself, and the run folder made of it, enlarge alike, and it comes out again."""
-    code, out, _ = run(capsys, "import-torch", weights[0], tmp_path / "run")
-    assert code == 0
+    code, out, err = run(capsys, "import-torch", weights[0], tmp_path / "run")
+    assert (code, err) == (0, [])
     assert "2x generator, " in out
     assert "name=rrdbnet" in out
     assert "growth=4" in out
