@@ -35,8 +35,11 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-    """What absl or ml_collections says, less its quoting and line breaks."""
-    text = " ".join(str(error).replace("\\n", " ").replace("\\", "").split()).replace("'", "")
+    """What absl or ml_collections says, less its quoting, line breaks and traceback."""
+    lines = str(error).replace("\\n", "\n").replace("\\", "").strip(" '\"\n").splitlines()
+    if any(line.strip().startswith("Traceback") for line in lines):
+        lines = [lines[0], lines[-1]]
+    text = " ".join(" ".join(lines).split()).replace("'", "")
     return text.replace(" Did you mean", ": no such config field; did you mean", 1).strip('"')
 
 

@@ -1,6 +1,9 @@
 """The published recipes: their figures, their variants, and that their parts train together."""
 
 import importlib
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ from isr_jax.errors import UserError
 from isr_jax.program import make_prepare
 from isr_jax.record import read_records
 
+ROOT = Path(__file__).parent.parent
 RECIPES = ["srresnet", "edsr", "srgan", "esrgan", "realesrnet", "realesrgan"]
 
 
@@ -61,6 +65,15 @@ def test_published_values(name, variant):
 def test_an_unknown_variant_is_named():
     with pytest.raises(ValueError, match="'small'; there are psnr, smoke"):
         recipe("esrgan", "small")
+
+
+def test_an_unknown_variant_is_one_line_of_the_command():
+    command = [sys.executable, "run.py", "--config", "configs/esrgan.py:small"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "no variant is called small; there are psnr, smoke" in line
+    assert "Traceback" not in line
 
 
 def tiny(name):
