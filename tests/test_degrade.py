@@ -113,13 +113,6 @@ def test_every_example_is_what_opencv_scipy_and_pillow_make_of_its_parameters(hr
     assert {*parameters.jpeg_last} == {True, False}
 
 
-@pytest.mark.slow
-def test_the_same_without_jit():
-    tiny = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
-    plain = second_order(jax.random.key(1), tiny)
-    np.testing.assert_allclose(degraded(jax.random.key(1), tiny, 0), plain, atol=1.01 / 255)
-
-
 def test_lr_images_are_8_bit_and_of_the_lr_size(hr):
     out = degraded(jax.random.key(0), jnp.asarray(hr), 0)
     assert out.shape == (len(hr), HIGH // SCALE, WIDE // SCALE, 3) and out.dtype == jnp.float32
