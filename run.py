@@ -1,6 +1,7 @@
-"""Train a super-resolution GAN.
+"""Train a super-resolution GAN, or study by which loss one learns most.
 
 python run.py --config configs/msssim.py [--config.train.steps=2000] [--workdir runs/msssim]
+python run.py --config configs/study.py:quick
 
 The same line again goes on where the run was. Every field of configs/base.py can be given. Some
 configs have variants, as configs/esrgan.py:smoke.
@@ -50,17 +51,23 @@ def fail(message: str, *, code: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Hand the config to isr_jax.train."""
+    """Hand the config to isr_jax.train, or to isr_jax.study where it has a study's fields."""
     # Imported here, so that wrong usage is answered at once.
     from rich.console import Console
 
-    from isr_jax import UserError, report, train
+    from isr_jax import UserError, report, study, train
 
     logging.set_verbosity(logging.ERROR)
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
+    workdir = WORKDIR.value or f"runs/{name}"
     try:
-        result = train(CONFIG.value, WORKDIR.value or f"runs/{name}")
+        if "study" in CONFIG.value:
+            found = study(CONFIG.value, workdir)
+            if found.results:
+                print(f"{found.results['verdict']}\nThe report is {found.run / 'report.html'}")
+            return
+        result = train(CONFIG.value, workdir)
     except UserError as error:
         fail(str(error), code=1)
     except KeyboardInterrupt:

@@ -215,6 +215,43 @@ def small() -> ConfigDict:
     return config
 
 
+def candidate(
+    *, adversarial_weight: float = 0.0, learning_rate: float = 0.0, **content: float
+) -> ConfigDict:
+    """One loss of a study: weights of content losses, and of the adversarial part."""
+    fields = ConfigDict()
+    fields.content = ConfigDict(dict.fromkeys(get_config().loss.content, 0.0) | content)
+    fields.perceptual_weight = 0.0  # of VGG19's features; config.loss.perceptual has the rest
+    fields.adversarial_weight = adversarial_weight
+    fields.feature_matching = 0.0
+    fields.learning_rate = learning_rate  # the generator's; 0 for the study's
+    return fields
+
+
+def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigDict:
+    """A configuration with the fields of a loss study, over those of its runs.
+
+    Every candidate is trained by `config` but for its own loss and learning rate, and judged on
+    `data.validation`; `data.loader` is pool and `train.parallel` jit.
+    """
+    with config.unlocked():
+        config.study = ConfigDict()
+        config.study.candidates = ConfigDict(candidates)
+        config.study.only = ()  # names of the candidates to study; () for all
+        config.study.seeds = (0, 1, 2)  # of each candidate; they train at once
+        # The rates tried for the generator, each for tune_steps updates with the first seed; () for
+        # g_optimizer.learning_rate alone.
+        config.study.learning_rates = (5e-4, 1e-3, 2e-3, 4e-3)
+        config.study.tune_steps = 400  # updates; the schedule is shortened to them
+        # Images at the end of data.train that judge the rates, and are not trained on meanwhile.
+        config.study.tune_images = 2
+        config.study.together = "auto"  # auto | vmap | unroll, of the runs of one device
+        config.study.lpips = "auto"  # auto: alex, where its weights are at hand | none | alex | vgg
+        config.study.resamples = 10_000  # of the bootstrap
+        config.study.pictures = 4  # held-out images shown in the report
+    return config.lock()
+
+
 def div2k() -> ConfigDict:
     """The base of the published recipes: SRGAN's sizes, on DIV2K by way of TensorFlow Datasets."""
     config = get_config()

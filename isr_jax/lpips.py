@@ -90,6 +90,11 @@ def _normalised(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     return x / (jnp.sqrt(jnp.where(squares > 0, squares, 1.0)) + EPSILON)
 
 
+def at_hand(network: str) -> bool:
+    """Whether the weights of alex, vgg or squeeze are on this machine, with nothing to download."""
+    return weights.at_hand(f"lpips_{network}") and weights.at_hand(_trunk(network).backbone)
+
+
 def load_params(network: str = "alex", *, folder: str | Path | None = None) -> Params:
     """The published parameters, as {"backbone": ..., "linear": {layer: weight per channel}}.
 

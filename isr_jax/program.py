@@ -1,8 +1,8 @@
 """Training as pure functions made from a config: the update, its batches, n updates at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +50,20 @@ class Program(NamedTuple):
     enlarge: Callable[[Any, Any, Any], Array]
 
 
-def make_program(config: ConfigDict) -> Program:
-    """The networks, optimizers and update of a config."""
+def make_program(
+    config: ConfigDict, *, g_learning_rate: float | Float[Array, ""] | None = None
+) -> Program:
+    """The networks, optimizers and update of a config.
+
+    `g_learning_rate` stands for the config's own; it may be traced, so that one compiled program
+    serves several.
+    """
     axis_name = AXIS if config.train.parallel == "pmap" else None
     g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
     d = settings.make_discriminator(config, axis_name=axis_name)
-    g_optimizer = settings.make_optimizer(config.g_optimizer, steps=config.train.steps)
+    g_optimizer = settings.make_optimizer(
+        config.g_optimizer, steps=config.train.steps, learning_rate=g_learning_rate
+    )
     # The discriminator's updates begin with the adversarial part.
     d_steps = max(1, config.train.steps - config.loss.adversarial_from)
     d_optimizer = settings.make_optimizer(config.d_optimizer, steps=d_steps)
@@ -124,9 +132,52 @@ def make_prepare(
     return prepare
 
 
-# The metrics of n updates.
-Series = dict[str, Float[Array, " n"]]
+# The metrics of n updates; of several runs at once, those of each.
+Series = dict[str, Float[Array, "*runs n"]]
 Dispatch = Callable[[State, Any, Any, Key[Array, ""], int], tuple[State, Series]]
+# (key, data, i, first) -> the batch of update i of a dispatch; first is its first example's number
+Draw = Callable[[Key[Array, ""], Any, Int[Array, ""], int | Int[Array, ""]], Batch]
+
+
+def run_keys(seed: int | Int[Array, ""]) -> Key[Array, "2"]:
+    """The keys of a run: of its initial state, and of all that its updates draw."""
+    return jax.random.split(jax.random.key(seed))
+
+
+def run_of(states: Any, r: int) -> Any:
+    """Run r of a tree whose arrays are [runs ...]."""
+    return jax.tree.map(lambda x: x[r], states)
+
+
+def make_draw(config: ConfigDict, *, batch: int) -> Draw:
+    """Crops from the pool: what each update draws depends on its key alone."""
+
+    def draw(key: Key[Array, ""], data: pool.Pool, i: Array, first: int | Array) -> Batch:
+        crop = settings.sampled_crop(config)
+        return pool.sample(key, data, batch=batch, crop=crop, scale=config.scale, first=first)
+
+    return draw
+
+
+def make_steps(config: ConfigDict, update: Update, draw: Draw) -> Callable:
+    """(state, frozen, data, key, first, n) -> (state, metrics [n]): n updates, to be compiled."""
+    prepare = make_prepare(config)
+
+    def steps(
+        state: State, frozen: Any, data: Any, key: Key[Array, ""], first: int | Array, n: int
+    ) -> tuple[State, Series]:
+        def one(state: State, i: Array) -> tuple[State, Metrics]:
+            keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
+            sample_key, update_key, degrade_key = keys
+            batch = prepare(degrade_key, draw(sample_key, data, i, first), first)
+            return update(state, batch, update_key, frozen)
+
+        if n == 1:  # XLA's convolutions on a CPU are ten times slower inside a loop (benchmarks/).
+            state, values = one(state, jnp.zeros((), jnp.int32))
+            return state, jax.tree.map(lambda x: x[None], values)
+        return lax.scan(one, state, jnp.arange(n))
+
+    return steps
 
 
 def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Device]) -> Dispatch:
@@ -136,46 +187,22 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
     {"lr", "hr"} of uint8 [n batch h w 3] from the stream. The state is donated. What an update does
     depends on (state, key, step) alone, and its batch not on the number of devices.
     """
-    options, batch = config.data, config.data.batch
-    streaming, pmapped = options.loader == "stream", config.train.parallel == "pmap"
-    share = batch // len(devices) if pmapped else batch
-    prepare = make_prepare(config)
+    streaming, pmapped = config.data.loader == "stream", config.train.parallel == "pmap"
+    share = config.data.batch // len(devices) if pmapped else config.data.batch
+    from_pool = make_draw(config, batch=share)
 
-    def steps(
-        state: State, frozen: Any, data: Any, key: Key[Array, ""], first: Array, n: int
-    ) -> tuple[State, Series]:
-        def one(state: State, i: Array) -> tuple[State, Metrics]:
-            keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
-            sample_key, update_key, degrade_key = keys
-            drawn: Mapping[str, Array]
-            if streaming:
-                drawn = {name: to_float(batches[i]) for name, batches in data.items()}
-            else:
-                drawn = pool.sample(
-                    sample_key,
-                    data,
-                    batch=share,
-                    crop=settings.sampled_crop(config),
-                    scale=config.scale,
-                    first=first,
-                )
-            if not pmapped:
-                drawn = lax.with_sharding_constraint(drawn, on_all(devices, AXIS))
-            drawn = prepare(degrade_key, drawn, first)
-            return update(state, drawn, update_key, frozen)
+    def draw(key: Key[Array, ""], data: Any, i: Array, first: int | Array) -> Batch:
+        if streaming:
+            drawn: Batch = {name: to_float(batches[i]) for name, batches in data.items()}
+        else:
+            drawn = from_pool(key, data, i, first)
+        return drawn if pmapped else lax.with_sharding_constraint(drawn, on_all(devices, AXIS))
 
-        if n == 1:  # XLA's convolutions on a CPU are ten times slower inside a loop (benchmarks/).
-            state, values = one(state, jnp.zeros((), jnp.int32))
-            return state, jax.tree.map(lambda x: x[None], values)
-        return lax.scan(one, state, jnp.arange(n))
+    steps = make_steps(config, update, draw)
 
     @cache
     def compiled(n: int) -> Callable:
-        def run(
-            state: State, frozen: Any, data: Any, key: Key[Array, ""], first: Array
-        ) -> tuple[State, Series]:
-            return steps(state, frozen, data, key, first, n)
-
+        run = partial(steps, n=n)
         if not pmapped:
             return jax.jit(run, donate_argnums=0, out_shardings=on_all(devices))
         axes = (None, None, 1 if streaming else None, None, 0)
@@ -192,5 +219,73 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Devi
             data = jax.tree.map(lambda x: x.reshape(n, len(devices), share, *x.shape[2:]), data)
         first = jnp.arange(len(devices), dtype=jnp.int32) * share
         return compiled(n)(state, frozen, data, key, first)
+
+    return dispatch
+
+
+# (states, frozen, pool, keys, learning rates, n) -> (states, metrics [runs n])
+RunsDispatch = Callable[
+    [State, Any, pool.Pool, Key[Array, " runs"], Float[Array, " runs"], int], tuple[State, Series]
+]
+
+
+def make_runs_dispatch(
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+    *,
+    pretrain: bool = False,
+    together: Literal["vmap", "unroll"],
+) -> RunsDispatch:
+    """Build n updates of several runs of one config, all in one compiled program.
+
+    Run r has state [r], keys[r] and the generator's learning rate rates[r], and does what
+    `make_dispatch` would do for it alone, with a pool that all share. The states are donated. The
+    runs are split over the devices where their number divides, and on each device either batched
+    (vmap) or written one after another (unroll): XLA's convolutions on a CPU are several times
+    slower when each example of a batch has a kernel of its own (benchmarks/seeds.py).
+
+    Args:
+        config: of every run.
+        devices: those to split the runs over.
+        pretrain: do the updates before the adversarial part.
+        together: how the runs of one device are put into one program.
+    """
+    draw = make_draw(config, batch=config.data.batch)
+
+    def run(
+        state: State, frozen: Any, data: pool.Pool, key: Array, rate: Array, n: int
+    ) -> tuple[State, Series]:
+        program = make_program(config, g_learning_rate=rate)
+        update = program.pretrain if pretrain else program.update
+        return make_steps(config, update, draw)(state, frozen, data, key, 0, n)
+
+    def local(
+        states: State, frozen: Any, data: pool.Pool, keys: Array, rates: Array, n: int
+    ) -> tuple[State, Series]:
+        if together == "vmap":
+            axes = (0, None, None, 0, 0, None)
+            return jax.vmap(run, in_axes=axes)(states, frozen, data, keys, rates, n)
+        each = [
+            run(run_of(states, r), frozen, data, keys[r], rates[r], n) for r in range(keys.shape[0])
+        ]
+        return jax.tree.map(lambda *runs: jnp.stack(runs), *each)
+
+    @cache
+    def compiled(n: int) -> Callable:
+        mesh = Mesh(np.array(devices), (AXIS,))
+        split, whole = PartitionSpec(AXIS), PartitionSpec()
+        sharded = jax.shard_map(
+            partial(local, n=n),
+            mesh=mesh,
+            in_specs=(split, whole, whole, split, split),
+            out_specs=split,
+            check_vma=False,  # every run is of one device: nothing is summed over them
+        )
+        return jax.jit(sharded, donate_argnums=0)
+
+    def dispatch(
+        states: State, frozen: Any, data: pool.Pool, keys: Array, rates: Array, n: int
+    ) -> tuple[State, Series]:
+        return compiled(n)(states, frozen, data, keys, rates)
 
     return dispatch

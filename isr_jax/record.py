@@ -98,10 +98,10 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f} step/s" if speed >= 1 else f"{1 / speed:.1f} s/step")
 
 
-def progress_bar(console: Console, *, total: int, step: int) -> Progress:
+def progress_bar(console: Console, *, total: int, step: int, title: str = "training") -> Progress:
     """A bar over the steps with rate, loss and time left; `loss` is a field of its one task."""
     bar = Progress(
-        TextColumn("training"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -112,5 +112,5 @@ def progress_bar(console: Console, *, total: int, step: int) -> Progress:
         console=console,
         speed_estimate_period=60,
     )
-    bar.add_task("training", total=total, completed=step, loss="-")
+    bar.add_task(title, total=total, completed=step, loss="-")
     return bar

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from isr_jax import losses, metrics
@@ -18,16 +19,17 @@ from isr_jax.models.generators import complete
 from isr_jax.models.layers import ACTIVATIONS
 from isr_jax.perceptual import CRITERIA
 
-# (options of an optimizer, steps) -> schedule
-SCHEDULES: dict[str, Callable[[ConfigDict, int], optax.Schedule]] = {
-    "constant": lambda options, steps: optax.constant_schedule(options.learning_rate),
-    "cosine": lambda options, steps: optax.cosine_decay_schedule(options.learning_rate, steps),
+Rate = float | Float[Array, ""]
+# (first learning rate, options of an optimizer, steps) -> schedule
+SCHEDULES: dict[str, Callable[[Rate, ConfigDict, int], optax.Schedule]] = {
+    "constant": lambda rate, options, steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, options, steps: optax.cosine_decay_schedule(rate, steps),
     # SRGAN, section 3.2: the rate falls to a tenth at half of the updates.
-    "halfway": lambda options, steps: optax.piecewise_constant_schedule(
-        options.learning_rate, {steps // 2: 0.1}
+    "halfway": lambda rate, options, steps: optax.piecewise_constant_schedule(
+        rate, {steps // 2: 0.1}
     ),
-    "milestones": lambda options, steps: optax.piecewise_constant_schedule(
-        options.learning_rate, dict.fromkeys(options.milestones, options.decay)
+    "milestones": lambda rate, options, steps: optax.piecewise_constant_schedule(
+        rate, dict.fromkeys(options.milestones, options.decay)
     ),
 }
 
@@ -171,6 +173,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     )
     if not any(weights.values()) and not any(others):
         raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
+    _check_perceptual(config)
     advice = _check_ssim(crop, weights)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
         advice.append(
@@ -224,20 +227,26 @@ def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
     return [f"MS-SSIM uses {scales} of its 5 scales, renormalised: five need crops of 176 px"]
 
 
-def make_schedule(options: ConfigDict, *, steps: int) -> optax.Schedule:
+def make_schedule(
+    options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
+) -> optax.Schedule:
     """Update number, from 0 -> learning rate; it rises linearly over the first warmup_steps.
 
     The rise is ours, for Optax's schedules with a warm-up of 0 steps stay at their first value, 0.
+    A `learning_rate` stands for that of the options, and may be traced.
     """
-    schedule = SCHEDULES[options.schedule](options, steps)
+    rate = options.learning_rate if learning_rate is None else learning_rate
+    schedule = SCHEDULES[options.schedule](rate, options, steps)
     warmup = options.warmup_steps
     if not warmup:
         return schedule
     return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup)
 
 
-def make_optimizer(options: ConfigDict, *, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
+) -> optax.GradientTransformation:
     """Adam with a schedule over `steps` and, where grad_clip is positive, clipping by norm."""
     clip = optax.clip_by_global_norm(options.grad_clip) if options.grad_clip else optax.identity()
-    schedule = make_schedule(options, steps=steps)
+    schedule = make_schedule(options, steps=steps, learning_rate=learning_rate)
     return optax.chain(clip, optax.adam(schedule, b1=options.b1, b2=options.b2, eps=options.eps))

@@ -21,7 +21,7 @@ from isr_jax import checkpoint, metrics, report, settings
 from isr_jax.data import pool, sources, stream
 from isr_jax.errors import UserError
 from isr_jax.models import count_params
-from isr_jax.program import Program, Series, make_dispatch, make_program, on_all
+from isr_jax.program import Program, Series, make_dispatch, make_program, on_all, run_keys
 from isr_jax.record import Recorder, progress_bar, read_records
 from isr_jax.update import State
 
@@ -124,7 +124,7 @@ def interpolations(photos: Sequence[sources.Photo], *, scale: int) -> dict[str, 
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
+def stop_signals() -> Iterator[Callable[[], bool]]:
     """Ctrl-C or SIGTERM (a preempted machine) asks to stop soon; a second one kills."""
     caught: list[int] = []
 
@@ -146,6 +146,21 @@ def use_compilation_cache() -> None:
     """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/isr_jax."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/isr_jax/jax"))
+
+
+def make_run_folder(workdir: str | Path) -> Path:
+    """The folder of a run, made where it is missing.
+
+    Raises:
+        UserError: where it cannot be made or written to.
+    """
+    run = Path(workdir).expanduser()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=run).close()
+    except OSError as error:
+        raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
+    return run
 
 
 def check_finite(
@@ -228,17 +243,12 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     devices = jax.devices()
     for line in settings.check(config, devices=len(devices)):
         say(line)
-    run = Path(workdir).expanduser()
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=run).close()
-    except OSError as error:
-        raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
+    run = make_run_folder(workdir)
 
     program = make_program(config)
     pretrain = make_dispatch(config, program.pretrain, devices)
     update = make_dispatch(config, program.update, devices)
-    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    init_key, train_key = run_keys(config.seed)
     state = jax.jit(program.init, out_shardings=on_all(devices))(init_key)
     frozen = jax.device_put(program.frozen(), on_all(devices))
 
@@ -268,7 +278,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         baselines = interpolations(photos, scale=config.scale)
         if not recorder.has_baselines:
             recorder.baselines(baselines)
-        stopped = stack.enter_context(_stop_signals())
+        stopped = stack.enter_context(stop_signals())
         bar = stack.enter_context(progress_bar(console, total=config.train.steps, step=step))
 
         def record(first: int, values: Series, *, flush: bool = False) -> None:

@@ -12,7 +12,7 @@ import os
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,12 +132,9 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
         return given[0]
     if given and not given[0].is_dir():
         raise UserError(f"{path} is neither a file nor a folder; it is to be, or hold, {file.name}")
-    folders = [*given, cache_folder(), *filter(None, [file.elsewhere()])]
-    for folder in folders:
-        # Safetensors first: they need no PyTorch.
-        for candidate in ((folder / file.name).with_suffix(".safetensors"), folder / file.name):
-            if candidate.is_file():
-                return candidate
+    found = _on_disk(file, given)
+    if found:
+        return found
     target = cache_folder() / file.name
     _require_reader(target)
     try:
@@ -145,11 +142,30 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the connection
+        folders = ", ".join(map(str, _folders(file, given)))
         raise UserError(
-            f"{file.name} is not in {', '.join(map(str, folders))} and cannot be downloaded from "
+            f"{file.name} is not in {folders} and cannot be downloaded from "
             f"{file.url} ({one_line(error, limit=120)}); put it into {target.parent}"
         ) from error
     return target
+
+
+def at_hand(name: str) -> bool:
+    """Whether one of `FILES` is on this machine already, where `find` looks without a path."""
+    return _on_disk(FILES[name], []) is not None
+
+
+def _folders(file: WeightFile, given: Sequence[Path]) -> list[Path]:
+    return [*given, cache_folder(), *filter(None, [file.elsewhere()])]
+
+
+def _on_disk(file: WeightFile, given: Sequence[Path]) -> Path | None:
+    for folder in _folders(file, given):
+        # Safetensors first: they need no PyTorch.
+        for candidate in ((folder / file.name).with_suffix(".safetensors"), folder / file.name):
+            if candidate.is_file():
+                return candidate
+    return None
 
 
 def read(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
