@@ -27,3 +27,11 @@ def isr_data() -> Path:
     if not path:
         pytest.skip("set ISR_DATA to the folder that holds benchmarks/ and train/")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of small photographs; see `tiny_runs`."""
+    from tiny_runs import write_photos
+
+    return write_photos(tmp_path_factory.mktemp("photos"))
