@@ -22,6 +22,7 @@ from jaxtyping import Float, Float64, Int32, UInt8
 from scipy.sparse import csr_array
 
 from isr_jax.errors import UserError
+from isr_jax.images import depth_to_space
 
 Scale = Fraction | float | int
 
@@ -187,6 +188,40 @@ def resize(
     highest = jax.lax.Precision.HIGHEST  # TF32 or bfloat16 would cost two of the eight bits
     wider = jnp.einsum("oh,nhwc->nowc", down, images, precision=highest)
     return jnp.einsum("pw,nowc->nopc", across, wider, precision=highest).astype(images.dtype)
+
+
+def enlarge(
+    images: Float[Array, "n h w c"], *, factor: int, method: str = "bicubic"
+) -> Float[Array, "n fh fw c"]:
+    """`resize` by an integer factor, for images of any size, known or not while JAX traces.
+
+    Output pixels of equal phase have equal weights, so that it is a sub-pixel convolution of the
+    image, continued by its edge pixels.
+
+    Args:
+        images: any range; the result has the same dtype, and bfloat16's precision if that is it.
+        factor: of enlargement.
+        method: nearest, bilinear, bicubic or lanczos.
+
+    Raises:
+        UserError: for an unknown method.
+    """
+    reach = (METHODS[method][1] + 1) // 2
+    taps = 2 * reach + 1
+    matrix = _matrix(taps, taps * factor, Fraction(factor), method, "clamp", True)
+    phases = matrix.reshape(taps, factor, taps)[reach]  # the middle pixel sees no edge
+    kernel = np.einsum("pi,qj,cd->ijcpqd", phases, phases, np.eye(images.shape[-1]))
+    return depth_to_space(
+        jax.lax.conv_general_dilated(
+            jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge"),
+            jnp.asarray(kernel.reshape(taps, taps, images.shape[-1], -1), images.dtype),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        ),
+        factor,
+    )
 
 
 def _axes(

@@ -119,5 +119,9 @@ class RRDBNet(nn.Module):
 
 def _padded(lr: Array, multiple: int) -> Array:
     """The images, their bottom and right reflected until both sides are multiples."""
-    down, right = (-side % multiple for side in lr.shape[1:3])
-    return jnp.pad(lr, ((0, 0), (0, down), (0, right), (0, 0)), mode="reflect")
+    for axis in (1, 2) if multiple > 1 else ():
+        # By indices, not by `jnp.pad`, which refuses the sides of unknown length of an export.
+        last = lr.shape[axis] - 1
+        place = jnp.arange(multiple * -(-lr.shape[axis] // multiple)) % jnp.maximum(2 * last, 1)
+        lr = jnp.take(lr, jnp.minimum(place, 2 * last - place), axis=axis)
+    return lr
