@@ -22,7 +22,7 @@ from jaxtyping import Float, Float64, Int32, UInt8
 from scipy.sparse import csr_array
 
 from isr_jax.errors import UserError
-from isr_jax.images import depth_to_space
+from isr_jax.images import depth_to_space, pad_edge
 
 Scale = Fraction | float | int
 
@@ -199,7 +199,7 @@ def enlarge(
     image, continued by its edge pixels.
 
     Args:
-        images: any range; the result has the same dtype, and bfloat16's precision if that is it.
+        images: any range, of few channels, for each is weighed for each; computed in their dtype.
         factor: of enlargement.
         method: nearest, bilinear, bicubic or lanczos.
 
@@ -213,7 +213,7 @@ def enlarge(
     kernel = np.einsum("pi,qj,cd->ijcpqd", phases, phases, np.eye(images.shape[-1]))
     return depth_to_space(
         jax.lax.conv_general_dilated(
-            jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge"),
+            pad_edge(images, reach),
             jnp.asarray(kernel.reshape(taps, taps, images.shape[-1], -1), images.dtype),
             (1, 1),
             "VALID",
