@@ -206,7 +206,7 @@ def enlarge(
     Raises:
         UserError: for an unknown method.
     """
-    reach = (METHODS[method][1] + 1) // 2
+    reach = (_kernel(method)[1] + 1) // 2
     taps = 2 * reach + 1
     matrix = _matrix(taps, taps * factor, Fraction(factor), method, "clamp", True)
     phases = matrix.reshape(taps, factor, taps)[reach]  # the middle pixel sees no edge
@@ -238,16 +238,21 @@ def _axes(
     return [(n, out, Fraction(out, n)) for n, out in zip(shape, size, strict=True)]
 
 
+def _kernel(method: str) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """A method's kernel, and twice its radius."""
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[method]
+
+
 @lru_cache(maxsize=128)
 def _taps(
     length: int, out: int, scale: Fraction, method: str, border: str, antialias: bool = True
 ) -> Taps:
     """The taps of every output pixel along one axis; each row of weights sums to 1."""
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    kernel, diameter = _kernel(method)
     if border not in BORDERS:
         raise UserError(f"unknown border {border!r}; choose one of {', '.join(BORDERS)}")
-    kernel, diameter = METHODS[method]
     p, q = scale.numerator, scale.denominator
     unit = max(p, q) if antialias and method != "nearest" else p
     # Positions are held times 2p, which makes them integers: equal phases get equal weights
