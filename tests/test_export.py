@@ -26,10 +26,8 @@ CASES = {
     "rrdbnet x1": (DEEP, 1),
     "rrdbnet x2": (DEEP, 2),
     "rrdbnet x4": (DEEP, 4),
-    "rrdbnet x8": ({**DEEP, "doublings": 3}, 8),
-    "rrdbnet unfolded": ({**DEEP, "doublings": 1}, 2),
-    **{f"srvggnet x{s}": (COMPACT, s) for s in (1, 2, 3, 4, 8)},
-    **{f"msrresnet x{s}": (MSR, s) for s in (2, 3, 4)},
+    **{f"srvggnet x{s}": (COMPACT, s) for s in (1, 3)},
+    **{f"msrresnet x{s}": (MSR, s) for s in (2, 3)},
     "resnet x3": (SMALL, 3),
     "srresnet": ({**SMALL, **SRRESNET, "activation": "prelu"}, 4),
     "edsr": ({**SMALL, **EDSR}, 2),
@@ -45,14 +43,16 @@ SIZES = ((2, 5, 7), (1, 6, 3))
 
 
 def random_network(options, scale):
-    """A generator whose every parameter has a part in the result, and biases and statistics too."""
+    """A generator, with something in every parameter and statistic, variances being positive."""
     network = generator(options, scale=scale)
     rng = np.random.default_rng(0)
-    params, stats = jax.tree.map(
-        lambda x: np.asarray(x + rng.uniform(0.0, 0.05, x.shape), np.float32),
-        network.init(jax.random.key(0)),
-    )
-    return network, params, stats
+
+    def draw(leaf):
+        if leaf.ndim == 4:
+            return rng.normal(0.0, np.prod(leaf.shape[:3]) ** -0.5, leaf.shape).astype(np.float32)
+        return rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32)
+
+    return network, *jax.tree.map(draw, jax.eval_shape(network.init, jax.random.key(0)))
 
 
 def images(shape):
@@ -108,8 +108,7 @@ def test_stablehlo_enlarges_images_of_any_size_as_the_generator(case):
 def test_onnx_enlarges_at_a_published_width():
     """Real-ESRGAN's compact model for photographs: 1.2 million parameters."""
     pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
-    network = generator(base.GENERATORS["srvggnet"], scale=4)
-    params, stats = network.init(jax.random.key(0))
+    network, params, stats = random_network(base.GENERATORS["srvggnet"], 4)
     lr = images((1, 20, 31))
     sr = enlarged(network, params, stats, lr)
     np.testing.assert_allclose(run_onnx(to_onnx(network, params, stats), lr), sr, atol=1e-3)
