@@ -43,7 +43,7 @@ class Limits(NamedTuple):
 
 # Larger windows gain a CPU little and would need more than 1 GB beside a large photograph; an
 # accelerator has the memory, and the larger a tile, the less of its window is overlap.
-CPU, ACCELERATOR = Limits(256, 2**28), Limits(512, 2**31)
+CPU, ACCELERATOR = Limits(256, 3 * 2**26), Limits(512, 2**31)
 SMALLEST = 64  # side of a default tile, LR pixels
 
 
