@@ -163,15 +163,16 @@ def plan_jobs(
 ) -> list[Job]:
     """What is to become what, sorted by the outputs; arguments and errors of `upscale_files`.
 
-    An input that is the output of another one is left out: it was enlarged by an earlier run.
+    Left out is what an earlier run has made: inputs that are the output of another one, and what a
+    walk finds in the folder `out`.
     """
     if os.path.basename(suffix) != suffix:
         raise UsageError(f"--suffix {suffix} is no part of a name")
+    out = None if out is None else Path(out).expanduser()
     found: dict[Path, tuple[Path, Path]] = {}
     for entry in inputs:
-        for file, place in _images_at(entry):
+        for file, place in _images_at(entry, out):
             found.setdefault(file.resolve(), (file, place))
-    out = None if out is None else Path(out).expanduser()
     if out and format_of(out) and not out.is_dir():
         if len(found) > 1:
             raise UsageError(f"--out {out} is one file, for {len(found)} images: name a folder")
@@ -200,26 +201,28 @@ def plan_jobs(
     return sorted(plan.values(), key=lambda job: job.target.as_posix())
 
 
-def _images_at(entry: str | Path) -> list[tuple[Path, Path]]:
-    """Each image file, with its place below the folder."""
+def _images_at(entry: str | Path, out: Path | None) -> list[tuple[Path, Path]]:
+    """Each image file, with its place below the folder; none of those in `out` further below."""
     path = Path(entry).expanduser()
     if path.is_file():
         return [(path, Path(path.name))]
     if path.is_dir():
-        found = image_files(path)
-        if not found:
-            raise UserError(f"{path} holds no PNG, JPEG, WebP, BMP or TIFF file")
-        return [(file, file.relative_to(path)) for file in found]
-    if not glob.has_magic(str(path)):
+        root, files = path, image_files(path)
+        nothing = f"{path} holds no PNG, JPEG, WebP, BMP or TIFF file"
+    elif glob.has_magic(str(path)):
+        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        files = [file for match in matches if match.is_dir() for file in image_files(match)]
+        matches = [match for match in matches if match.is_file()]
+        files += [file for file in matches if file.suffix.lower() in (*EXTENSIONS, ".gif")]
+        nothing = f"no image file matches {path}"
+    else:
         raise UserError(f"there is no file or folder {path}")
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-    root = Path(*fixed)
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    files = [file for match in matches if match.is_dir() for file in image_files(match)]
-    files += [file for file in matches if file.suffix.lower() in (*EXTENSIONS, ".gif")]
+    if out and root.resolve() in out.resolve().parents:
+        files = [file for file in files if out.resolve() not in file.resolve().parents]
     if not files:
-        raise UserError(f"no image file matches {path}")
-    return [(file, file.relative_to(root)) for file in files if file.is_file()]
+        raise UserError(nothing)
+    return [(file, file.relative_to(root)) for file in files]
 
 
 def _target_form(job: Job) -> str:

@@ -122,7 +122,7 @@ def replacing(file: Path) -> Iterator[Path]:
 def write_png(image: Pixels, file: Path) -> None:
     """Write a PNG of pixels alone, whole or not at all; the folders above it are made."""
     with replacing(file) as unfinished, open(unfinished, "wb") as out:
-        _write_png(out, Page(image, None), b"", None)
+        _write_png(out, image)
 
 
 def write_photo(
@@ -144,39 +144,27 @@ def write_photo(
     """
     first = next(pages)
     pages = itertools.chain([first], pages)
-    size = first.pixels.shape[1], first.pixels.shape[0]
-    exif = _exif(photo.exif, *size)
-    data = exif.tobytes() if len(exif) or exif.get_ifd(_EXIF) or exif.get_ifd(_GPS) else b""
-    frames = holds_all(form, photo) and photo.page_count > 1
+    exif = _sized(photo.exif, first.pixels.shape[1], first.pixels.shape[0])
+    told: dict[str, Any] = {"icc_profile": first.icc, "dpi": photo.dpi, "exif": _bytes_of(exif)}
+    if form == "jpeg" and len(told["exif"]) > _JPEG_SEGMENT:
+        told.pop("exif")
+    told = {name: value for name, value in told.items() if value}
     with replacing(file) as unfinished:
         if form == "tiff":
             _write_tiff(unfinished, pages, photo, exif, first.pixels.nbytes * photo.page_count)
             return
         with open(unfinished, "wb") as out:
-            if form == "png" and not frames:
-                _write_png(out, first, data.removeprefix(b"Exif\0\0"), photo.dpi)
-                return
-            image = _Frames(pages, photo.page_count) if frames else as_image(first.pixels)
-            told: dict[str, Any] = {"icc_profile": first.icc, "exif": data}
-            told = {name: value for name, value in told.items() if value}
-            if photo.dpi and form != "webp":
-                told["dpi"] = photo.dpi
-            if frames:
-                told |= {"save_all": True, "duration": list(photo.durations), "loop": photo.loop}
-            if form == "png":
-                image.save(out, "PNG", **told)
+            if photo.page_count > 1 and holds_all(form, photo):
+                _write_frames(out, form, pages, photo, quality, told)
+            elif form == "png":
+                _write_png(out, first.pixels, **told)
             elif form == "jpeg":
-                if len(data) > _JPEG_SEGMENT:
-                    told.pop("exif")
+                image = as_image(first.pixels)
                 image.save(out, "JPEG", quality=quality, subsampling=0, **told)
             elif form == "webp":
-                # Lossless, its quality is the effort.
-                ways: dict[str, Any] = (
-                    {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
-                )
-                image.save(out, "WEBP", exact=True, **ways, **told)
+                as_image(first.pixels).save(out, "WEBP", exact=True, **_webp(quality), **told)
             else:
-                image.save(out, "BMP", **{name: told[name] for name in told if name == "dpi"})
+                as_image(first.pixels).save(out, "BMP", dpi=photo.dpi or (0, 0))
 
 
 def holds_all(form: str, photo: Photo) -> bool:
@@ -185,31 +173,72 @@ def holds_all(form: str, photo: Photo) -> bool:
     return photo.page_count == 1 or many == "pages" or (many == "frames" and photo.animated)
 
 
-def _exif(exif: Image.Exif, width: int, height: int) -> Image.Exif:
-    """The same with another size."""
+def _sized(exif: Image.Exif, width: int, height: int) -> Image.Exif:
+    """The same of another size."""
+    sizes = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
     sized = Image.Exif()
     sized.update(exif)
-    for tag in (_EXIF, _GPS):
-        if directory := dict(exif.get_ifd(tag)):
-            sizes = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
-            sized.get_ifd(tag).update(directory)
-            sized.get_ifd(tag).update({tag: n for tag, n in sizes.items() if tag in directory})
+    for place in (_EXIF, _GPS):
+        if directory := dict(exif.get_ifd(place)):
+            directory.update({tag: size for tag, size in sizes.items() if tag in directory})
+            sized.get_ifd(place).update(directory)
     return sized
 
 
-def _write_png(out: IO[bytes], page: Page, exif: bytes, dpi: tuple[float, float] | None) -> None:
+def _bytes_of(exif: Image.Exif) -> bytes:
+    """EXIF as files have it; none where it says nothing."""
+    return exif.tobytes() if len(exif) or exif.get_ifd(_EXIF) or exif.get_ifd(_GPS) else b""
+
+
+def _webp(quality: int) -> dict[str, Any]:
+    """Pillow's options; of what is lossless, its quality is the effort."""
+    return {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
+
+
+def _write_png(
+    out: IO[bytes],
+    pixels: Pixels,
+    *,
+    icc_profile: bytes = b"",
+    exif: bytes = b"",
+    dpi: tuple[float, float] | None = None,
+) -> None:
     """A still PNG. Pillow's own writer has no 16-bit colour and copies 8-bit colour."""
-    encoded = memoryview(imagecodecs.png_encode(page.pixels, level=_PNG_LEVEL))
+    encoded = memoryview(imagecodecs.png_encode(pixels, level=_PNG_LEVEL))
     header = 33  # signature and IHDR
     out.write(encoded[:header])
-    if page.icc:
-        PngImagePlugin.putchunk(out, b"iCCP", b"ICC Profile\0\0", zlib.compress(page.icc))
+    if icc_profile:
+        PngImagePlugin.putchunk(out, b"iCCP", b"ICC Profile\0\0", zlib.compress(icc_profile))
     if dpi:
         metre = [round(n / 0.0254).to_bytes(4, "big") for n in dpi]
         PngImagePlugin.putchunk(out, b"pHYs", *metre, b"\1")
     if exif:
-        PngImagePlugin.putchunk(out, b"eXIf", exif)
+        PngImagePlugin.putchunk(out, b"eXIf", exif.removeprefix(b"Exif\0\0"))
     out.write(encoded[header:])
+
+
+def _write_frames(
+    out: IO[bytes],
+    form: str,
+    pages: Iterator[Page],
+    photo: Photo,
+    quality: int,
+    told: dict[str, Any],
+) -> None:
+    """An animated WebP or PNG."""
+    told |= {"save_all": True, "duration": list(photo.durations), "loop": photo.loop}
+    if form == "webp":
+        _Frames(pages, photo.page_count).save(out, "WEBP", exact=True, **_webp(quality), **told)
+    else:
+        # Pillow goes through them more than once.
+        first, *others = (_frame(page) for page in pages)
+        first.save(out, "PNG", append_images=others, **told)
+
+
+def _frame(page: Page) -> Image.Image:
+    """A frame in RGB or RGBA."""
+    image = as_image(page.pixels)
+    return image.convert("RGBA" if image.mode in ("LA", "RGBA") else "RGB")
 
 
 def _write_tiff(
@@ -219,7 +248,8 @@ def _write_tiff(
     big = size > 2**32 - 2**25
     directories = {tag: ifd for tag in (_EXIF, _GPS) if (ifd := exif.get_ifd(tag))}
     tags = [_tag(tag, exif[tag]) for tag in exif if tag in TOLD]
-    tags += [(tag, 16 if big else 4, 1, 0, True) for tag in directories]  # filled in below
+    # tifffile writes no such directories: a tag of the number before keeps each one's place.
+    tags += [(tag - 1, 16 if big else 4, 1, 0, True) for tag in directories]
     with tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as tiff:
         for pixels, icc in pages:
             channels = pixels.shape[2] if pixels.ndim == 3 else 1
@@ -255,19 +285,22 @@ def _tag(tag: int, value: str | bytes | int) -> tuple[int, int, int, bytes | int
 
 
 def _append_directory(file: Path, tag: int, directory: dict[int, Any]) -> None:
-    """Put a directory of EXIF behind a TIFF file, where the first page's tag is to find it."""
+    """Put a directory of EXIF behind a TIFF file, and in the tag before `tag` where it is."""
     with tifffile.TiffFile(file, mode="r+") as tiff:
         head = b"II+\0\x08\0\0\0" + bytes(8) if tiff.is_bigtiff else b"II*\0" + bytes(4)
         written = TiffImagePlugin.ImageFileDirectory_v2(ifh=head)
         written.update(directory)
         place = -(-tiff.filehandle.size // 16) * 16
-        tiff.pages.first.tags[tag].overwrite(place)
+        pointer = tiff.pages.first.tags[tag - 1]
+        pointer.overwrite(place)
+        tiff.filehandle.seek(pointer.offset)
+        tiff.filehandle.write(int(tag).to_bytes(2, "little"))
         tiff.filehandle.seek(place)
         tiff.filehandle.write(written.tobytes(place))
 
 
 class _Frames(Image.Image):
-    """Frames for Pillow's writers, which ask for one after the other: no two are held at once."""
+    """Frames for Pillow's WebP writer, which asks for one after the other: it holds one at once."""
 
     def __init__(self, pages: Iterator[Page], count: int) -> None:
         super().__init__()
@@ -275,12 +308,11 @@ class _Frames(Image.Image):
         self.seek(0)
 
     def seek(self, frame: int) -> None:
-        """Go on to a frame; back to the first, where the writers end, nothing is to be had."""
+        """Go on to a frame; back to the first, where the writer ends, nothing is to be had."""
         if frame >= self.n_frames:
             raise EOFError
         while self._at < frame:
-            image = as_image(next(self._pages).pixels)
-            image = image.convert("RGBA" if image.mode in ("LA", "RGBA") else "RGB")
+            image = _frame(next(self._pages))
             self.im, self._mode, self._size = image.im, image.mode, image.size
             self._at += 1
 
