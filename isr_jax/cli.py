@@ -210,7 +210,10 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there")
     parser.add_argument(
-        "--tile", type=whole(1), metavar="N", help="pixels of a side of the tiles, before enlarging"
+        "--tile",
+        type=whole(1),
+        metavar="N",
+        help="side of a tile in pixels of the image; by default one that fits the device",
     )
     parser.add_argument(
         "--ensemble", action="store_true", help="the mean over the 8 flips and turns of each image"
@@ -244,12 +247,13 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
 
 def run_upscale(options: argparse.Namespace) -> int:
     """Enlarge every image, name those that cannot be, and count; returns the exit code."""
-    computing = {name: getattr(options, name) for name in ("tile", "ensemble", "dtype")}
     upscaler = load(
         options.model,
         scale=options.scale,
         weights=options.weights,
-        **{name: value for name, value in computing.items() if value},
+        tile=options.tile,
+        ensemble=options.ensemble,
+        dtype=options.dtype,
     )
     outcome = upscale_files(
         upscaler,
