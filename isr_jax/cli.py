@@ -13,6 +13,7 @@ from rich.console import Console
 
 from isr_jax import report
 from isr_jax.checkpoint import architecture, interpolate, restore_generator, write_generator
+from isr_jax.demo import add_demo
 from isr_jax.enlarge_files import upscale_files
 from isr_jax.errors import UsageError, UserError, one_line
 from isr_jax.evaluate import Evaluation, evaluate
@@ -367,6 +368,7 @@ def run_interpolate(options: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "upscale": (add_upscale, "enlarge photographs"),
     "evaluate": (add_evaluate, "score a model over benchmark sets"),
+    "demo": (add_demo, "open a page that enlarges photos in the browser"),
     "import-torch": (add_import, "make a run folder of a PyTorch generator"),
     "export-torch": (add_export, "write a generator for PyTorch"),
     "interpolate": (add_interpolate, "mix two generators of one architecture"),
