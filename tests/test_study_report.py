@@ -1,7 +1,6 @@
 """The report of a study in headless Chromium: images load, sliders move, nothing overflows."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -66,20 +65,6 @@ def test_the_files_say_the_same(run):
     for text in (page, markdown):
         assert f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" in text
         assert "seed 1 fell from 27.00 to 3.00 dB" in text
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium, or a skip that says what is missing."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("needs Debian's chromium, apt-get install chromium")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (390, "dark")])
