@@ -3,8 +3,8 @@
 # make lint:  formatting, lint and types.    make lock:  renew requirements.lock.
 #
 # EXTRA=cuda12 (or cuda13, tpu, demo, notebooks, onnx, torch) installs that extra too, and
-# EXTRA=torch,onnx several. PYTHON names another
-# interpreter, 3.11 or later. ISR_DATA is the folder of benchmark images that some tests read.
+# EXTRA=torch,onnx several. PYTHON names another interpreter, 3.11 or later. ISR_DATA is the folder of
+# benchmark images that some tests read.
 
 PYTHON ?= python3
 EXTRA ?=
