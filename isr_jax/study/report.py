@@ -98,7 +98,8 @@ def _table(results: Results) -> Table:
         if one["diverged"]:
             rows.append(["diverged", name, *["-"] * len(names), "-", rate, time])
             continue
-        place = f"{one['place']}" + (" (tie)" if one["ties"] else "")
+        tie = len(results["leaders"]) > 1 and name in results["leaders"]
+        place = f"{one['place']}" + (" (tie)" if tie else "")
         rank, low, high = one["mean_rank"]
         cells = [_gain(one, metric) for metric in names]
         rows.append([place, name, *cells, f"{rank:.2f} [{low:.2f}, {high:.2f}]", rate, time])
@@ -202,8 +203,8 @@ EXPLANATION = (
     "Gains are over bicubic after the same number of updates, mean over images and seeds, positive "
     "when better, with 95% intervals of a paired bootstrap over images and seeds. By a metric a "
     "loss is first when none is ahead of it by a difference whose interval leaves out 0. Places "
-    "go by the mean rank over the metrics; two losses tie when the interval of the difference of "
-    "their mean ranks holds 0. Scores are means ± the standard deviation over seeds."
+    "go by the mean rank over the metrics; a loss ties with the best when the interval of the "
+    "difference of their mean ranks holds 0. Scores are means ± the standard deviation over seeds."
 )
 
 

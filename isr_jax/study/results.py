@@ -58,7 +58,7 @@ class CandidateResult(TypedDict):
         gain: over bicubic, {metric: [mean, low, high]}; positive is better for every metric.
         rank: by each metric, 1 + the number of candidates ahead without a tie.
         mean_rank: [mean, low, high].
-        place: 1 + the number of candidates of better mean rank, without a tie.
+        place: 1 + the number of candidates of better mean rank.
         ties: the candidates with which it is tied overall.
     """
 
@@ -87,7 +87,7 @@ class Results(TypedDict):
         best: by each metric, the candidates that none is ahead of without a tie.
         metrics, seeds, images: their names, in the order of the scores.
         bicubic: {metric: mean}.
-        candidates: by name, in order of place and mean rank, those that diverged last.
+        candidates: by name, in order of place, those that diverged last.
         differences: a's gain less b's, of each pair by each metric: {"a", "b", "metric", "mean",
             "low", "high", "tied"}.
         seconds_per_update: by candidate, of one run; None where too short to be measured.
@@ -139,9 +139,8 @@ def summarise(
         signs = np.array([METRICS[name].sign for name in names], np.float64)
         scores = np.array([one.outcome["curve"][-1]["scores"] for one in finished])
         found = compare(scores * signs, bicubic * signs, resamples=config.study.resamples)
-        ahead = (found.mean_rank.mean[:, None] < found.mean_rank.mean) & ~found.overall_tied
-        place = (1 + ahead.sum(axis=0)).tolist()
-        order = sorted(range(len(finished)), key=lambda i: (place[i], found.mean_rank.mean[i]))
+        place = np.asarray(rankdata(found.mean_rank.mean, method="min")).astype(int).tolist()
+        order = sorted(range(len(finished)), key=place.__getitem__)
         for i in order:
             results[finished[i].name] = _result(finished, i, scores[i], found, place[i], names)
         for m, name in enumerate(names):
