@@ -89,7 +89,7 @@ class Table(NamedTuple):
 def _table(results: Results) -> Table:
     """Every candidate by place: gains with their intervals, ranks, time."""
     names = results["metrics"]
-    gains = [f"{METRICS[name].heading}, gain over bicubic" for name in names]
+    gains = [f"{METRICS[name].heading} gain" for name in names]
     rows = []
     for name, one in results["candidates"].items():
         rate = f"{one['learning_rate']:g}" if one["learning_rate"] else "-"
@@ -103,7 +103,7 @@ def _table(results: Results) -> Table:
         rank, low, high = one["mean_rank"]
         cells = [_gain(one, metric) for metric in names]
         rows.append([place, name, *cells, f"{rank:.2f} [{low:.2f}, {high:.2f}]", rate, time])
-    return Table(["place", "loss", *gains, "mean rank", "learning rate", "ms per update"], rows)
+    return Table(["place", "loss", *gains, "mean rank", "rate", "ms per update"], rows)
 
 
 def _means(results: Results) -> Table:
@@ -122,7 +122,7 @@ def _means(results: Results) -> Table:
 def _gain(one: CandidateResult, metric: str) -> str:
     decimals = METRICS[metric].decimals
     mean, low, high = (f"{value:+.{decimals}f}" for value in one["gain"][metric])
-    first = " (first)" if one["rank"][metric] == 1 else ""
+    first = " (1st)" if one["rank"][metric] == 1 else ""
     return f"{mean} [{low}, {high}]{first}"
 
 
@@ -202,9 +202,10 @@ def _markdown(results: Results) -> str:
 EXPLANATION = (
     "Gains are over bicubic after the same number of updates, mean over images and seeds, positive "
     "when better, with 95% intervals of a paired bootstrap over images and seeds. By a metric a "
-    "loss is first when none is ahead of it by a difference whose interval leaves out 0. Places "
+    "loss is 1st when none is ahead of it by a difference whose interval leaves out 0. Places "
     "go by the mean rank over the metrics; a loss ties with the best when the interval of the "
-    "difference of their mean ranks holds 0. Scores are means ± the standard deviation over seeds."
+    "difference of their mean ranks holds 0. Rate is the generator's learning rate; scores are "
+    "means ± the standard deviation over seeds."
 )
 
 
