@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Integer, UInt8
+from jax.typing import DTypeLike
+from jaxtyping import Float, Integer, UInt8, UInt16
 
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
@@ -32,17 +33,37 @@ def rgb_to_y(rgb: Float[AnyArray, "*n h w 3"]) -> Float[AnyArray, "*n h w 1"]:
     return (16.0 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255.0
 
 
+def rgb_to_gray(
+    rgb: UInt8[AnyArray, "*n 3"] | UInt16[AnyArray, "*n 3"],
+) -> UInt8[AnyArray, "*n 1"] | UInt16[AnyArray, "*n 1"]:
+    """BT.601 luma (full swing) of integers: 0.299 R + 0.587 G + 0.114 B, rounded.
+
+    Source: ITU-R BT.601-7, section 2.5.1, in Pillow's fixed-point arithmetic.
+    """
+    red, green, blue = (rgb[..., i : i + 1].astype(np.uint32) for i in range(3))
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(rgb.dtype)
+
+
 def to_uint8(images: Float[AnyArray, "*shape"]) -> UInt8[AnyArray, "*shape"]:
     """Clip [0, 1] images and round them half up to 0..255, as MATLAB's `im2uint8` does."""
+    return to_unsigned(images, np.uint8)
+
+
+def to_unsigned(
+    images: Float[AnyArray, "*shape"], dtype: DTypeLike
+) -> UInt8[AnyArray, "*shape"] | UInt16[AnyArray, "*shape"]:
+    """Clip [0, 1] images and round them half up to the range of an unsigned type: 255 or 65535."""
     xp = np if isinstance(images, np.ndarray) else jnp
     # Half precision has no 255.5: white would round to 256 and wrap to black.
     wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))
-    return xp.floor(xp.clip(wide, 0.0, 1.0) * 255.0 + 0.5).astype(xp.uint8)
+    return xp.floor(xp.clip(wide, 0.0, 1.0) * np.iinfo(dtype).max + 0.5).astype(dtype)
 
 
-def to_float(images: UInt8[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
-    """Turn 0..255 images into float32 in [0, 1]; `to_uint8` undoes it exactly."""
-    return images.astype(np.float32) / np.float32(255.0)
+def to_float(
+    images: UInt8[AnyArray, "*shape"] | UInt16[AnyArray, "*shape"],
+) -> Float[AnyArray, "*shape"]:
+    """Turn integers into float32 in [0, 1]; `to_unsigned` of their type undoes it exactly."""
+    return images.astype(np.float32) / np.float32(np.iinfo(images.dtype).max)
 
 
 def depth_to_space(x: Float[Array, "n h w d"], r: int) -> Float[Array, "n rh rw c"]:

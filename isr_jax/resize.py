@@ -5,7 +5,8 @@ output pixel i sits at (i + 1/2)/scale - 1/2 on the input's grid, and when shrin
 widened by 1/scale so that it also blurs (nearest never does).
 
 `resize_uint8` is MATLAB's `imresize` to the bit: it reproduces the published low-resolution
-files of the benchmark sets. `resize` is the differentiable one for inside jit.
+files of the benchmark sets, and `resize_uint16` does the same in 16 bits. `resize` is the
+differentiable one for inside jit.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float64, Int32, UInt8
+from jaxtyping import Float, Float64, Int32, UInt8, UInt16
 from scipy.sparse import csr_array
 
 from isr_jax.errors import UserError
@@ -125,15 +126,24 @@ def resize_uint8(
         UserError: an unknown method or border, not exactly one of scale and size, or a window
             outside the result.
     """
-    down, across = (_taps(*a, method, border) for a in _axes(image.shape[:2], scale, size))
-    row_taps, col_taps = _window(down, rows, "rows"), _window(across, cols, "cols")
-    planes = image.reshape(*image.shape[:2], -1)
-    if size is not None and size[1] * image.shape[0] < size[0] * image.shape[1]:
-        flipped = _separable(planes.transpose(1, 0, 2), col_taps, row_taps, _round, round_between)
-        result = flipped.transpose(1, 0, 2)
-    else:
-        result = _separable(planes, row_taps, col_taps, _round, round_between)
-    return np.ascontiguousarray(result).reshape(*result.shape[:2], *image.shape[2:])
+    return _resize_rounded(
+        image, np.uint8, scale, size, method, border, round_between, rows=rows, cols=cols
+    )
+
+
+def resize_uint16(
+    image: UInt16[np.ndarray, "h w *c"],
+    *,
+    scale: Scale,
+    method: str = "bicubic",
+    rows: tuple[int, int] | None = None,
+) -> UInt16[np.ndarray, "oh ow *c"]:
+    """Resize a uint16 image, 0..65535, as `resize_uint8` does one of 0..255.
+
+    Raises:
+        UserError: as for `resize_uint8`.
+    """
+    return _resize_rounded(image, np.uint16, scale, None, method, "clamp", True, rows=rows)
 
 
 def resize_float64(
@@ -187,6 +197,30 @@ def resize(
     highest = jax.lax.Precision.HIGHEST  # TF32 or bfloat16 would cost two of the eight bits
     wider = jnp.einsum("oh,nhwc->nowc", down, images, precision=highest)
     return jnp.einsum("pw,nowc->nopc", across, wider, precision=highest).astype(images.dtype)
+
+
+def _resize_rounded(
+    image: np.ndarray,
+    dtype: type[np.uint8] | type[np.uint16],
+    scale: Scale | None,
+    size: tuple[int, int] | None,
+    method: str,
+    border: str,
+    round_between: bool,
+    *,
+    rows: tuple[int, int] | None = None,
+    cols: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """`resize_uint8`, for either type of integer."""
+    down, across = (_taps(*a, method, border) for a in _axes(image.shape[:2], scale, size))
+    row_taps, col_taps = _window(down, rows, "rows"), _window(across, cols, "cols")
+    planes = image.reshape(*image.shape[:2], -1)
+    if size is not None and size[1] * image.shape[0] < size[0] * image.shape[1]:
+        flipped = _separable(planes.transpose(1, 0, 2), col_taps, row_taps, dtype, round_between)
+        result = flipped.transpose(1, 0, 2)
+    else:
+        result = _separable(planes, row_taps, col_taps, dtype, round_between)
+    return np.ascontiguousarray(result).reshape(*result.shape[:2], *image.shape[2:])
 
 
 def _axes(
@@ -257,14 +291,19 @@ def _separable(
     image: np.ndarray,
     row_taps: Taps,
     col_taps: Taps,
-    finish: Callable[[np.ndarray], np.ndarray] | None,
+    dtype: type[np.uint8] | type[np.uint16] | None,
     between: bool,
 ) -> np.ndarray:
-    """Resize [h w c] along the rows, then along the columns, a block of output rows at a time."""
+    """Resize [h w c] along the rows, then along the columns, a block of output rows at a time.
+
+    To float64 where no integer dtype is given, whose range it rounds and clamps to, `between` the
+    passes too.
+    """
+    most = np.iinfo(dtype).max if dtype else 0
     channels = image.shape[2]
     out_rows, out_cols = len(row_taps.inputs), len(col_taps.inputs)
     left, right = int(col_taps.inputs.min()), int(col_taps.inputs.max()) + 1
-    result = np.empty((out_rows, out_cols, channels), np.uint8 if finish else np.float64)
+    result = np.empty((out_rows, out_cols, channels), dtype or np.float64)
     in_rows_per_row = ceil((int(np.ptp(row_taps.inputs)) + 1) / out_rows)
     block = max(1, _BLOCK_BYTES // (8 * channels * max((right - left) * in_rows_per_row, out_cols)))
     for start in range(0, out_rows, block):
@@ -272,10 +311,10 @@ def _separable(
         top, bottom = index.min(), index.max() + 1
         x = image[top:bottom, left:right].reshape(bottom - top, -1).astype(np.float64)
         x = _weighted(weights, index - top, x)
-        x = finish(x) if finish and between else x
+        x = _round(x, most) if dtype and between else x
         x = x.reshape(len(index), -1, channels).transpose(1, 0, 2).reshape(right - left, -1)
         x = _weighted(col_taps.weights, col_taps.inputs - left, x)
-        x = finish(x) if finish else x
+        x = _round(x, most) if dtype else x
         result[start : start + block] = x.reshape(out_cols, -1, channels).transpose(1, 0, 2)
     return result
 
@@ -288,6 +327,6 @@ def _weighted(weights: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarr
     return matrix @ x
 
 
-def _round(x: np.ndarray) -> np.ndarray:
-    """Round half up and clamp to 0..255, still float64."""
-    return np.clip(np.floor(x + 0.5), 0.0, 255.0)
+def _round(x: np.ndarray, most: int) -> np.ndarray:
+    """Round half up and clamp to 0..most, still float64."""
+    return np.clip(np.floor(x + 0.5), 0.0, most)

@@ -1,4 +1,4 @@
-"""Upscaler: uint8 photograph in, uint8 photograph out."""
+"""Upscaler: 8- or 16-bit photograph in, the same out, larger."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, UInt8, UInt16
 from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
@@ -18,7 +18,18 @@ from isr_jax import images
 from isr_jax.data.sources import decode_image, image_files
 from isr_jax.errors import UserError, one_line
 from isr_jax.models import Generator
-from isr_jax.resize import METHODS, resize_uint8
+from isr_jax.models.windows import windowed
+from isr_jax.resize import METHODS, resize_uint8, resize_uint16
+from isr_jax.tiling import (
+    Enlarged,
+    OnTile,
+    Photograph,
+    Photographs,
+    enlarge_alpha,
+    fill_hidden,
+    make_tiled,
+    plan,
+)
 
 Enlarge = Callable[[Any, Any, UInt8[np.ndarray, "h w 3"]], UInt8[Array, "sh sw 3"]]
 
@@ -36,48 +47,81 @@ def make_enlarge(generator: Generator) -> Enlarge:
 
 @dataclasses.dataclass(frozen=True)
 class Upscaler:
-    """A model, called on uint8 images; `load` makes one.
+    """A model, called on images; `load` makes one.
 
     Attributes:
         name: what it was loaded as.
         scale: the factor of enlargement.
-        enlarge: uint8 image -> uint8 image: RGB, and one channel too where it is a method's.
+        enlarge: RGB image -> RGB image of the same type, and of any number of channels where it is
+            a method's.
         method: the interpolation that it is; None for a trained generator.
         config: the configuration that trained the generator.
         step: the update after which its parameters were saved.
+        tiled: a generator's way to work, instead of `enlarge`: images of any size and number.
     """
 
     name: str
     scale: int
-    enlarge: Callable[[np.ndarray], np.ndarray]
+    enlarge: Callable[[np.ndarray], np.ndarray] | None
     method: str | None = None
     config: ConfigDict | None = None
     step: int | None = None
+    tiled: Callable[[Photographs, OnTile | None], Enlarged] | None = None
 
-    def __call__(self, image: np.ndarray) -> UInt8[np.ndarray, "sh sw *c"]:
-        """Enlarge one image.
-
-        A generator sees one channel of gray as three equal ones, and its answer becomes gray by
-        BT.601's weights.
+    def __call__(
+        self, image: np.ndarray, progress: OnTile | None = None
+    ) -> UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]:
+        """Enlarge an image, or a batch of images of one size.
 
         Args:
-            image: uint8 [H, W, 3], RGB, or [H, W] or [H, W, 1], gray; 0..255.
+            image: uint8, 0..255, or uint16, 0..65535: gray [H, W] or [H, W, 1], gray with alpha
+                [H, W, 2], RGB [H, W, 3], RGB with alpha [H, W, 4], or a batch of them
+                [N, H, W, C]. Alpha is straight, not multiplied into the colours.
+            progress: called with the tiles that are done, and all tiles; images, where it is an
+                interpolation that enlarges.
+
+        Returns:
+            What was given, `scale` times as high and wide. The colours of wholly transparent pixels
+            have become those of what is visible next to them.
 
         Raises:
             UserError: for another type or shape.
         """
         image = np.asarray(image)
-        gray = image.ndim == 2 or image.shape[2:] == (1,)
-        if image.dtype != np.uint8 or not (gray or image.shape[2:] == (3,)) or not image.size:
+        good = image.ndim == 2 or (image.ndim in (3, 4) and 1 <= image.shape[-1] <= 4)
+        if image.dtype not in (np.uint8, np.uint16) or not good or not image.size:
             raise UserError(
-                "an image is uint8 [H, W, 3] or [H, W]; "
-                f"this one is {image.dtype} {list(image.shape)}"
+                "an image is uint8 or uint16, [H, W], [H, W, C] or [N, H, W, C] with 1 to 4 "
+                f"channels; this one is {image.dtype} {list(image.shape)}"
             )
-        if not gray or self.method:
-            return self.enlarge(image)
-        rgb = self.enlarge(np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2))
-        result = np.array(Image.fromarray(rgb).convert("L"))
-        return result.reshape(*result.shape, *image.shape[2:])
+        plain = image.ndim == 2
+        batch = image[None, ..., None] if plain else image if image.ndim == 4 else image[None]
+        result = self.tiled(batch, progress) if self.tiled else self._one_by_one(batch, progress)
+        return result[0, ..., 0] if plain else result if image.ndim == 4 else result[0]
+
+    def _one_by_one(self, batch: Photographs, progress: OnTile | None) -> Enlarged:
+        """Enlarge by a function of a whole image."""
+        results = []
+        for i, image in enumerate(batch):
+            results.append(self._whole(image))
+            if progress:
+                progress(i + 1, len(batch))
+        return np.stack(results) if len(results) > 1 else results[0][None]  # no second copy
+
+    def _whole(self, image: Photograph) -> np.ndarray:
+        assert self.enlarge
+        channels = image.shape[2]
+        colours = image[..., : 1 if channels < 3 else 3]
+        if channels in (2, 4):
+            colours = fill_hidden(colours, image[..., -1])
+        if self.method:
+            return self.enlarge(np.concatenate([colours, image[..., colours.shape[2] :]], axis=2))
+        rgb = self.enlarge(np.broadcast_to(colours, (*colours.shape[:2], 3)))
+        result = np.empty((*rgb.shape[:2], channels), image.dtype)
+        result[..., : colours.shape[2]] = rgb if channels > 2 else images.rgb_to_gray(rgb)
+        if channels in (2, 4):
+            enlarge_alpha(image[None], result[None], self.scale, len(image))
+        return result
 
 
 def load(
@@ -86,8 +130,16 @@ def load(
     scale: int | None = None,
     weights: Literal["ema", "raw"] = "ema",
     checkpoint: Literal["best", "latest"] | int = "best",
+    tile: int | None = None,
+    overlap: int | None = None,
+    ensemble: bool = False,
+    dtype: Literal["float32", "bfloat16"] | None = None,
 ) -> Upscaler:
     """Load a model: a trained generator, or an interpolation.
+
+    A generator works on tiles, over all local devices. Tiles leave no seams: their windows show the
+    generator all that it sees, up to a radius of `tiling.EXACT` pixels. An interpolation has no use
+    for the last four arguments.
 
     Args:
         model: a run folder, `runs/msssim`, or one of its `checkpoints/STEP`; a PyTorch file, .pth
@@ -96,6 +148,12 @@ def load(
         scale: the factor; an interpolation needs it, a generator has its own.
         weights: a generator's exponential moving average (default) or its raw parameters.
         checkpoint: the one of the best validation PSNR-Y (default), the latest, or a step.
+        tile: side of a tile, LR pixels; None for one that fits the device. What it takes of memory
+            grows with its square, and what it wastes on overlap falls with its side.
+        overlap: LR pixels that are computed around a tile; None for what the generator sees, or
+            `tiling.CAPPED` where that is beyond `tiling.EXACT`.
+        ensemble: average over the 8 flips and rotations of the image; it takes 8 times as long.
+        dtype: of the computation; None for the one that the generator was trained in.
 
     Raises:
         UserError: where there is no such model or checkpoint, or it has another scale.
@@ -104,24 +162,33 @@ def load(
     if name in METHODS:
         if scale is None:
             raise UserError(f"{name} has no scale of its own: give one")
-        return Upscaler(
-            name, scale, lambda image: resize_uint8(image, scale=scale, method=name), method=name
-        )
+
+        def interpolate(image: Photograph) -> np.ndarray:
+            resize = resize_uint8 if image.dtype == np.uint8 else resize_uint16
+            return resize(image, scale=scale, method=name)
+
+        return Upscaler(name, scale, interpolate, method=name)
     if not Path(model).expanduser().exists():
         raise UserError(
             f"there is no model {name}: give a run folder, a .pth or .safetensors file, or one of "
             + ", ".join(METHODS)
         )
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UserError(f"dtype is {dtype!r}; it can be float32 or bfloat16")
     restored = checkpoints.restore_generator(model, weights=weights, checkpoint=checkpoint)
     own = restored.generator.scale
     if scale not in (None, own):
         raise UserError(f"{name} enlarges by {own}, not by {scale}")
-    enlarge = make_enlarge(restored.generator)
-
-    def run(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "sh sw 3"]:
-        return np.array(enlarge(restored.params, restored.stats, image))
-
-    return Upscaler(name, own, run, config=restored.config, step=restored.step)
+    options = restored.config.generator.to_dict()
+    network = windowed({**options, "dtype": dtype} if dtype else options, scale=own)
+    tiled = make_tiled(
+        network,
+        restored.params,
+        restored.stats,
+        plan(network, tile=tile, overlap=overlap),
+        ensemble=ensemble,
+    )
+    return Upscaler(name, own, None, config=restored.config, step=restored.step, tiled=tiled)
 
 
 def upscale_files(

@@ -73,6 +73,17 @@ def complete(options: Mapping[str, Any], *, scale: int) -> dict[str, Any]:
     return {"name": name, **known, **options}
 
 
+def module_of(
+    options: Mapping[str, Any], *, scale: int, axis_name: str | None = None
+) -> ResNet | MSRResNet | RRDBNet | SRVGGNetCompact:
+    """The Flax module of `generator`, whose arguments and errors it has."""
+    given = complete(options, scale=scale)
+    architecture = ARCHITECTURES[given.pop("name")]
+    if "axis_name" in {f.name for f in fields(architecture)}:
+        given["axis_name"] = axis_name
+    return architecture(scale=scale, **given)
+
+
 def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None = None) -> Generator:
     """A generator by the name of its architecture.
 
@@ -85,11 +96,7 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
     Raises:
         UserError: for an unknown architecture or field, and for a scale that it does not have.
     """
-    given = complete(options, scale=scale)
-    architecture = ARCHITECTURES[given.pop("name")]
-    if "axis_name" in {f.name for f in fields(architecture)}:
-        given["axis_name"] = axis_name
-    module = architecture(scale=scale, **given)
+    module = module_of(options, scale=scale, axis_name=axis_name)
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
         variables = jax.jit(module.init, static_argnums=2)(key, jnp.zeros((1, 8, 8, 3)), False)

@@ -1,0 +1,250 @@
+"""Memory, speed and seams of enlarging, beside the usual tiling.
+
+    python -m benchmarks.upscale memory [--megapixels 48]
+    python -m benchmarks.upscale speed [--model realesr-animevideov3.pth]
+    python -m benchmarks.upscale seams [--model RealESRGAN_x4plus.pth ...]
+
+memory: a photograph at 4x through the generator of configs/msssim.py, in a process of its own.
+speed: a photograph at 4x beside PyTorch, which computes the same network on tiles that overlap by
+10 pixels, as Real-ESRGAN's code does. Needs PyTorch.
+seams: what tiles change, against the whole image: windows of the receptive field, and the usual
+tiles. Without --model, networks have random parameters.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import skimage.data
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from benchmarks.degrade import machine
+from configs import base, msssim
+from isr_jax.checkpoint import restore_generator
+from isr_jax.models import Generator, count_params, generator
+from isr_jax.models.windows import Windowed, windowed
+from isr_jax.resize import resize_uint8
+from isr_jax.tiling import make_tiled, plan
+from isr_jax.torch_weights import to_state_dict
+from isr_jax.upscale import make_enlarge
+
+SCALE, PAD = 4, 10
+Enlarge = Callable[[np.ndarray], np.ndarray]
+
+
+class Network(NamedTuple):
+    """A generator with parameters."""
+
+    name: str
+    options: Mapping[str, Any]
+    whole: Generator
+    windows: Windowed
+    params: Any
+    stats: Any
+
+    def tiled(self, **how: int | None) -> Enlarge:
+        """By isr_jax's tiles."""
+        cut = plan(self.windows, **how)
+        run = make_tiled(self.windows, self.params, self.stats, cut)
+        return lambda lr: run(lr[None], None)[0]
+
+
+def drawn(name: str, options: Mapping[str, Any]) -> Network:
+    """Parameters of He's deviation, the last layers' too, and of no effect in batch norm."""
+    whole = generator(options, scale=SCALE)
+    params, stats = jax.eval_shape(whole.init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    plain = {"bias": 0.0, "scale": 1.0, "slope": 0.25, "mean": 0.0, "var": 1.0}
+
+    def draw(path: Any, x: Any) -> np.ndarray:
+        kind = path[-1].key
+        if kind != "kernel":
+            return np.full(x.shape, plain[kind], np.float32)
+        return rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape).astype(np.float32)
+
+    params, stats = (jax.tree_util.tree_map_with_path(draw, x) for x in (params, stats))
+    return Network(name, options, whole, windowed(options, scale=SCALE), params, stats)
+
+
+def loaded(file: Path) -> Network:
+    """A model as the user has it."""
+    restored = restore_generator(file)
+    options = restored.config.generator.to_dict()
+    network = windowed(options, scale=restored.generator.scale)
+    name = f"{options['name']}, {file.stem}"
+    return Network(name, options, restored.generator, network, restored.params, restored.stats)
+
+
+def usual_tiles(lr: np.ndarray, enlarge: Enlarge, *, tile: int) -> np.ndarray:
+    """Enlarge tiles with PAD pixels around them, as far as the image goes; put them together."""
+    h, w, _ = lr.shape
+    sr = np.empty((h * SCALE, w * SCALE, 3), np.uint8)
+    for y in range(0, h, tile):
+        for x in range(0, w, tile):
+            top, left = max(0, y - PAD), max(0, x - PAD)
+            part = enlarge(lr[top : y + tile + PAD, left : x + tile + PAD])
+            part = part[(y - top) * SCALE :, (x - left) * SCALE :]
+            place = sr[y * SCALE : (y + tile) * SCALE, x * SCALE : (x + tile) * SCALE]
+            place[:] = part[: place.shape[0], : place.shape[1]]
+    return sr
+
+
+def make_peer(network: Network) -> Enlarge:
+    """The same SRVGGNetCompact in PyTorch: uint8 to uint8, rounded half to even as NumPy does."""
+    import torch
+
+    from tests.torch_generators import SRVGGNet
+
+    options = network.options
+    state = to_state_dict(network.params, network.stats, options=options, size=SCALE)
+    peer = SRVGGNet(None, scale=SCALE, width=options["width"], layers=options["layers"]).eval()
+    peer.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
+
+    @torch.no_grad()
+    def enlarge(lr: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255)[None]
+        sr = peer(x)[0].clamp(0, 1).numpy().transpose(1, 2, 0)
+        return (sr * 255.0).round().astype(np.uint8)
+
+    return enlarge
+
+
+def report_speed(model: Path | None) -> None:
+    """Print seconds per output megapixel, the least of three rounds."""
+    import torch
+
+    compact = {**base.GENERATORS["srvggnet"], "layers": 16}
+    network = loaded(model) if model else drawn("srvggnet", compact)
+    lr = skimage.data.hubble_deep_field()[:576, :768]
+    lr = np.ascontiguousarray(lr)
+    peer = make_peer(network)
+    whole = make_enlarge(network.whole)
+    ways: dict[str, Enlarge] = {
+        f"PyTorch, tiles of 256 + {PAD}": partial(usual_tiles, enlarge=peer, tile=256),
+        f"PyTorch, tiles of 512 + {PAD}": partial(usual_tiles, enlarge=peer, tile=512),
+        "PyTorch, whole": peer,
+    }
+    for tile in (None, 256, 512):
+        cut = plan(network.windows, tile=tile)
+        name = f"isr_jax, tiles of {cut.tile} + {cut.overlap}"
+        ways[name + (" (default)" if tile is None else "")] = network.tiled(tile=tile)
+    ways[f"isr_jax, tiles of 256 + {PAD}"] = network.tiled(tile=256, overlap=PAD)
+    ways["isr_jax, whole"] = lambda lr: np.asarray(whole(network.params, network.stats, lr))
+    results = {name: enlarge(lr) for name, enlarge in ways.items()}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(3):
+        for name, enlarge in ways.items():
+            began = time.perf_counter()
+            enlarge(lr)
+            times[name].append(time.perf_counter() - began)
+    megapixels = results["PyTorch, whole"].size / 3e6
+    expected = results["PyTorch, whole"].astype(int)
+    first = min(next(iter(times.values())))
+    print(f"{network.name}, {count_params(network.params)} parameters, PyTorch {torch.__version__}")
+    print(f"\n| {lr.shape[1]}x{lr.shape[0]} at 4x | s per megapixel | ratio | largest difference |")
+    print("|---|---|---|---|")
+    for name, took in times.items():
+        difference = np.abs(results[name] - expected).max()
+        print(f"| {name} | {min(took) / megapixels:.3f} | {min(took) / first:.2f} | {difference} |")
+
+
+def report_seams(models: list[Path]) -> None:
+    """Print how tiles differ from the whole image."""
+    if models:
+        networks = [loaded(model) for model in models]
+    else:
+        chosen = {**base.GENERATORS, "configs/msssim.py": msssim.get_config().generator.to_dict()}
+        del chosen["edsr"]
+        networks = [drawn(name, options) for name, options in chosen.items()]
+    lr = np.ascontiguousarray(skimage.data.chelsea()[20:148, 80:224])
+    print(f"| {lr.shape[1]}x{lr.shape[0]} at 4x | sees | tile | overlap | largest | differ | > 1 |")
+    print("|---|---|---|---|---|---|---|")
+    for network in networks:
+        enlarge = make_enlarge(network.whole)
+
+        def whole(lr: np.ndarray, network: Network = network, enlarge: Any = enlarge) -> np.ndarray:
+            return np.asarray(enlarge(network.params, network.stats, lr))
+
+        expected = whole(lr).astype(int)
+        for tile in (48, 96):
+            overlap = plan(network.windows, tile=tile).overlap
+            ways = {
+                str(overlap): network.tiled(tile=tile),
+                f"{PAD}, usual": partial(usual_tiles, enlarge=whole, tile=tile),
+            }
+            for name, run in ways.items():
+                difference = np.abs(run(lr) - expected)
+                differ, more = (f"{100 * np.mean(difference > n):.3f} %" for n in (0, 1))
+                print(
+                    f"| {network.name} | {network.windows.radius} | {tile} | {name} "
+                    f"| {difference.max()} | {differ} | {more} |",
+                    flush=True,
+                )
+
+
+def enlarge_large(megapixels: float) -> None:
+    """Print what it takes to enlarge a photograph of so many megapixels; for its own process."""
+    network = drawn("configs/msssim.py", msssim.get_config().generator.to_dict())
+    # Small residuals, so that the image stays a photograph.
+    flat = flatten_dict(network.params, sep="/")
+    flat = {name: x * 0.02 if "SubPixel" in name else x for name, x in flat.items()}
+    network = network._replace(params=unflatten_dict(flat, sep="/"))
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    photo = resize_uint8(skimage.data.coffee(), size=(height, height * 4 // 3))
+    run = network.tiled()
+    began = time.perf_counter()
+    sr = run(photo)
+    took = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    images = (photo.nbytes + sr.nbytes) / 2**30
+    corner = np.abs(
+        sr[: 64 * SCALE, -64 * SCALE :].astype(int)
+        - np.asarray(
+            make_enlarge(network.whole)(
+                network.params, network.stats, jnp.asarray(photo[:128, -128:])
+            )
+        )[: 64 * SCALE, 64 * SCALE :]
+    ).max()
+    print(
+        f"| {photo.size / 3e6:.1f} | {sr.size / 3e6:.1f} | {took:.0f} "
+        f"| {images:.2f} | {peak:.2f} | {peak - images:.2f} | {corner} |"
+    )
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["memory", "speed", "seams", "one"])
+    parser.add_argument("--megapixels", type=float, default=48)
+    parser.add_argument("--model", type=Path, nargs="+", default=[])
+    options = parser.parse_args()
+    if options.what == "one":
+        enlarge_large(options.megapixels)
+        return
+    device = jax.devices()[0]
+    print(f"JAX {jax.__version__} on {device.device_kind}, {machine()}", flush=True)
+    if options.what == "memory":
+        print(
+            "\n| megapixels | enlarged | s | input + output, GiB | peak, GiB | beside them "
+            "| corner, largest difference |\n|---|---|---|---|---|---|---|",
+            flush=True,
+        )
+        command = [sys.executable, "-m", "benchmarks.upscale", "one", "--megapixels"]
+        subprocess.run([*command, str(options.megapixels)], check=True)
+    elif options.what == "speed":
+        report_speed(options.model[0] if options.model else None)
+    else:
+        report_seams(options.model)
+
+
+if __name__ == "__main__":
+    main()
