@@ -13,15 +13,19 @@ from rich.console import Console
 
 from isr_jax import report
 from isr_jax.checkpoint import architecture, interpolate, restore_generator, write_generator
-from isr_jax.errors import UserError, one_line
+from isr_jax.demo import add_demo
+from isr_jax.enlarge_files import upscale_files
+from isr_jax.errors import UsageError, UserError, one_line
 from isr_jax.evaluate import Evaluation, evaluate
 from isr_jax.lpips import NETWORKS
 from isr_jax.metrics import PROTOCOLS
+from isr_jax.photo_reading import MAX_PIXELS
+from isr_jax.photo_writing import FORMATS as FILE_FORMATS
 from isr_jax.resize import METHODS
 from isr_jax.torch_files import SUFFIXES
 from isr_jax.torch_namings import NAMINGS
 from isr_jax.torch_weights import export_torch, import_torch
-from isr_jax.upscale import load, upscale_files
+from isr_jax.upscale import load
 
 DATA = "ISR_DATA"
 FORMATS: dict[str, Callable[[Evaluation], str]] = {
@@ -29,10 +33,6 @@ FORMATS: dict[str, Callable[[Evaluation], str]] = {
     "csv": report.evaluation_csv,
     "markdown": report.evaluation_markdown,
 }
-
-
-class UsageError(Exception):
-    """Options that do not go together."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,6 +48,26 @@ def factor(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no factor of enlargement, such as 4")
     return int(text)
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that is an integer from least to most."""
+    bounds = f"{least} or more" if most is None else f"{least} to {most}"
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of {bounds}")
+        return int(text)
+
+    return parse
+
+
+def shard(text: str) -> tuple[int, int]:
+    """I/N with 1 <= I <= N."""
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 3/8")
+    return int(i), int(n)
 
 
 def make_parser() -> Parser:
@@ -152,7 +172,19 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
     """The options of `isr upscale`."""
-    parser.add_argument("inputs", nargs="+", metavar="IN", help="image files, or folders of them")
+    parser.description = (
+        "Enlarge photographs: PNG, JPEG, WebP, TIFF and BMP files, of which orientation, EXIF, ICC "
+        "profile, transparency, 16 bits, pages and frames are kept where the format of the output "
+        "can hold them. An output that is there already is skipped, so that the same line again "
+        "does what is left. A file that cannot be enlarged is named on standard error, and the "
+        "exit code is then 1."
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="image files, folders of them at any depth, and patterns such as 'photos/**/*.jpg'",
+    )
     add_model(parser)
     parser.add_argument(
         "--scale", type=factor, metavar="S", help="needed by an interpolation, which has none"
@@ -160,21 +192,89 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="PATH",
-        help="a folder, or a file for a single image; beside each image by default, as NAME_xS.png",
+        help="a folder, in which those of an input folder keep their places, or a file for a "
+        "single image; beside each image by default",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--suffix", help="put behind each name; by default _xS, of the scale S")
+    parser.add_argument(
+        "--format",
+        choices=("same", *FILE_FORMATS),
+        default="same",
+        help="of the outputs; default: same, by each file's own suffix",
+    )
+    parser.add_argument(
+        "--quality",
+        type=whole(1, 100),
+        default=95,
+        metavar="Q",
+        help="of JPEG and WebP, 1 to 100, at which WebP is lossless; default: 95",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there")
+    parser.add_argument(
+        "--tile",
+        type=whole(1),
+        metavar="N",
+        help="side of a tile in pixels of the image; by default one that fits the device",
+    )
+    parser.add_argument(
+        "--ensemble", action="store_true", help="the mean over the 8 flips and turns of each image"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="computed in; by default the model's own"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=whole(1),
+        default=2,
+        metavar="N",
+        help="threads that read and write while the device computes; default: 2",
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="the Ith of N parts of the files, to share them among N machines",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse images that declare more, which may be made to fill the memory; "
+        f"default: {MAX_PIXELS}",
+    )
     parser.set_defaults(run=run_upscale)
 
 
 def run_upscale(options: argparse.Namespace) -> int:
-    """Enlarge every image, name those that cannot be; returns the exit code."""
-    upscaler = load(options.model, scale=options.scale, weights=options.weights)
-    failed = upscale_files(
-        upscaler, options.inputs, out=options.out, overwrite=options.overwrite, progress=True
+    """Enlarge every image, name those that cannot be, and count; returns the exit code."""
+    upscaler = load(
+        options.model,
+        scale=options.scale,
+        weights=options.weights,
+        tile=options.tile,
+        ensemble=options.ensemble,
+        dtype=options.dtype,
     )
-    for line in failed:
+    outcome = upscale_files(
+        upscaler,
+        options.inputs,
+        out=options.out,
+        form=options.format,
+        suffix=options.suffix,
+        quality=options.quality,
+        overwrite=options.overwrite,
+        jobs=options.jobs,
+        shard=options.shard,
+        max_pixels=options.max_pixels,
+        progress=True,
+    )
+    skipped = f"{outcome.skipped} skipped"
+    skipped += " (there already; --overwrite replaces them)" if outcome.skipped else ""
+    total = f"{outcome.enlarged} enlarged, {skipped}, {len(outcome.failed)} failed"
+    for line in (*outcome.notices, *outcome.failed, total):
         print(f"isr upscale: {line}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if outcome.failed else 0
 
 
 def field(text: str) -> tuple[str, Any]:
@@ -268,6 +368,7 @@ def run_interpolate(options: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "upscale": (add_upscale, "enlarge photographs"),
     "evaluate": (add_evaluate, "score a model over benchmark sets"),
+    "demo": (add_demo, "open a page that enlarges photos in the browser"),
     "import-torch": (add_import, "make a run folder of a PyTorch generator"),
     "export-torch": (add_export, "write a generator for PyTorch"),
     "interpolate": (add_interpolate, "mix two generators of one architecture"),

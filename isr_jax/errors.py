@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class UsageError(UserError):
+    """Options that do not go together; the `isr` command exits with 2."""
+
+
 def one_line(reason: object, *, limit: int = 200) -> str:
     """What an exception says, in one line of at most `limit` characters, for a message."""
     text = " ".join(str(reason).split()) or type(reason).__name__

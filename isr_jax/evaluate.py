@@ -11,11 +11,13 @@ from jaxtyping import UInt8
 
 from isr_jax.checkpoint import new_folder
 from isr_jax.data.pairs import BenchmarkSet, Pair, find_sets, load_pair
+from isr_jax.enlarge_files import progress_of_images
 from isr_jax.errors import UserError, one_line
 from isr_jax.lpips import Lpips, load_lpips
 from isr_jax.metrics import PROTOCOLS, measure, measure_interpolation
+from isr_jax.photo_writing import write_png
 from isr_jax.resize import METHODS
-from isr_jax.upscale import Upscaler, load, progress_of_images, write_png
+from isr_jax.upscale import Upscaler, load
 
 
 class ImageScores(TypedDict):

@@ -1,7 +1,7 @@
 """Upscaler: 8- or 16-bit photograph in, the same out, larger."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, UInt8, UInt16
 from ml_collections import ConfigDict
-from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from isr_jax import checkpoint as checkpoints
 from isr_jax import images
-from isr_jax.data.sources import decode_image, image_files
-from isr_jax.errors import UserError, one_line
+from isr_jax.errors import UserError
 from isr_jax.models import Generator
 from isr_jax.models.windows import windowed
 from isr_jax.resize import METHODS, resize_uint8, resize_uint16
@@ -189,89 +185,3 @@ def load(
         ensemble=ensemble,
     )
     return Upscaler(name, own, None, config=restored.config, step=restored.step, tiled=tiled)
-
-
-def upscale_files(
-    upscaler: Upscaler,
-    inputs: Sequence[str | Path],
-    *,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    progress: bool = False,
-) -> list[str]:
-    """Enlarge image files into PNG files; a bad one does not stop the others.
-
-    Args:
-        upscaler: the model.
-        inputs: files, and folders, whose images are taken at any depth.
-        out: a folder, in which those of an input folder keep their places; or, for a single file,
-            the PNG file to write. None for NAME_xSCALE.png beside each image.
-        overwrite: replace files that are there.
-        progress: show a bar on standard error, where that is a terminal.
-
-    Returns:
-        A line for each image that could not be enlarged.
-
-    Raises:
-        UserError: where an input is nothing, or a folder without images.
-    """
-    files = [pair for path in inputs for pair in _images_at(Path(path).expanduser())]
-    single = len(files) == 1 and out is not None and Path(out).suffix.lower() == ".png"
-    failed = []
-    with progress_of_images(shown=progress) as bar:
-        task = bar.add_task("", total=len(files))
-        for file, place in files:
-            bar.update(task, description=file.name)
-            name = place.with_name(f"{place.stem}_x{upscaler.scale}.png")
-            target = Path(out) / name if out else file.with_name(name.name)
-            target = Path(out) if out and single else target
-            try:
-                if target.exists() and not overwrite:
-                    raise UserError(f"{target} is there already; add --overwrite to replace it")
-                image = decode_image(file.read_bytes(), name=str(file), keep_gray=True)
-                write_png(upscaler(image), target)
-            except UserError as error:
-                failed.append(str(error))
-            # An image too large for the memory or the disk; the next one may not be.
-            except (MemoryError, OSError, jax.errors.JaxRuntimeError) as error:
-                failed.append(f"{file}: {one_line(error)}")
-            bar.advance(task)
-    return failed
-
-
-def _images_at(path: Path) -> list[tuple[Path, Path]]:
-    """Each image file, with its place below the folder."""
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if not path.is_dir():
-        raise UserError(f"there is no file or folder {path}")
-    found = image_files(path)
-    if not found:
-        raise UserError(f"{path} holds no PNG, JPEG, WebP, BMP or TIFF file")
-    # Into the same folder, an image keeps only its name.
-    return [(file, file.relative_to(path)) for file in found]
-
-
-def write_png(image: UInt8[np.ndarray, "h w *c"], file: Path) -> None:
-    """Write a PNG that is there whole or not at all; the folders above it are made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".part")
-    try:
-        Image.fromarray(image).save(unfinished, format="PNG")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def progress_of_images(*, shown: bool) -> Progress:
-    """A bar over images on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (shown and console.is_terminal),
-        transient=True,
-    )

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -159,7 +160,7 @@ def test_a_full_disk_keeps_the_scores(benchmark_tree, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(os, "replace", full)
     result = isr_jax.evaluate("bicubic", benchmark_tree, save=tmp_path / "saved")
     assert [len(scores["images"]) for scores in result["sets"]] == [3, 1]
     assert len(result["failed"]) == 4

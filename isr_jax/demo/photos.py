@@ -1,0 +1,147 @@
+"""What `isr demo` does to a photo, in threads: take it, show it, enlarge it."""
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from isr_jax.demo import MEGA, Choice, cached
+from isr_jax.errors import UserError, one_line
+from isr_jax.photo_reading import Page, Photo, probe, read_photo, to_8_bits
+from isr_jax.photo_writing import as_image, write_photo
+
+# Browsers on phones show no larger images.
+LARGEST_VIEW = 24 * MEGA
+
+# What the visitor is told; anything else is a bug.
+EXCUSED = (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError)
+
+
+class Stopped(Exception):
+    """Nobody waits for the result any more."""
+
+
+class View(NamedTuple):
+    """A PNG file for the page to show, and how many times smaller it is than what it shows."""
+
+    file: Path
+    smaller: int
+
+
+class Taken(NamedTuple):
+    """A photo that can be enlarged: width and height, upright; a view; what is not kept of it."""
+
+    size: tuple[int, int]
+    view: View
+    notices: tuple[str, ...]
+
+
+class Enlarged(NamedTuple):
+    """The PNG file, a view of it, and the seconds that the model took."""
+
+    file: Path
+    view: View
+    seconds: float
+
+
+def take(file: Path, name: str, *, most: float) -> Taken:
+    """Read a file that a visitor sent, and write a view beside it.
+
+    Args:
+        file: where it is.
+        name: what its owner calls it.
+        most: the megapixels that it may have.
+
+    Raises:
+        UserError: where it cannot be read, or has more.
+    """
+    try:
+        head = probe(file, max_pixels=sys.maxsize)
+        width, height = head.sizes[0]
+        if width * height > most * MEGA:
+            raise UserError(
+                f"{name} has {width * height / MEGA:.3g} megapixels; a photo can have {most:g} "
+                "(--max-megapixels)"
+            )
+        photo, page = first_page(file)
+        size = page.pixels.shape[1], page.pixels.shape[0]
+        notices = photo.notices
+        if len(head.sizes) > 1:
+            notices += (f"the first of {len(head.sizes)} pages or frames",)
+        return Taken(size, write_view(file.with_name("before.png"), page, photo), notices)
+    except EXCUSED as error:
+        text = one_line(error).replace(str(file), name)
+        raise UserError(text if name in text else f"{name}: {text}") from error
+
+
+def first_page(file: Path) -> tuple[Photo, Page]:
+    """The first page of a file, as if it were all."""
+    photo = read_photo(file, probe(file, max_pixels=sys.maxsize))
+    page = next(photo.pages)
+    return photo._replace(page_count=1, animated=False, durations=()), page
+
+
+def write_view(file: Path, page: Page, photo: Photo) -> View:
+    """Write a PNG file that browsers can show."""
+    pixels, smaller = page.pixels, 1
+    while pixels.shape[0] * pixels.shape[1] > LARGEST_VIEW * smaller**2:
+        smaller += 1
+    if smaller > 1:
+        pixels = np.array(as_image(to_8_bits(pixels)).reduce(smaller))
+    write_photo(file, "png", iter([Page(pixels, page.icc)]), photo)
+    return View(file, smaller)
+
+
+def enlarge(
+    file: Path,
+    choice: Choice,
+    *,
+    scale: int,
+    tile: int | None,
+    tell: Callable[..., None],
+    stop: threading.Event,
+) -> Enlarged:
+    """Enlarge a photo into a new folder beside it.
+
+    Args:
+        file: the photo.
+        choice: the model.
+        scale: the factor.
+        tile: side of a tile, pixels; None for one that fits the device.
+        tell: called with step, or with done and total.
+        stop: set where nobody waits any more.
+
+    Raises:
+        Stopped: soon after `stop` is set.
+    """
+
+    def progress(done: int, total: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        tell(done=done, total=total)
+
+    tell(step="Loading the model")
+    upscaler = cached(choice.model, scale, None if choice.scale is None else tile)
+    photo, page = first_page(file)
+    if stop.is_set():
+        raise Stopped
+    tell(step="Computing the first tile" if choice.scale else "Computing")
+    begin = time.monotonic()
+    pixels = upscaler(page.pixels, progress=progress)
+    seconds = time.monotonic() - begin
+    if stop.is_set():
+        raise Stopped
+    tell(step="Writing the PNG file")
+    result = Path(tempfile.mkdtemp(dir=file.parent)) / "result.png"
+    large = Page(pixels, page.icc)
+    write_photo(result, "png", iter([large]), photo)
+    view = View(result, 1)
+    if pixels.shape[0] * pixels.shape[1] > LARGEST_VIEW:
+        view = write_view(result.with_name("view.png"), large, photo)
+    return Enlarged(result, view, seconds)
