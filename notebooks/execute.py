@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
@@ -36,7 +36,8 @@ def execute(file: Path) -> NotebookNode:
     """The notebook with the outputs of a fresh run.
 
     Raises:
-        CellExecutionError: where a cell fails.
+        CellExecutionError, CellTimeoutError, DeadKernelError: where a cell fails, takes too long,
+            or kills its kernel.
     """
     notebook = nbformat.read(file, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +137,7 @@ def main() -> int:
         began = time.perf_counter()
         try:
             notebook = execute(file)
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             print(f"{file.name}: {error}", file=sys.stderr)
             good = False
             continue
