@@ -3,8 +3,9 @@
 # make notebooks: execute the notebooks in a temporary copy; executed ones go to build/notebooks.
 # make lint:  formatting, lint and types.    make lock:  renew requirements.lock.
 #
-# EXTRA=cuda12 (or cuda13, tpu, notebooks, torch) installs that extra too. PYTHON names another
-# interpreter, 3.11 or later. ISR_DATA is the folder of benchmark images that some tests read.
+# EXTRA=cuda12 (or cuda13, tpu, demo, notebooks, onnx, torch) installs that extra too, and
+# EXTRA=torch,onnx several. PYTHON names another interpreter, 3.11 or later. ISR_DATA is the folder of
+# benchmark images that some tests read.
 
 PYTHON ?= python3
 EXTRA ?=
@@ -37,7 +38,7 @@ lint: $(ready)
 
 lock: $(ready)
 	.venv/bin/python -m pip install --quiet uv
-	.venv/bin/uv pip compile pyproject.toml --extra test --extra notebooks --universal --upgrade \
+	.venv/bin/uv pip compile pyproject.toml --extra test --extra notebooks --extra onnx --extra demo --universal --upgrade \
 	  --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
 
 clean:

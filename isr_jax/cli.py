@@ -17,6 +17,9 @@ from isr_jax.demo import add_demo
 from isr_jax.enlarge_files import upscale_files
 from isr_jax.errors import UsageError, UserError, one_line
 from isr_jax.evaluate import Evaluation, evaluate
+from isr_jax.export import FORMATS as EXPORTS
+from isr_jax.export import SUFFIXES as EXPORT_SUFFIXES
+from isr_jax.export import export_model
 from isr_jax.lpips import NETWORKS
 from isr_jax.metrics import PROTOCOLS
 from isr_jax.photo_reading import MAX_PIXELS
@@ -317,6 +320,40 @@ def run_import(options: argparse.Namespace) -> int:
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
+    """The options of `isr export`."""
+    parser.description = (
+        "Write a generator with its parameters for other programs, for images of any number and "
+        "size: StableHLO, which JAX runs without isr_jax, or ONNX. Computes in float32; the result "
+        "is not clipped."
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a run folder, one of its checkpoints, or a PyTorch file"
+    )
+    parser.add_argument("file", metavar="FILE", help=f"to write, {', '.join(EXPORT_SUFFIXES)}")
+    parser.add_argument(
+        "--format",
+        choices=EXPORTS,
+        help="onnx: NCHW, needs isr-jax[onnx]; stablehlo: NHWC; by default what FILE's suffix says",
+    )
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="default: ema")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write the file, and say what it holds."""
+    written = export_model(
+        options.model,
+        options.file,
+        format=options.format,
+        weights=options.weights,
+        overwrite=options.overwrite,
+    )
+    print(written)
+    return 0
+
+
+def add_export_torch(parser: argparse.ArgumentParser) -> None:
     """The options of `isr export-torch`."""
     parser.add_argument("model", metavar="MODEL", help="a run folder or one of its checkpoints")
     parser.add_argument("file", metavar="FILE", help=".pth or .safetensors to write")
@@ -325,10 +362,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--naming", choices=NAMINGS, help="whose names the layers get; by default the usual one"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.set_defaults(run=run_export)
+    parser.set_defaults(run=run_export_torch)
 
 
-def run_export(options: argparse.Namespace) -> int:
+def run_export_torch(options: argparse.Namespace) -> int:
     """Write the file."""
     if Path(options.file).exists() and not options.overwrite:
         raise UserError(f"{options.file} is there already; name another file, or add --overwrite")
@@ -370,7 +407,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "evaluate": (add_evaluate, "score a model over benchmark sets"),
     "demo": (add_demo, "open a page that enlarges photos in the browser"),
     "import-torch": (add_import, "make a run folder of a PyTorch generator"),
-    "export-torch": (add_export, "write a generator for PyTorch"),
+    "export-torch": (add_export_torch, "write a generator for PyTorch"),
+    "export": (add_export, "write a generator as ONNX or StableHLO"),
     "interpolate": (add_interpolate, "mix two generators of one architecture"),
 }
 

@@ -29,7 +29,7 @@ _EXCUSED = (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError)
 
 # Decoded photographs waiting for the device, and enlarged ones waiting for the disk, each: more
 # only where a single one is larger.
-_WAITING_BYTES = 2**30
+_WAITING_BYTES = 2**31
 
 
 class Job(NamedTuple):
@@ -135,21 +135,18 @@ def upscale_files(
         for job, reading in _decoded(todo, upscaler.scale, jobs, max_pixels, pool):
             bar.update(images, description=job.file.name)
             try:
-                photo = reading.result()
-                target_form = _target_form(job)
-                notices.update(photo.notices)
+                photo, target_form = reading.result(), _target_form(job)
+                notices.update((*photo.notices, *_lost_pages(photo, target_form)))
                 pages = enlarged(photo.pages, target_form)
                 if photo.page_count > 1 and holds_all(target_form, photo):
                     _write(job, target_form, pages, photo, quality)
                     done(job, None)
                     continue
-                if photo.page_count > 1:
-                    title = FORMATS[target_form].title
-                    notices[f"only the first page was enlarged, as {title} cannot hold them"] += 1
                 make_room(photo.first_bytes * upscaler.scale**2)
                 page = next(pages)
                 future = pool.submit(_write, job, target_form, iter([page]), photo, quality)
                 writing[future] = job, page.pixels.nbytes
+                del page  # or it would outlive its writing, beside the next one
             except Exception as error:
                 done(job, error)
         make_room(math.inf)
@@ -253,6 +250,16 @@ def _memory() -> float:
     if not hasattr(os, "sysconf"):
         return math.inf
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _lost_pages(photo: Photo, form: str) -> tuple[str, ...]:
+    """What a format cannot hold of pages and frames."""
+    title = FORMATS[form].title
+    if not holds_all(form, photo):
+        return (f"only the first page was enlarged, as {title} holds just one",)
+    if photo.animated and FORMATS[form].many == "pages":
+        return (f"frames became pages, without their times, as {title} has none",)
+    return ()
 
 
 def _decoded(

@@ -4,6 +4,7 @@ Images are float in [0, 1], channels last; uint8 only where a file begins or end
 evaluation needs too take NumPy and JAX arrays alike and give back what they were given.
 """
 
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -66,6 +67,8 @@ def to_float(
     return images.astype(np.float32) / np.float32(np.iinfo(images.dtype).max)
 
 
+# One call of its own in a trace, which `export` knows by its name.
+@partial(jax.jit, static_argnames="r")
 def depth_to_space(x: Float[Array, "n h w d"], r: int) -> Float[Array, "n rh rw c"]:
     """Unfold r*r groups of channels into blocks of r by r pixels: [n h w r*r*c] -> [n rh rw c].
 
@@ -96,6 +99,13 @@ def space_to_depth(x: Float[Array, "n rh rw c"], r: int) -> Float[Array, "n h w 
         raise ValueError(f"space_to_depth: {h}x{w} pixels are not a multiple of {r}")
     blocks = x.reshape(n, h // r, r, w // r, r, c)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // r, w // r, r * r * c)
+
+
+@partial(jax.jit, static_argnames="reach")
+def pad_edge(images: Float[Array, "n h w c"], reach: int) -> Float[Array, "n ph pw c"]:
+    """Continue images by their edge pixels, by `reach` on each side; known to `export` by name."""
+    sides = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    return jnp.pad(images, sides, mode="edge")
 
 
 def dihedral(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 from ml_collections import ConfigDict
 
 from isr_jax import settings
@@ -139,7 +139,7 @@ Dispatch = Callable[[State, Any, Any, Key[Array, ""], int], tuple[State, Series]
 Draw = Callable[[Key[Array, ""], Any, Int[Array, ""], int | Int[Array, ""]], Batch]
 
 
-def run_keys(seed: int | Int[Array, ""]) -> Key[Array, "2"]:
+def run_keys(seed: int | Integer[Array, ""]) -> Key[Array, "2"]:
     """The keys of a run: of its initial state, and of all that its updates draw."""
     return jax.random.split(jax.random.key(seed))
 

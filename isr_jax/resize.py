@@ -23,6 +23,7 @@ from jaxtyping import Float, Float64, Int32, UInt8, UInt16
 from scipy.sparse import csr_array
 
 from isr_jax.errors import UserError
+from isr_jax.images import depth_to_space, pad_edge
 
 Scale = Fraction | float | int
 
@@ -199,6 +200,40 @@ def resize(
     return jnp.einsum("pw,nowc->nopc", across, wider, precision=highest).astype(images.dtype)
 
 
+def enlarge(
+    images: Float[Array, "n h w c"], *, factor: int, method: str = "bicubic"
+) -> Float[Array, "n fh fw c"]:
+    """`resize` by an integer factor, for images of any size, known or not while JAX traces.
+
+    Output pixels of equal phase have equal weights, so that it is a sub-pixel convolution of the
+    image, continued by its edge pixels.
+
+    Args:
+        images: any range, of few channels, for each is weighed for each; computed in their dtype.
+        factor: of enlargement.
+        method: nearest, bilinear, bicubic or lanczos.
+
+    Raises:
+        UserError: for an unknown method.
+    """
+    reach = (_kernel(method)[1] + 1) // 2
+    taps = 2 * reach + 1
+    matrix = _matrix(taps, taps * factor, Fraction(factor), method, "clamp", True)
+    phases = matrix.reshape(taps, factor, taps)[reach]  # the middle pixel sees no edge
+    kernel = np.einsum("pi,qj,cd->ijcpqd", phases, phases, np.eye(images.shape[-1]))
+    return depth_to_space(
+        jax.lax.conv_general_dilated(
+            pad_edge(images, reach),
+            jnp.asarray(kernel.reshape(taps, taps, images.shape[-1], -1), images.dtype),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        ),
+        factor,
+    )
+
+
 def _resize_rounded(
     image: np.ndarray,
     dtype: type[np.uint8] | type[np.uint16],
@@ -237,16 +272,21 @@ def _axes(
     return [(n, out, Fraction(out, n)) for n, out in zip(shape, size, strict=True)]
 
 
+def _kernel(method: str) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """A method's kernel, and twice its radius."""
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[method]
+
+
 @lru_cache(maxsize=128)
 def _taps(
     length: int, out: int, scale: Fraction, method: str, border: str, antialias: bool = True
 ) -> Taps:
     """The taps of every output pixel along one axis; each row of weights sums to 1."""
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    kernel, diameter = _kernel(method)
     if border not in BORDERS:
         raise UserError(f"unknown border {border!r}; choose one of {', '.join(BORDERS)}")
-    kernel, diameter = METHODS[method]
     p, q = scale.numerator, scale.denominator
     unit = max(p, q) if antialias and method != "nearest" else p
     # Positions are held times 2p, which makes them integers: equal phases get equal weights

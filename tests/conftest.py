@@ -1,6 +1,7 @@
 """Four virtual CPU devices, runtime shape checks, and the path of the benchmark images."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -27,3 +28,25 @@ def isr_data() -> Path:
     if not path:
         pytest.skip("set ISR_DATA to the folder that holds benchmarks/ and train/")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of small photographs; see `tiny_runs`."""
+    from tiny_runs import write_photos
+
+    return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, or a skip that says what is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs the program chromium, which apt-get install chromium brings")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()

@@ -1,7 +1,6 @@
 """`isr demo` from end to end: a real server, a photograph, and headless Chromium."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -65,19 +64,6 @@ def server(folder):
             pytest.fail(f"{line}{process.stderr.read()}")
         yield process, line.split()[2]
         process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("needs chromium on the PATH")
-    with playwright.sync_playwright() as started:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = started.chromium.launch(executable_path=chromium, args=options)
-        yield browser
-        browser.close()
 
 
 def enlarged(page, model, scale, saved):

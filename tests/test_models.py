@@ -9,6 +9,7 @@ from configs import base
 from isr_jax import resize
 from isr_jax.errors import UserError
 from isr_jax.models import count_params, generator
+from isr_jax.models.rrdbnet import folded
 
 KEY = jax.random.key(0)
 SMALL = {"width": 8, "blocks": 1}
@@ -134,6 +135,18 @@ def test_the_other_published_generators_start_as_documented():
 def test_what_an_architecture_does_not_have_is_refused(options, scale, said):
     with pytest.raises(UserError, match=said):
         generator(options, scale=scale)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_sides_that_do_not_divide_are_reflected_before_folding(factor):
+    for h, w in ((1, 2), (3, 8), (5, 6)):
+        lr = np.random.default_rng(0).random((2, h, w, 3), np.float32)
+        sides = ((0, 0), (0, -h % factor), (0, -w % factor), (0, 0))
+        padded = np.pad(lr, sides, mode="reflect")
+        deep = folded(jnp.asarray(lr), factor)
+        for i, j in np.ndindex(factor, factor):
+            channels = np.arange(3) + 3 * (factor * i + j)
+            np.testing.assert_array_equal(deep[..., channels], padded[:, i::factor, j::factor])
 
 
 def test_doublings_must_reach_the_scale():

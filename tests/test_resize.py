@@ -13,6 +13,7 @@ from isr_jax.errors import UserError
 from isr_jax.resize import (
     METHODS,
     as_fraction,
+    enlarge,
     keys_cubic,
     lanczos3,
     resize,
@@ -210,6 +211,21 @@ def test_jax_agrees_with_the_host(method, border):
         assert np.abs(levels - once).max() <= 1
         eager = resize(jnp.asarray(floats, jnp.float32), **options)
         np.testing.assert_allclose(eager, out, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_phases_enlarge_as_the_host_does(method):
+    """Every pixel, those at the edges of images smaller than the kernel too."""
+    for factor, shape in ((1, (3, 2)), (2, (1, 4)), (3, (5, 9)), (4, (2, 6)), (8, (3, 3))):
+        images = np.random.default_rng(0).random((2, *shape, 3), np.float32)
+        out = enlarge(jnp.asarray(images), factor=factor, method=method)
+        exact = [resize_float64(image, scale=factor, method=method) for image in images]
+        np.testing.assert_allclose(out, exact, atol=1e-6)
+
+
+def test_phases_of_no_method():
+    with pytest.raises(UserError, match="unknown method 'cubic'; choose one of nearest"):
+        enlarge(jnp.zeros((1, 2, 2, 3)), factor=2, method="cubic")
 
 
 def test_jax_without_antialias_only_interpolates():

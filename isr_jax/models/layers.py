@@ -1,6 +1,7 @@
 """The pieces generators and discriminators are made of. Feature maps are NHWC."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -36,7 +37,14 @@ class PReLU(nn.Module):
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         """Apply the activation."""
         slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1],))
-        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+        return prelu(x, slope.astype(x.dtype))
+
+
+# Jitted, as `enlarge_nearest`, to be one call in a trace, which `export` knows by its name.
+@jax.jit
+def prelu(x: Float[Array, "*b c"], slope: Float[Array, " c"]) -> Float[Array, "*b c"]:
+    """max(0, x) + slope min(0, x)."""
+    return jnp.where(x >= 0, x, slope * x)
 
 
 def conv(
@@ -123,6 +131,7 @@ class ResidualBlock(nn.Module):
         return conv(width, 1, gain=1.0, dtype=self.dtype)(jnp.concatenate([x, y], axis=-1))
 
 
+@partial(jax.jit, static_argnames="factor")
 def enlarge_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw c"]:
     """Repeat each pixel `factor` times down and across."""
     n, h, w, c = x.shape

@@ -7,6 +7,7 @@ Scale 4 is ESRGAN's. Real-ESRGAN's scales 2 and 1 keep both doublings and begin 
 scale.
 """
 
+from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -93,7 +94,7 @@ class RRDBNet(nn.Module):
                 f"generator.doublings={self.doublings} cannot enlarge by {self.scale}; "
                 f"it needs {self.scale.bit_length() - 1}"
             )
-        x = space_to_depth(_padded(lr, fold), fold).astype(dtype)
+        x = folded(lr, fold).astype(dtype)
         x = head = conv(self.width, dtype=dtype)(x)
         if self.is_initializing():
             self._init_blocks(dtype)
@@ -104,7 +105,7 @@ class RRDBNet(nn.Module):
             x = nn.leaky_relu(conv(self.width, dtype=dtype)(enlarge_nearest(x, 2)), 0.2)
         x = nn.leaky_relu(conv(self.width, dtype=dtype)(x), 0.2)
         sr = conv(3, gain=1.0, dtype=dtype)(x).astype(jnp.float32)
-        return sr[:, : self.scale * lr.shape[1], : self.scale * lr.shape[2]]
+        return cropped(sr, lr, self.scale)
 
     def _init_blocks(self, dtype: Any) -> None:
         """Draw the parameters of all blocks by one program."""
@@ -117,7 +118,21 @@ class RRDBNet(nn.Module):
             self.put_variable("params", f"RRDB_{i}", jax.tree.map(lambda x, i=i: x[i], drawn))
 
 
-def _padded(lr: Array, multiple: int) -> Array:
-    """The images, their bottom and right reflected until both sides are multiples."""
-    down, right = (-side % multiple for side in lr.shape[1:3])
-    return jnp.pad(lr, ((0, 0), (0, down), (0, right), (0, 0)), mode="reflect")
+# Jitted to be one call each in a trace, which `export` knows by its name.
+@partial(jax.jit, static_argnames="factor")
+def folded(lr: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw d"]:
+    """Space to depth, the bottom and right reflected first until both sides are multiples."""
+    for axis in (1, 2) if factor > 1 else ():
+        # By indices, not by `jnp.pad`, which refuses the sides of unknown length of an export.
+        last = lr.shape[axis] - 1
+        place = jnp.arange(factor * -(-lr.shape[axis] // factor)) % jnp.maximum(2 * last, 1)
+        lr = jnp.take(lr, jnp.minimum(place, 2 * last - place), axis=axis)
+    return space_to_depth(lr, factor)
+
+
+@partial(jax.jit, static_argnames="factor")
+def cropped(
+    sr: Float[Array, "n ph pw c"], lr: Float[Array, "n h w c"], factor: int
+) -> Float[Array, "n sh sw c"]:
+    """The top left of an enlargement, `factor` times the size of its LR image."""
+    return sr[:, : factor * lr.shape[1], : factor * lr.shape[2]]

@@ -5,8 +5,9 @@ same images; higher is better. A resample draws as many seeds and as many images
 replacement and the same for all candidates: what makes an image hard, or a seed lucky, cancels in a
 difference.
 
-The intervals are of one difference at a time, not of all at once. With few seeds they are narrower
-than other seeds would make them: a bootstrap knows no more than it was given.
+The intervals are of one difference at a time, not of all at once. Where there are few seeds they
+are narrower than they should be, for a bootstrap knows no more than it was given; where chance
+strikes each pair of a seed and an image on its own, they are wider.
 
 Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3 (percentile
 intervals); Owen 2007, "The pigeonhole bootstrap", section 2 (both factors resampled).

@@ -140,7 +140,7 @@ def summarise(
         scores = np.array([one.outcome["curve"][-1]["scores"] for one in finished])
         found = compare(scores * signs, bicubic * signs, resamples=config.study.resamples)
         ahead = (found.mean_rank.mean[:, None] < found.mean_rank.mean) & ~found.overall_tied
-        place = 1 + ahead.sum(axis=0)
+        place = (1 + ahead.sum(axis=0)).tolist()
         order = sorted(range(len(finished)), key=lambda i: (place[i], found.mean_rank.mean[i]))
         for i in order:
             results[finished[i].name] = _result(finished, i, scores[i], found, place[i], names)
@@ -188,7 +188,7 @@ def _result(
     result["gain"] = dict(zip(names, np.stack(found.gain, axis=-1)[i].tolist(), strict=True))
     result["rank"] = dict(zip(names, found.rank[i].tolist(), strict=True))
     result["mean_rank"] = np.stack(found.mean_rank, axis=-1)[i].tolist()
-    result["place"] = int(place)
+    result["place"] = place
     result["ties"] = others
     return result
 
@@ -256,6 +256,11 @@ def _verdict(results: Results) -> str:
     diverged = [name for name, one in candidates.items() if one["diverged"]]
     others = f"; {_listed(diverged)} diverged" if diverged else ""
     ties = results["leaders"][1:]
+    if all(candidates[winner]["gain"][name][0] <= 0 for name in results["metrics"]):
+        return (
+            f"No loss takes the generator past bicubic {budget}; {winner} comes closest, with "
+            f"{gains}{others}."
+        )
     if len(candidates) - len(diverged) == 1:
         return f"{winner} stands alone: it gains {gains} over bicubic {budget}{others}."
     if not ties:

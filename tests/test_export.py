@@ -1,0 +1,212 @@
+"""Exports against the generators themselves: StableHLO run by JAX, ONNX by ONNX Runtime."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+from configs import base
+from isr_jax import cli
+from isr_jax.checkpoint import write_generator
+from isr_jax.export import to_onnx, to_stablehlo
+from isr_jax.models import generator
+from isr_jax.torch_weights import export_torch
+
+SMALL = {"width": 6, "blocks": 1}
+DEEP = {"name": "rrdbnet", "width": 6, "growth": 3, "blocks": 1}
+COMPACT = {"name": "srvggnet", "width": 6, "layers": 1}
+MSR = {"name": "msrresnet", **SMALL}
+SRRESNET = {"kernel": 9, "batch_norm": True, "head_activation": True, "tail_activation": True}
+EDSR = {"residual_scale": 0.1, "rgb_mean": (0.4, 0.5, 0.6), "img_range": 255.0}
+
+# name: options, scale
+CASES = {
+    "rrdbnet x1": (DEEP, 1),
+    "rrdbnet x2": (DEEP, 2),
+    "rrdbnet x4": (DEEP, 4),
+    **{f"srvggnet x{s}": (COMPACT, s) for s in (1, 3)},
+    **{f"msrresnet x{s}": (MSR, s) for s in (2, 3)},
+    "resnet x3": (SMALL, 3),
+    "srresnet": ({**SMALL, **SRRESNET, "activation": "prelu"}, 4),
+    "edsr": ({**SMALL, **EDSR}, 2),
+    "concat": ({**SMALL, "skip": "concat", "activation": "leaky_relu"}, 8),
+    "direct": ({**SMALL, "tail": "direct", "convs": 1, "long_skip": False}, 3),
+    **{
+        f"on {method}": ({**SMALL, "tail": "direct", "global_skip": method}, 4)
+        for method in ("nearest", "bilinear", "bicubic")
+    },
+}
+# Odd and even, none of them a multiple of 4.
+SIZES = ((2, 5, 7), (1, 6, 3))
+
+
+def random_network(options, scale):
+    """A generator, with something in every parameter and statistic, variances being positive."""
+    network = generator(options, scale=scale)
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        if leaf.ndim == 4:
+            return rng.normal(0.0, np.prod(leaf.shape[:3]) ** -0.5, leaf.shape).astype(np.float32)
+        return rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32)
+
+    return network, *jax.tree.map(draw, jax.eval_shape(network.init, jax.random.key(0)))
+
+
+def images(shape):
+    return np.random.default_rng(1).random((*shape, 3), np.float32)
+
+
+def enlarged(network, params, stats, lr):
+    """What the generator itself makes of images."""
+    return np.array(jax.jit(network.apply, static_argnums=3)(params, stats, lr, False)[0])
+
+
+def run_onnx(content, lr):
+    """NHWC -> NHWC by ONNX Runtime, of a file's bytes or its path."""
+    runtime = pytest.importorskip("onnxruntime", reason="runs ONNX: pip install isr-jax[onnx]")
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (sr,) = session.run(["output"], {"input": lr.transpose(0, 3, 1, 2)})
+    return sr.transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_onnx_enlarges_images_of_any_size_as_the_generator(case):
+    onnx = pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
+    network, params, stats = random_network(*CASES[case])
+    graph = to_onnx(network, params, stats)
+    for shape in SIZES:
+        lr = images(shape)
+        sr = enlarged(network, params, stats, lr)
+        largest = np.abs(sr).max()
+        assert sr.shape == (shape[0], network.scale * shape[1], network.scale * shape[2], 3)
+        np.testing.assert_allclose(run_onnx(graph, lr), sr, atol=1e-5 * largest)
+    model = onnx.load_from_string(graph)
+    assert [(x.domain, x.version) for x in model.opset_import] == [("", 17)]
+    assert [x.dim_param for x in model.graph.input[0].type.tensor_type.shape.dim] == [
+        "n", "", "h", "w",
+    ]  # fmt: skip
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"Transpose", "Gather", "Where"}
+
+
+@pytest.mark.parametrize(
+    "case", ["rrdbnet x1", "rrdbnet x4", "srvggnet x3", "srresnet", "on bicubic"]
+)
+def test_stablehlo_enlarges_images_of_any_size_as_the_generator(case):
+    network, params, stats = random_network(*CASES[case])
+    exported = jax_export.deserialize(to_stablehlo(network, params, stats))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    for shape in SIZES:
+        lr = images(shape)
+        sr = enlarged(network, params, stats, lr)
+        np.testing.assert_allclose(exported.call(lr), sr, atol=1e-5 * np.abs(sr).max())
+
+
+def test_onnx_enlarges_at_a_published_width():
+    """Real-ESRGAN's compact model for photographs: 1.2 million parameters."""
+    pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
+    network, params, stats = random_network(base.GENERATORS["srvggnet"], 4)
+    lr = images((1, 20, 31))
+    sr = enlarged(network, params, stats, lr)
+    np.testing.assert_allclose(run_onnx(to_onnx(network, params, stats), lr), sr, atol=1e-3)
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and the lines of standard error of `isr`."""
+    try:
+        code = cli.main([*map(str, arguments)])
+    except SystemExit as stop:  # argparse's own
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err.splitlines()
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run folder of a generator that was trained in bfloat16."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    options = {**COMPACT, "dtype": "bfloat16"}
+    _, params, stats = random_network(options, 2)
+    write_generator(folder, params, stats, {"scale": 2, "generator": options})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "suffix, said", [("onnx", "[n, 3, 2h, 2w]"), ("stablehlo", "[n, 2h, 2w, 3]")]
+)
+def test_the_command_exports_a_run_and_says_so(half, tmp_path, capsys, suffix, said):
+    """In float32, though the run computes in bfloat16; by suffix or by --format."""
+    if suffix == "onnx":
+        pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
+    network, params, stats = random_network(COMPACT, 2)
+    lr = images((1, 5, 7))
+    sr = enlarged(network, params, stats, lr)
+    told, named = tmp_path / "new" / f"x2.{suffix}", tmp_path / "x2"
+    code, out, err = run(capsys, "export", half, told)
+    assert (code, err) == (0, [])
+    assert out.startswith(f"{told}: {suffix}, 0.0 MB, input float32 [n, ")
+    assert out.endswith(f"output float32 {said}\n")
+    assert run(capsys, "export", half, named, "--format", suffix)[0] == 0
+    for file in (told, named):
+        if suffix == "onnx":
+            found = run_onnx(file.read_bytes(), lr)
+        else:
+            found = jax_export.deserialize(file.read_bytes()).call(lr)
+        np.testing.assert_allclose(found, sr, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "x2", f"x2.{suffix}"]
+
+
+def test_a_pytorch_file_can_be_exported(tmp_path, capsys):
+    network, params, stats = random_network(DEEP, 4)
+    weights = tmp_path / "weights.safetensors"
+    export_torch(weights, params, stats, options=DEEP, size=4)
+    assert run(capsys, "export", weights, tmp_path / "x4.bin")[0] == 0
+    lr = images((1, 5, 7))
+    found = jax_export.deserialize((tmp_path / "x4.bin").read_bytes()).call(lr)
+    sr = enlarged(network, params, stats, lr)
+    np.testing.assert_allclose(found, sr, atol=1e-5 * np.abs(sr).max())
+
+
+def test_no_file_is_replaced_unasked(half, tmp_path, capsys):
+    file = tmp_path / "x2.stablehlo"
+    file.write_bytes(b"precious")
+    code, out, (line,) = run(capsys, "export", half, file)
+    assert (code, out) == (1, "")
+    assert "x2.stablehlo is there already; name another file, or add --overwrite" in line
+    assert file.read_bytes() == b"precious"
+    assert run(capsys, "export", half, file, "--overwrite")[0] == 0
+    assert jax_export.deserialize(file.read_bytes()).platforms == ("cpu", "cuda", "tpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("none", "a.onnx"), 1, "none is no run folder"),
+        (("none.pth", "a.onnx"), 1, "there is no file none.pth"),
+        (("bicubic", "a.onnx"), 1, "bicubic is an interpolation and has no network to export"),
+        (("none", "a.pt"), 1, "a.pt ends in none of .onnx, .stablehlo, .bin: rename it, or add"),
+        (("none", "a.onnx", "--format", "tflite"), 2, "invalid choice: 'tflite'"),
+        (("RUN", "folder.onnx"), 1, "folder.onnx is a folder; name a file"),
+        (("RUN", "file/a.stablehlo"), 1, "file/a.stablehlo cannot be written: "),
+    ],
+)
+def test_mistakes_are_one_line(half, tmp_path, capsys, monkeypatch, arguments, code, message):
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    given = [half if x == "RUN" else x for x in arguments]
+    found, out, (line,) = run(capsys, "export", *given)
+    assert (found, out) == (code, "")
+    assert line.startswith("isr export: ")
+    assert message in line
+
+
+def test_a_missing_package_is_named(half, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    code, _, (line,) = run(capsys, "export", half, tmp_path / "a.onnx")
+    assert code == 1
+    assert "pip install 'isr-jax[onnx]'" in line
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,309 @@
+"""The loss study on small photographs: fairness, runs at once, ties, divergence, resuming."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from tiny_runs import environment, silent, tiny
+
+import isr_jax
+from configs import base
+from isr_jax import metrics
+from isr_jax.data import pool, sources
+from isr_jax.errors import UserError
+from isr_jax.program import make_program, make_runs_dispatch, on_all, run_keys
+from isr_jax.record import read_records
+from isr_jax.resize import resize_uint8
+from isr_jax.study import loop
+
+ROOT = Path(__file__).parent.parent
+# Beside two that are what they seem: one that cannot but diverge, and one twin.
+CANDIDATES = {
+    "l1": {"l1": 1.0},
+    "l1_again": {"l1": 1.0},
+    "mse_gan": {"mse": 1.0, "adversarial_weight": 1e-3},
+    "too_fast": {"l1": 1.0, "learning_rate": 1e6},
+}
+
+
+def tiny_study(photos, candidates=CANDIDATES, **extra):
+    # These photographs are what bicubic makes: nearest leaves something to learn.
+    fields = {"generator.global_skip": "nearest", "g_optimizer.learning_rate": 1e-3, **extra}
+    study = {k: fields.pop(k) for k in list(fields) if k.startswith("study.")}
+    config = tiny(photos, **fields)
+    config = base.with_study(config, {n: base.candidate(**c) for n, c in candidates.items()})
+    config.study.update(seeds=(0, 1), learning_rates=(), resamples=500, pictures=1, lpips="none")
+    config.update_from_flattened_dict(study)
+    return config
+
+
+@pytest.fixture(scope="module")
+def done(photos, tmp_path_factory):
+    """A finished study that nothing disturbed."""
+    run = tmp_path_factory.mktemp("studies") / "done"
+    return isr_jax.study(tiny_study(photos), run, console=silent())
+
+
+def without_times(results):
+    return {name: value for name, value in results.items() if name != "seconds_per_update"}
+
+
+SEEDS, RATES = (3, 5), (1e-4, 1e-3)
+
+
+def twenty_updates(photos):
+    config = tiny(photos, **{"train.steps": 20, "train.log_every": 1, "train.validate_every": 20})
+    config.loss.content.ms_ssim = 1.0
+    return config
+
+
+@pytest.fixture(scope="module")
+def single_losses(photos, tmp_path_factory):
+    """Of each of two runs, by `isr_jax.train`."""
+    config, losses = twenty_updates(photos), []
+    for config.seed, config.g_optimizer.learning_rate in zip(SEEDS, RATES, strict=True):
+        run = tmp_path_factory.mktemp("single")
+        isr_jax.train(config, run, console=silent())
+        losses.append([r["loss"] for r in read_records(run) if r["kind"] == "train"])
+    assert not np.allclose(*losses, rtol=1e-2)
+    return losses
+
+
+@pytest.mark.parametrize("together, devices", [("unroll", 1), ("vmap", 1), ("unroll", 2)])
+def test_runs_at_once_have_the_losses_of_single_runs(photos, single_losses, together, devices):
+    """Over 20 updates to 1e-4, with two seeds and their two learning rates, in one program."""
+    config = twenty_updates(photos)
+    config.g_optimizer.learning_rate = 123.0  # that of each run stands for it
+    source = sources.open_source(config.data.train, "train", scale=2)
+    photos = sources.load_all(source, min_size=24, scale=2, warn=pytest.fail)
+    used = jax.devices()[:devices]
+    split = on_all(used, "devices")
+    keys = jax.vmap(run_keys)(jnp.array(SEEDS, jnp.uint32))
+    states = jax.jit(jax.vmap(make_program(config).init), out_shardings=split)(keys[:, 0])
+    data = jax.device_put(pool.make_pool(photos), on_all(used))
+    each = jax.device_put((keys[:, 1], jnp.array(RATES)), split)
+    dispatch = make_runs_dispatch(config, used, together=together)
+    losses = []
+    for _ in range(20):
+        states, series = dispatch(states, (), data, *each, 1)
+        losses.append(series["loss"][:, 0])
+    np.testing.assert_allclose(np.transpose(losses), single_losses, rtol=1e-4)
+    assert states.ema["Conv_0"]["kernel"].sharding.device_set == set(used)
+
+
+def test_all_start_alike_and_only_the_loss_differs(done):
+    """Step 0 is the same for all; twins stay the same to the last bit, others do not."""
+    candidates = done.results["candidates"]
+    starts = [one["curve"][0]["scores"] for one in candidates.values()]
+    assert all(start == starts[0] for start in starts)
+    assert candidates["l1"]["curve"] == candidates["l1_again"]["curve"]
+    assert candidates["l1"]["curve"][-1] != candidates["mse_gan"]["curve"][-1]
+    # The two seeds of a candidate differ.
+    first, second = candidates["l1"]["scores"]["psnr"]
+    assert first != second
+
+
+def test_twins_tie_and_what_diverges_is_said_to(done):
+    results = done.results
+    assert "l1_again" in results["candidates"]["l1"]["ties"]
+    pair = {"l1", "l1_again"}
+    same = [d for d in results["differences"] if {d["a"], d["b"]} == pair]
+    assert [d["metric"] for d in same] == ["psnr", "ssim", "ms_ssim"]
+    assert all(d["tied"] and d["mean"] == d["low"] == d["high"] == 0 for d in same)
+    bad = results["candidates"]["too_fast"]
+    assert bad["diverged"] and bad["place"] == 0
+    assert list(results["candidates"])[-1] == "too_fast"
+    assert "too_fast diverged" in results["verdict"]
+    assert not any("too_fast" in (d["a"], d["b"]) for d in results["differences"])
+    markdown = (done.run / "report.md").read_text()
+    assert "| diverged | too_fast |" in markdown
+    assert f"too_fast diverged: {bad['diverged']}" in markdown
+    assert results["verdict"] in markdown
+
+
+def test_scores_are_those_of_the_run_folders(done, photos):
+    """Each seed's folder gives, by `isr_jax.load`, the images that were judged."""
+    results = done.results
+    for seed in (0, 1):
+        upscaler = isr_jax.load(done.run / "candidates" / "mse_gan" / f"seed_{seed}")
+        for i, name in enumerate(results["images"]):
+            hr = np.array(Image.open(photos / name))
+            scores = metrics.measure(upscaler(resize_uint8(hr, scale=0.5)), hr, crop=2)
+            stored = results["candidates"]["mse_gan"]["scores"]
+            assert stored["psnr"][seed][i] == pytest.approx(scores.psnr, abs=1e-9)
+            assert stored["ssim"][seed][i] == pytest.approx(scores.ssim, abs=1e-9)
+    truths = [np.array(Image.open(photos / name)) for name in results["images"]]
+    bicubic = [
+        metrics.measure_interpolation(resize_uint8(hr, scale=0.5), hr, scale=2).psnr
+        for hr in truths
+    ]
+    assert results["bicubic"]["psnr"] == pytest.approx(np.mean(bicubic))
+    gain = results["candidates"]["mse_gan"]["gain"]["psnr"][0]
+    mean = np.mean(results["candidates"]["mse_gan"]["scores"]["psnr"])
+    assert gain == pytest.approx(mean - np.mean(bicubic), abs=1e-9)
+
+
+def test_the_best_run_is_ready_for_use(done):
+    best = isr_jax.load(done.run / "best")
+    winner = done.results["winner"]
+    assert winner == next(iter(done.results["candidates"]))
+    image = np.arange(16 * 12 * 3, dtype=np.uint8).reshape(16, 12, 3)
+    seeds = [isr_jax.load(done.run / "candidates" / winner / f"seed_{s}")(image) for s in (0, 1)]
+    assert any(np.array_equal(best(image), one) for one in seeds)
+
+
+def test_a_stopped_study_goes_on_and_repeats_nothing(photos, tmp_path, done):
+    """Ctrl-C within the second candidate; then the results are those of one undisturbed."""
+    calls = []
+
+    class Impatient(Console):
+        """Presses Ctrl-C when the first candidate is done."""
+
+        def print(self, *args, **kwargs):
+            super().print(*args, **kwargs)
+            if args and str(args[0]).startswith("l1 (1 of 4):"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    config = tiny_study(photos)
+    stopped = isr_jax.study(config, tmp_path, console=Impatient(file=io.StringIO()))
+    assert stopped.results is None
+    first = tmp_path / "candidates" / "l1" / "outcome.json"
+    before = first.stat().st_mtime_ns
+    assert list((tmp_path / "candidates" / "l1_again" / "checkpoints").iterdir())
+
+    def noted(config, training, **options):
+        calls.append(options["title"])
+        return train_runs(config, training, **options)
+
+    train_runs = loop.train_runs
+    with mock.patch.object(loop, "train_runs", noted):
+        again = isr_jax.study(config, tmp_path, console=silent())
+    assert [title.split()[0] for title in calls] == ["l1_again", "mse_gan", "too_fast"]
+    assert first.stat().st_mtime_ns == before
+    assert without_times(again.results) == without_times(done.results)
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_like_an_undisturbed_one(photos, tmp_path, done):
+    """kill -9 while the second candidate trains, the same command again, from the command line."""
+    config = tmp_path / "small.py"
+    config.write_text(
+        "import sys\n"
+        f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "from test_study import tiny_study\n"
+        f"get_config = lambda: tiny_study({str(photos)!r})\n"
+    )
+    command = [sys.executable, "run.py", "--config", str(config), f"--workdir={tmp_path / 'run'}"]
+    start = partial(subprocess.Popen, command, cwd=ROOT, env=environment(4), text=True)
+    process = start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begun = tmp_path / "run" / "candidates" / "l1_again" / "checkpoints"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if begun.is_dir() and any(p.name.isdigit() for p in begun.iterdir()):
+            process.kill()
+            break
+        time.sleep(0.005)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "run" / "candidates" / "l1_again" / "outcome.json").exists()
+    process = start(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert done.results["verdict"] in out and "report.html" in out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    for name, value in json.loads((done.run / "results.json").read_text()).items():
+        if name not in ("seconds_per_update", "config"):
+            assert results[name] == value, name
+
+
+def test_the_learning_rate_is_tuned_on_images_that_are_not_the_test_s(photos, tmp_path):
+    extra = {
+        "study.learning_rates": (1e-9, 1e-2, 1e9),
+        "study.tune_steps": 12,
+        "study.tune_images": 2,
+        "study.seeds": (0,),
+    }
+    config = tiny_study(photos, {"l1": {"l1": 1.0}}, **extra)
+    judged = []
+
+    def noted(config, training, **options):
+        judged.append(([p.name for p in options["photos"]], options["judge"].photos))
+        return train_runs(config, training, **options)
+
+    train_runs = loop.train_runs
+    with mock.patch.object(loop, "train_runs", noted):
+        result = isr_jax.study(config, tmp_path, console=silent()).results
+    (trained, held_out), (all_trained, test) = judged
+    assert trained == ["0.png", "1.png", "2.png"]
+    assert [p.name for p in held_out] == ["3.png", "4.png"]
+    assert all_trained == [f"{i}.png" for i in range(5)]
+    assert [p.name for p in test] == ["0.png", "1.png"]
+    candidate = result["candidates"]["l1"]
+    assert candidate["learning_rate"] == 1e-2
+    slow, chosen, fast = candidate["tuning"]
+    assert fast["scores"] is None and fast["failed_at"] is not None
+    assert chosen["scores"]["psnr"] > slow["scores"]["psnr"]
+    assert "l1 comes closest" in result["verdict"]  # of photographs that bicubic made
+    report = (tmp_path / "report.html").read_text()
+    assert "Learning rates that were tried" in report and "not finite" in report
+
+
+def test_another_study_in_the_same_folder_is_refused(photos, done):
+    config = tiny_study(photos, **{"data.batch": 2})
+    with pytest.raises(UserError, match=r"was begun with run.data.batch=4, which is now 2; give"):
+        isr_jax.study(config, done.run, console=silent())
+
+
+def test_a_damaged_outcome_is_done_again(photos, tmp_path, done):
+    shutil.copytree(done.run, tmp_path / "copy")
+    outcome = tmp_path / "copy" / "candidates" / "l1" / "outcome.json"
+    outcome.write_text(outcome.read_text()[:100])
+    again = isr_jax.study(tiny_study(photos), tmp_path / "copy", console=silent())
+    assert without_times(again.results) == without_times(done.results)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"study.only": ("l1", "l3")}, "no candidate is called 'l3'; there are l1, l1_again"),
+        ({"study.seeds": (1, 1)}, "seeds is .1, 1.; give different ones"),
+        ({"study.learning_rates": (1e-3, 0.0)}, "give different ones above 0"),
+        ({"study.together": "both"}, "together is 'both'; it can be auto, vmap, unroll"),
+        ({"study.lpips": "resnet"}, "lpips is 'resnet'; it can be auto, none, alex"),
+        ({"data.loader": "stream"}, "data.loader is stream; a study needs pool"),
+        ({"train.parallel": "pmap"}, "train.parallel is pmap; a study needs jit"),
+        ({"study.resamples": 10}, "resamples is 10; it must be 100 or more"),
+        ({"study.learning_rates": (1e-3, 1e-2), "study.tune_images": 5}, "leaves none of the 5"),
+        ({"study.candidates.l1.content.l1": 0.0}, "candidates.l1: every weight .* is 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(photos, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        isr_jax.study(tiny_study(photos, **changes), tmp_path, console=silent())
+
+
+def test_the_shipped_studies_are_valid():
+    from configs import study
+
+    for variant, least_seeds in (("", 3), ("quick", 2)):
+        config = study.get_config(variant)
+        candidates = loop.candidates_of(config)
+        assert len(candidates) >= 4 and len(config.study.seeds) >= least_seeds
+        for candidate in candidates:
+            loss = candidate.config.loss
+            expected = config.study.candidates[candidate.name]
+            assert loss.content.to_dict() == expected.content.to_dict()
+            assert loss.adversarial_weight == expected.adversarial_weight

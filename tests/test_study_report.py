@@ -1,0 +1,133 @@
+"""The report of a study in headless Chromium: images load, sliders move, nothing overflows."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import base
+from isr_jax.data.sources import Photo
+from isr_jax.resize import resize_uint8
+from isr_jax.study import report
+from isr_jax.study.results import Judged, summarise
+
+NAMES = ["psnr", "ssim", "ms_ssim"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The report of a made-up study: three losses, of which one diverged, and two photographs."""
+    rng, run = np.random.default_rng(0), tmp_path_factory.mktemp("study")
+    losses = {"l1": {"l1": 1.0}, "mse & more": {"mse": 1.0, "ssim": 0.1}, "bad": {"l1": 1.0}}
+    candidates = {name: base.candidate(**weights) for name, weights in losses.items()}
+    config = base.with_study(base.small(), candidates)
+    photos, judged = [], []
+    for i in range(2):
+        hr = resize_uint8(rng.integers(0, 256, (15, 20, 3)).astype(np.uint8), scale=8)
+        photos.append(Photo(f"photo{i}.png", hr, resize_uint8(hr, scale=0.25)))
+    for n, name in enumerate(losses):
+        images = run / "candidates" / name / "images"
+        images.mkdir(parents=True)
+        for i, photo in enumerate(photos):
+            Image.fromarray(np.roll(photo.hr, n + 1, axis=1)).save(images / f"{i}.png")
+        start = np.full((3, 2, 3), [27.0, 0.75, 0.94])
+        curve = [
+            {"step": s, "scores": (start + s / 1e4 * (n + 1) * rng.random((3, 2, 3))).tolist()}
+            for s in (0, 100, 200)
+        ]
+        tuning = [
+            {"learning_rate": 1e-3, "failed_at": None, "scores": dict.fromkeys(NAMES, 0.5)},
+            {"learning_rate": 1e-1, "failed_at": 3, "scores": None},
+        ]
+        outcome = {
+            "learning_rate": 1e-3,
+            "tuning": tuning,
+            "diverged": "seed 1 fell from 27.00 to 3.00 dB" if name == "bad" else None,
+            "curve": curve,
+            "seconds_per_update": 0.01 * (n + 1),
+        }
+        content = config.loss.content.to_dict() | losses[name]
+        judged.append(Judged(name, config.loss.to_dict() | {"content": content}, outcome))
+    bicubic = np.full((2, 3), [27.0, 0.75, 0.94])
+    results = summarise(judged, bicubic, NAMES, [p.name for p in photos], config)
+    report.write(run, results, photos)
+    return run
+
+
+def test_the_files_say_the_same(run):
+    results = json.loads((run / "results.json").read_text())
+    page, markdown = (run / "report.html").read_text(), (run / "report.md").read_text()
+    assert results["verdict"] in markdown
+    assert results["verdict"].replace("&", "&amp;") in page
+    assert results["winner"] == "mse & more"
+    mean, low, high = results["candidates"]["mse & more"]["gain"]["psnr"]
+    for text in (page, markdown):
+        assert f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" in text
+        assert "seed 1 fell from 27.00 to 3.00 dB" in text
+
+
+@pytest.mark.parametrize("width, scheme", [(1280, "light"), (390, "dark")])
+def test_the_page_in_a_browser(run, browser, width, scheme):
+    context = browser.new_context(
+        viewport={"width": width, "height": 850}, color_scheme=scheme, has_touch=width < 500
+    )
+    page = context.new_page()
+    faults = []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda r: r.url.startswith(("file:", "data:")) or faults.append(r.url))
+    page.goto((run / "report.html").as_uri())
+
+    # Every image is there, and nothing is wider than the screen.
+    images = page.locator("img")
+    assert images.count() == 2 * (2 + 4)
+    assert all(images.evaluate_all("all => all.map(i => i.complete && i.naturalWidth > 0)"))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # Text stands out from the paper, also within a drawing.
+    for place in ("body", ".charts svg text"):
+        colour = page.locator(place).first.evaluate("e => getComputedStyle(e).color")
+        fill = page.locator(place).first.evaluate("e => getComputedStyle(e).fill")
+        channels = (fill if place != "body" else colour).removeprefix("rgb(").split(",")[0]
+        assert (int(channels) > 128) == (scheme == "dark"), place
+
+    image = page.locator(".image").first
+    slider, stage = image.locator("input[type=range]"), image.locator(".stage")
+
+    def divider():
+        handle, whole = image.locator(".handle").bounding_box(), stage.bounding_box()
+        return (handle["x"] + handle["width"] / 2 - whole["x"]) / whole["width"]
+
+    assert divider() == pytest.approx(0.5, abs=0.01)
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert divider() == pytest.approx(0.6, abs=0.01)
+    page.keyboard.press("Home")
+    assert divider() == pytest.approx(0, abs=0.01)
+    box = stage.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    if width < 500:
+        page.touchscreen.tap(box["x"] + 0.75 * box["width"], middle)
+    else:
+        page.mouse.move(box["x"] + 0.3 * box["width"], middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.75 * box["width"], middle, steps=5)
+        page.mouse.up()
+    assert divider() == pytest.approx(0.75, abs=0.05)
+    clip = image.locator(".after").evaluate("e => getComputedStyle(e).clipPath")
+    assert clip.startswith("inset(0px 0px 0px 7")
+
+    # A picture that is pressed goes to the right, a choice to its own side.
+    cells = image.locator(".cells button")
+    cells.nth(0).click()
+    source = "e => e.src"
+    hr = cells.nth(0).locator("img").evaluate(source)
+    assert image.locator(".after").evaluate(source) == hr
+    assert image.locator("select.right").input_value() == "0"
+    image.locator("select.left").select_option(label="mse & more")
+    chosen = cells.nth(2).locator("img").evaluate(source)
+    assert "mse & more" in cells.nth(2).inner_text()
+    assert image.locator(".before").evaluate(source) == chosen
+    assert faults == []
+    context.close()
