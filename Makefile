@@ -1,5 +1,6 @@
 # make train: set up and train configs/msssim.py; the same command goes on where it was.
 # make test:  set up and run every test.     make quick: without the slow ones.
+# make notebooks: execute the notebooks in a temporary copy; executed ones go to build/notebooks.
 # make lint:  formatting, lint and types.    make lock:  renew requirements.lock.
 #
 # EXTRA=cuda12 (or cuda13, tpu, demo, notebooks, onnx, torch) installs that extra too, and
@@ -13,7 +14,7 @@ comma := ,
 extras := test$(if $(EXTRA),$(comma)$(EXTRA))
 ready := .venv/ready-$(subst $(comma),-,$(extras))
 
-.PHONY: train test quick lint lock clean
+.PHONY: train test quick notebooks run-notebooks lint lock clean
 
 train: $(ready)
 	.venv/bin/python run.py --config $(CONFIG)
@@ -23,6 +24,12 @@ test: $(ready)
 
 quick: $(ready)
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+notebooks:
+	$(MAKE) run-notebooks EXTRA=notebooks
+
+run-notebooks: $(ready)
+	.venv/bin/python notebooks/execute.py --out build/notebooks
 
 lint: $(ready)
 	.venv/bin/ruff format --check .

@@ -251,6 +251,7 @@ def _draw_gains(axes: Axes, results: Results, metric: str) -> None:
         axes.plot([mean], [y], "o", color=colours[name], markersize=6)
     axes.set_yticks(range(len(shown)), list(shown))
     axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.locator_params(axis="x", nbins=5)  # long numbers, such as 0.0105, need the room
     axes.grid(axis="x", alpha=0.25)
 
 

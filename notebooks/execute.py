@@ -1,0 +1,158 @@
+"""Execute the notebooks from top to bottom, each in a copy of this clone, and check what comes out.
+
+    python notebooks/execute.py [--out FOLDER] [NAME ...]   executed copies to FOLDER
+    python notebooks/execute.py --write [NAME ...]          ... over the committed notebooks
+    python notebooks/execute.py --repository OWNER/NAME     where the notebooks are on GitHub
+
+NAME is a notebook's file name, or its beginning; without one, all are meant. The copy has a `runs/`
+of its own, so that each notebook begins as on a fresh machine and leaves nothing here. The exit
+code is 1 where a cell failed, wrote to standard error, or left an output too large to commit.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+HERE = Path(__file__).resolve().parent
+PARTS = ("isr_jax", "configs", "notebooks", "pyproject.toml")  # what a notebook uses of the clone
+LARGEST = 700_000  # bytes of a notebook
+LARGEST_PNG = 150_000  # bytes of a PNG in base64
+TIMEOUT = 600  # seconds for a cell
+ADDRESS = re.compile(r'^REPOSITORY = ".*"', re.MULTILINE)
+BADGE = re.compile(r"^\[!\[Open in Colab\].*\n\n", re.MULTILINE)
+
+
+def execute(file: Path) -> NotebookNode:
+    """The notebook with the outputs of a fresh run.
+
+    Raises:
+        CellExecutionError, CellTimeoutError, DeadKernelError: where a cell fails, takes too long,
+            or kills its kernel.
+    """
+    notebook = nbformat.read(file, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        for part in PARTS:
+            source, target = HERE.parent / part, Path(folder) / part
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        place = {"metadata": {"path": str(Path(folder) / "notebooks")}}
+        NotebookClient(
+            notebook, timeout=TIMEOUT, kernel_name="python3", resources=place, record_timing=False
+        ).execute()
+    return tidy(notebook)
+
+
+def tidy(notebook: NotebookNode) -> NotebookNode:
+    """Without what differs from run to run and says nothing: metadata, and outputs' split lines."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "colab": {"provenance": []},
+    }
+    for cell in _code_cells(notebook):
+        cell.metadata = {}
+        merged: list[NotebookNode] = []
+        for output in cell.outputs:
+            last = merged[-1] if merged else None
+            streams = last and output.output_type == last.output_type == "stream"
+            if last and streams and output.name == last.name:
+                last.text += output.text
+                continue
+            merged.append(output)
+        cell.outputs = merged
+    return notebook
+
+
+def faults(notebook: NotebookNode) -> Iterator[str]:
+    """What keeps an executed notebook from being committed."""
+    size = len(nbformat.writes(notebook))
+    if size > LARGEST:
+        yield f"{size:,} bytes, more than {LARGEST:,}"
+    for number, cell in enumerate(notebook.cells, 1):
+        for output in cell.get("outputs", ()):
+            if output.get("name") == "stderr":
+                yield f"cell {number} wrote to standard error: {output.text.strip()[:300]}"
+            if len(output.get("data", {}).get("image/png", "")) > LARGEST_PNG:
+                yield f"cell {number} shows a PNG of more than {LARGEST_PNG:,} bytes"
+            text = nbformat.v4.writes_json(nbformat.v4.new_notebook(cells=[cell]))
+            for place in {str(HERE.parent), str(Path.home()), tempfile.gettempdir()}:
+                if f"{place}/" in text:
+                    yield f"cell {number} names {place}, a folder of this machine"
+
+
+def set_repository(notebook: NotebookNode, file: Path, repository: str) -> None:
+    """Write the address into the first code cell, and a badge that opens Colab into the title."""
+    owned = f"{repository}/blob/main/notebooks/{file.name}"
+    badge = (
+        "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        f"(https://colab.research.google.com/github/{owned})\n\n"
+    )
+    title, *rest = BADGE.sub("", notebook.cells[0].source).split("\n\n", 1)
+    notebook.cells[0].source = "\n\n".join([title, badge.strip(), *rest])
+    first = next(_code_cells(notebook))
+    first.source, count = ADDRESS.subn(
+        f'REPOSITORY = "https://github.com/{repository}"', first.source
+    )
+    assert count == 1, f"{file.name}: the first code cell sets no REPOSITORY"
+
+
+def _code_cells(notebook: NotebookNode) -> Iterator[NotebookNode]:
+    return (cell for cell in notebook.cells if cell.cell_type == "code")
+
+
+def main() -> int:
+    """Do what the command line says, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="notebooks; all by default")
+    parser.add_argument("--out", type=Path, help="folder for the executed copies")
+    parser.add_argument("--write", action="store_true", help="write over the notebooks themselves")
+    parser.add_argument("--repository", metavar="OWNER/NAME", help="set the address; no execution")
+    options = parser.parse_args()
+    files = sorted(
+        file
+        for file in HERE.glob("*.ipynb")
+        if not options.names or any(file.name.startswith(Path(n).name) for n in options.names)
+    )
+    if not files:
+        parser.error(f"no notebook is called {' or '.join(options.names)}")
+    if options.repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repository):
+        parser.error(f"--repository is {options.repository!r}; give OWNER/NAME")
+
+    good = True
+    for file in files:
+        if options.repository:
+            notebook = nbformat.read(file, as_version=4)
+            set_repository(notebook, file, options.repository)
+            nbformat.write(notebook, file)
+            continue
+        began = time.perf_counter()
+        try:
+            notebook = execute(file)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            print(f"{file.name}: {error}", file=sys.stderr)
+            good = False
+            continue
+        found = list(faults(notebook))
+        good = good and not found
+        size = len(nbformat.writes(notebook)) / 1000
+        print(f"{file.name}: {time.perf_counter() - began:.0f} s, {size:.0f} kB", flush=True)
+        for fault in found:
+            print(f"{file.name}: {fault}", file=sys.stderr)
+        folder = HERE if options.write else options.out
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, folder / file.name)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
