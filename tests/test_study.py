@@ -25,6 +25,7 @@ from configs import base
 from isr_jax import metrics
 from isr_jax.data import pool, sources
 from isr_jax.errors import UserError
+from isr_jax.lpips import at_hand, load_lpips
 from isr_jax.program import make_program, make_runs_dispatch, on_all, run_keys
 from isr_jax.record import read_records
 from isr_jax.resize import resize_uint8
@@ -307,3 +308,40 @@ def test_the_shipped_studies_are_valid():
             expected = config.study.candidates[candidate.name]
             assert loss.content.to_dict() == expected.content.to_dict()
             assert loss.adversarial_weight == expected.adversarial_weight
+
+
+def test_lpips_is_judged_where_its_weights_are_at_hand(photos, tmp_path, monkeypatch):
+    """Files of the published layout with random weights; a smaller LPIPS is a better one."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    shapes = {
+        0: (64, 3, 11),
+        3: (192, 64, 5),
+        6: (384, 192, 3),
+        8: (256, 384, 3),
+        10: (256, 256, 3),
+    }
+    trunk, heads = {}, {}
+    for i, (layer, (out, into, side)) in enumerate(shapes.items()):
+        weight = rng.normal(0, (2 / (into * side**2)) ** 0.5, (out, into, side, side))
+        trunk[f"features.{layer}.weight"] = weight.astype(np.float32)
+        trunk[f"features.{layer}.bias"] = np.zeros(out, np.float32)
+        heads[f"lin{i}.model.1.weight"] = rng.random((1, out, 1, 1)).astype(np.float32)
+    save_file(trunk, tmp_path / "alexnet-owt-7be5be79.safetensors")
+    monkeypatch.setenv("ISR_WEIGHTS", str(tmp_path))
+    assert not at_hand("alex")
+    save_file(heads, tmp_path / "alex.safetensors")
+
+    extra = {"study.lpips": "auto", "study.seeds": (0,), "train.steps": 4}
+    config = tiny_study(photos, {"l1": {"l1": 1.0}}, **extra)
+    results = isr_jax.study(config, tmp_path / "run", console=silent()).results
+    assert results["metrics"] == ["psnr", "ssim", "ms_ssim", "lpips"]
+    candidate = results["candidates"]["l1"]
+    best, distance = isr_jax.load(tmp_path / "run" / "best"), load_lpips("alex")
+    truths = [np.array(Image.open(photos / name)) for name in results["images"]]
+    expected = [distance(best(resize_uint8(hr, scale=0.5)), hr, crop=2) for hr in truths]
+    assert candidate["scores"]["lpips"][0] == pytest.approx(expected, rel=1e-4)
+    gain = results["bicubic"]["lpips"] - np.mean(expected)
+    assert candidate["gain"]["lpips"][0] == pytest.approx(gain, rel=1e-3)
+    assert "LPIPS" in (tmp_path / "run" / "report.html").read_text()
