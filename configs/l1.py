@@ -3,8 +3,8 @@
     python run.py --config configs/l1.py
 
 On the four held-out photographs that come with it, seed 0: PSNR-Y 29.11 dB
-(+1.30 to bicubic), SSIM-Y 0.7934 (+0.0373), MS-SSIM 0.9625 (+0.0159).
-Set5 at 4x: 30.19 dB, SSIM 0.8530.
+(+1.29 to bicubic), SSIM-Y 0.7930 (+0.0370), MS-SSIM 0.9623 (+0.0157).
+Set5 at 4x: 30.24 dB, SSIM 0.8548.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
     python run.py --config configs/msssim.py
 
 On the four held-out photographs that come with it, seed 0: PSNR-Y 28.96 dB
-(+1.15 to bicubic), SSIM-Y 0.7917 (+0.0357), MS-SSIM 0.9625 (+0.0159).
-Set5 at 4x: 29.94 dB, SSIM 0.8475.
+(+1.15 to bicubic), SSIM-Y 0.7913 (+0.0353), MS-SSIM 0.9624 (+0.0158).
+Set5 at 4x: 29.93 dB, SSIM 0.8463.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
     python run.py --config configs/ssim.py
 
-On the four held-out photographs that come with it, seed 0: PSNR-Y 28.66 dB
-(+0.85 to bicubic), SSIM-Y 0.7966 (+0.0406), MS-SSIM 0.9615 (+0.0149).
-Set5 at 4x: 29.63 dB, SSIM 0.8543.
+On the four held-out photographs that come with it, seed 0: PSNR-Y 28.67 dB
+(+0.86 to bicubic), SSIM-Y 0.7959 (+0.0399), MS-SSIM 0.9616 (+0.0150).
+Set5 at 4x: 29.61 dB, SSIM 0.8543.
 """
 
 from ml_collections import ConfigDict
