@@ -30,6 +30,7 @@ from jax.extend.core import Literal as Constant
 
 from isr_jax.checkpoint import restore_generator
 from isr_jax.errors import UserError, one_line
+from isr_jax.files import replacing
 from isr_jax.models import Generator, generator
 from isr_jax.resize import METHODS
 
@@ -133,14 +134,9 @@ def export_model(
 
 
 def _write(file: Path, content: bytes) -> None:
-    unfinished = file.with_name(file.name + ".part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(file) as unfinished:
             unfinished.write_bytes(content)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {one_line(error)}") from error
 

@@ -1,10 +1,8 @@
 """Photographs into files: whole or not at all, with all that the format can hold."""
 
 import itertools
-import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -15,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from isr_jax.errors import UserError
+from isr_jax.files import replacing
 from isr_jax.photo_reading import TOLD, Page, Photo, Pixels, in_srgb, to_8_bits
 
 
@@ -101,22 +100,6 @@ def as_image(pixels: UInt8[np.ndarray, "h w *c"]) -> Image.Image:
     mode = MODES[pixels.shape[2] if pixels.ndim == 3 else 1]
     size = pixels.shape[1], pixels.shape[0]
     return Image.frombuffer(mode, size, np.ascontiguousarray(pixels), "raw", mode, 0, 1)
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A new name in the file's folder, which is made; what is there at the end becomes the file.
-
-    Where something is raised there is nothing but what was there before.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, so that no walk over the folder takes it for a photograph.
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        yield unfinished
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_png(image: Pixels, file: Path) -> None:

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from command import run
 from PIL import Image
 from safetensors.numpy import load_file
 
 import isr_jax
 from configs import base
-from isr_jax import cli
 from isr_jax.checkpoint import restore_generator, write_generator
 from isr_jax.errors import UserError
 from isr_jax.models import generator
@@ -17,16 +17,6 @@ from isr_jax.torch_weights import export_torch
 
 EDSR = {**base.GENERATORS["edsr_baseline"], "width": 4, "blocks": 1}
 SMALL = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 1, "doublings": 1}
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output and the lines of standard error of `isr`."""
-    try:
-        code = cli.main([*map(str, arguments)])
-    except SystemExit as stop:  # argparse's own
-        code = stop.code
-    out, err = capsys.readouterr()
-    return code, out, err.splitlines()
 
 
 def read(path):

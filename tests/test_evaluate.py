@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import command
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,12 +53,7 @@ def benchmark_tree(tmp_path):
 
 def run(capsys, *arguments):
     """Exit code, standard output and the lines of standard error of `isr evaluate`."""
-    try:
-        code = cli.main(["evaluate", *map(str, arguments)])
-    except SystemExit as stop:  # argparse's own
-        code = stop.code
-    out, err = capsys.readouterr()
-    return code, out, err.splitlines()
+    return command.run(capsys, "evaluate", *arguments)
 
 
 def test_bicubic_prints_the_published_tables(isr_data, capsys, tmp_path):

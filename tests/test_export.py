@@ -5,10 +5,10 @@ import sys
 import jax
 import numpy as np
 import pytest
+from command import run
 from jax import export as jax_export
 
 from configs import base
-from isr_jax import cli
 from isr_jax.checkpoint import write_generator
 from isr_jax.export import to_onnx, to_stablehlo
 from isr_jax.models import generator
@@ -112,16 +112,6 @@ def test_onnx_enlarges_at_a_published_width():
     lr = images((1, 20, 31))
     sr = enlarged(network, params, stats, lr)
     np.testing.assert_allclose(run_onnx(to_onnx(network, params, stats), lr), sr, atol=1e-3)
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output and the lines of standard error of `isr`."""
-    try:
-        code = cli.main([*map(str, arguments)])
-    except SystemExit as stop:  # argparse's own
-        code = stop.code
-    out, err = capsys.readouterr()
-    return code, out, err.splitlines()
 
 
 @pytest.fixture(scope="module")

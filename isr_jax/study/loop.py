@@ -29,6 +29,7 @@ from rich.console import Console
 from isr_jax import checkpoint, lpips, settings
 from isr_jax.data import sources
 from isr_jax.errors import UserError
+from isr_jax.files import replacing
 from isr_jax.program import make_program, run_of
 from isr_jax.study import report
 from isr_jax.study.results import METRICS, Judged, Results, best_by_mean_rank, summarise
@@ -394,6 +395,5 @@ def _read(file: Path) -> Any:
 
 def _write(file: Path, content: Any) -> None:
     """Write a JSON file that is there whole or not at all."""
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    unfinished.replace(file)
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")
