@@ -32,6 +32,7 @@ SRRESNET: dict[str, Any] = {
     "global_skip": "none",  # none | nearest | bilinear | bicubic
     "rgb_mean": (0.0, 0.0, 0.0),  # in [0, 1]
     "img_range": 1.0,  # the value of white inside the network
+    "equivariant": False,  # commute with changes of contrast and of colour
     "dtype": "float32",  # float32 | bfloat16, of the computation
 }
 EDSR_BASELINE: dict[str, Any] = {
@@ -163,7 +164,7 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.steps = 200_000  # updates
-    config.train.init_from = ""  # a run folder whose averaged generator this one begins as
+    config.train.init_from = ""  # a model whose averaged generator this one begins as
     config.train.steps_per_dispatch = 100  # updates in one compiled program
     config.train.parallel = "jit"  # jit | pmap, over all devices
     config.train.ema_decay = 0.999  # of the moving average that is validated and restored
@@ -177,7 +178,8 @@ def get_config() -> ConfigDict:
 def small() -> ConfigDict:
     """A compact GAN for two CPU cores: minutes of training on the embedded photographs.
 
-    The generator adds what it learns to the bicubic image: EDSR's blocks and one sub-pixel layer.
+    The generator adds what it learns to the bicubic image: EDSR's blocks and one sub-pixel layer,
+    equivariant, so that flat areas keep their colour.
     Crops of 176 px give MS-SSIM its five scales. No content loss has a weight yet.
     """
     config = get_config()
@@ -193,6 +195,7 @@ def small() -> ConfigDict:
     config.generator.tail = "direct"
     config.generator.tail_activation = False
     config.generator.global_skip = "bicubic"
+    config.generator.equivariant = True
 
     config.discriminator.crop = 64
     config.discriminator.widths = (16, 32, 64)

@@ -16,10 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import Array
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
+from isr_jax import model_files
 from isr_jax.errors import UserError, one_line
+from isr_jax.model_files import PRETRAINED
 from isr_jax.models import Generator, generator
 from isr_jax.models.generators import complete
 from isr_jax.settings import flatten
@@ -33,6 +36,7 @@ ARCHITECTURE = ("scale", "generator", "discriminator")
 IMPLIED = {
     "generator.name": "resnet",
     "generator.img_range": 1.0,
+    "generator.equivariant": False,
     "discriminator.name": "classifier",
 }
 
@@ -183,26 +187,38 @@ def architecture(config: ConfigDict) -> dict[str, Any]:
 def begin_from(path: str, state: State, config: ConfigDict) -> State:
     """The state before the first update, with the averaged generator of another run.
 
+    That one may enlarge by another factor. The arrays which then have another shape, those of the
+    tail for the most, begin as initialised.
+
     Args:
-        path: a run folder, or one of its checkpoints.
+        path: a run folder, or what else `restore_generator` takes.
         state: as initialised; its shardings are kept.
         config: of the run that begins.
 
     Raises:
         UserError: where there is no such run, or its generator is another.
+
+    Source: Lim et al. 2017 (EDSR), section 3.2, begins 3x and 4x as 2x.
     """
     restored = restore_generator(path)
-    then, now = (flatten(architecture(x)) for x in (restored.config, config))
+    then, now = (flatten(architecture(x)["generator"]) for x in (restored.config, config))
     for name in then:
         if then[name] != now.get(name):
             raise UserError(
-                f"config.train.init_from: {path} has a generator with {name}={then[name]}, this "
-                f"run one with {now.get(name)}"
+                f"config.train.init_from: {path} has a generator with generator.{name}="
+                f"{then[name]}, this run one with {now.get(name)}"
             )
 
     def place(source: Any, like: Any) -> Any:
-        # Copies, because the state is donated.
-        return jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), source, like)
+        found = dict(jax.tree_util.tree_leaves_with_path(source))
+
+        def one(at: Any, y: Array) -> Array:
+            if at not in found or found[at].shape != y.shape:
+                return y
+            # A copy, because the state is donated.
+            return jax.device_put(np.asarray(found[at]), y.sharding)
+
+        return jax.tree_util.tree_map_with_path(one, like)
 
     return state._replace(
         g_params=place(restored.params, state.g_params),
@@ -289,20 +305,22 @@ def restore_generator(
     weights: Literal["ema", "raw"] = "ema",
     checkpoint: Literal["best", "latest"] | int = "best",
 ) -> Restored:
-    """The generator of a run folder, of one checkpoint RUN/checkpoints/STEP, or of a PyTorch file.
+    """The generator of a run folder, of one checkpoint RUN/checkpoints/STEP, or of a file.
 
     Args:
-        path: a run folder, or one of its checkpoints, which then decides the step; or a .pth or
-            .safetensors file of an architecture that `torch_weights` knows.
+        path: a run folder, or one of its checkpoints, which then decides the step; the name of a
+            model of `model_files.PRETRAINED`; a .safetensors file of `isr export`; or a .pth or
+            .safetensors file of PyTorch's, of an architecture that `torch_weights` knows.
         weights: the moving average, or the parameters as they were last updated.
         checkpoint: the one of the best validation PSNR-Y, the latest, or a step.
 
     Raises:
         UserError: where there is no such folder, checkpoint or file.
     """
-    run = Path(path).expanduser()
+    run = PRETRAINED.get(str(path), Path(path).expanduser())
     if run.suffix in TORCH_SUFFIXES and not run.is_dir():
-        return _from_torch(run)
+        saved = model_files.read(run) if run.suffix == ".safetensors" else None
+        return _from_file(saved) if saved else _from_torch(run)
     if run.parent.name == "checkpoints" and run.name.isdigit():
         run, checkpoint = run.parent.parent, int(run.name)
     if not (run / "checkpoints").is_dir():
@@ -331,6 +349,13 @@ def restore_generator(
             ) from error
     chosen = parts["ema" if weights == "ema" else "params"]
     return Restored(network, chosen, parts["stats"], config, step)
+
+
+def _from_file(saved: model_files.Saved) -> Restored:
+    config = ConfigDict(_tuples(saved.config))
+    network = generator(config.generator.to_dict(), scale=config.scale)
+    params, stats = jax.tree.map(jnp.asarray, (saved.params, saved.stats))
+    return Restored(network, params, stats, config, 0)
 
 
 def _from_torch(file: Path) -> Restored:

@@ -22,6 +22,7 @@ from isr_jax.export import SUFFIXES as EXPORT_SUFFIXES
 from isr_jax.export import export_model
 from isr_jax.lpips import NETWORKS
 from isr_jax.metrics import PROTOCOLS
+from isr_jax.model_files import PRETRAINED
 from isr_jax.photo_reading import MAX_PIXELS
 from isr_jax.photo_writing import FORMATS as FILE_FORMATS
 from isr_jax.resize import METHODS
@@ -82,13 +83,14 @@ def make_parser() -> Parser:
     return parser
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """The options that name a model."""
     parser.add_argument(
         "--model",
-        required=True,
-        help="a run folder, one of its checkpoints/STEP, a PyTorch file (.pth, .safetensors), or "
-        + ", ".join(METHODS),
+        required=default is None,
+        help=f"{', '.join(PRETRAINED)}, which come with the package; a run folder, one of its "
+        "checkpoints/STEP; a file of isr export (.safetensors) or of PyTorch's (.pth, "
+        f".safetensors); or {', '.join(METHODS)}" + (f"; default: {default}" if default else ""),
     )
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="default: ema")
 
@@ -188,9 +190,12 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
         metavar="IN",
         help="image files, folders of them at any depth, and patterns such as 'photos/**/*.jpg'",
     )
-    add_model(parser)
+    add_model(parser, default="compact-xS, of the scale S")
     parser.add_argument(
-        "--scale", type=factor, metavar="S", help="needed by an interpolation, which has none"
+        "--scale",
+        type=factor,
+        metavar="S",
+        help="needed by an interpolation, which has none; default without a model: 4",
     )
     parser.add_argument(
         "--out",
@@ -252,7 +257,7 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
 def run_upscale(options: argparse.Namespace) -> int:
     """Enlarge every image, name those that cannot be, and count; returns the exit code."""
     upscaler = load(
-        options.model,
+        options.model or f"compact-x{options.scale or 4}",
         scale=options.scale,
         weights=options.weights,
         tile=options.tile,
@@ -322,9 +327,9 @@ def run_import(options: argparse.Namespace) -> int:
 def add_export(parser: argparse.ArgumentParser) -> None:
     """The options of `isr export`."""
     parser.description = (
-        "Write a generator with its parameters for other programs, for images of any number and "
-        "size: StableHLO, which JAX runs without isr_jax, or ONNX. Computes in float32; the result "
-        "is not clipped."
+        "Write a generator with its parameters as one file: for isr_jax, or for other programs and "
+        "images of any number and size as StableHLO, which JAX runs without isr_jax, or ONNX, both "
+        "in float32 and not clipped."
     )
     parser.add_argument(
         "model", metavar="MODEL", help="a run folder, one of its checkpoints, or a PyTorch file"
@@ -333,7 +338,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=EXPORTS,
-        help="onnx: NCHW, needs isr-jax[onnx]; stablehlo: NHWC; by default what FILE's suffix says",
+        help="onnx: NCHW, needs isr-jax[onnx]; stablehlo: NHWC; safetensors: for --model; by "
+        "default what FILE's suffix says",
     )
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="default: ema")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
@@ -408,7 +414,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "demo": (add_demo, "open a page that enlarges photos in the browser"),
     "import-torch": (add_import, "make a run folder of a PyTorch generator"),
     "export-torch": (add_export_torch, "write a generator for PyTorch"),
-    "export": (add_export, "write a generator as ONNX or StableHLO"),
+    "export": (add_export, "write a generator as one file, ONNX or StableHLO too"),
     "interpolate": (add_interpolate, "mix two generators of one architecture"),
 }
 

@@ -21,7 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from isr_jax.data.sources import EXTENSIONS, image_files
 from isr_jax.errors import UsageError, UserError, one_line
 from isr_jax.photo_reading import MAX_PIXELS, Head, Page, Photo, probe, read_photo
-from isr_jax.photo_writing import FORMATS, check_fits, fit, format_of, holds_all, write_photo
+from isr_jax.photo_writing import (
+    FORMATS,
+    check_fits,
+    exif_fits,
+    fit,
+    format_of,
+    holds_all,
+    write_photo,
+)
 from isr_jax.upscale import Upscaler
 
 # An image too large for the memory or the disk; the next one may not be. Anything else is a bug.
@@ -136,7 +144,7 @@ def upscale_files(
             bar.update(images, description=job.file.name)
             try:
                 photo, target_form = reading.result(), _target_form(job)
-                notices.update((*photo.notices, *_lost_pages(photo, target_form)))
+                notices.update((*photo.notices, *_losses(photo, target_form)))
                 pages = enlarged(photo.pages, target_form)
                 if photo.page_count > 1 and holds_all(target_form, photo):
                     _write(job, target_form, pages, photo, quality)
@@ -252,14 +260,16 @@ def _memory() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _lost_pages(photo: Photo, form: str) -> tuple[str, ...]:
-    """What a format cannot hold of pages and frames."""
-    title = FORMATS[form].title
+def _losses(photo: Photo, form: str) -> tuple[str, ...]:
+    """What a format cannot hold of pages and frames, and of EXIF."""
+    title, notices = FORMATS[form].title, []
     if not holds_all(form, photo):
-        return (f"only the first page was enlarged, as {title} holds just one",)
-    if photo.animated and FORMATS[form].many == "pages":
-        return (f"frames became pages, without their times, as {title} has none",)
-    return ()
+        notices.append(f"only the first page was enlarged, as {title} holds just one")
+    elif photo.animated and FORMATS[form].many == "pages":
+        notices.append(f"frames became pages, without their times, as {title} has none")
+    if not exif_fits(form, photo.exif):
+        notices.append(f"EXIF was left out, as {title} holds at most 64 KiB of it")
+    return tuple(notices)
 
 
 def _decoded(

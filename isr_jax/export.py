@@ -1,9 +1,11 @@
-"""Generators for other programs: StableHLO, which JAX runs without isr_jax, and ONNX.
+"""Generators as files: for other programs StableHLO, which JAX runs without isr_jax, and ONNX.
 
     isr export runs/msssim x4.stablehlo
     isr export runs/msssim x4.onnx
+    isr export runs/msssim x4.safetensors
 
-Batch, height and width stay open in both; the computation is in float32, whatever it was in
+The last is for isr_jax itself: the averaged parameters and the architecture, without a run folder.
+In the others batch, height and width stay open; the computation is in float32, whatever it was in
 training, and the result is not clipped. StableHLO, for CPU, CUDA and TPU, keeps our NHWC:
 
     exported = jax.export.deserialize(bytearray(Path("x4.stablehlo").read_bytes()))
@@ -16,6 +18,7 @@ ONNX has NCHW, as its runtimes expect, and names its ends "input" and "output":
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from types import ModuleType
@@ -28,13 +31,19 @@ from jax import export
 from jax.extend.core import ClosedJaxpr
 from jax.extend.core import Literal as Constant
 
-from isr_jax.checkpoint import restore_generator
+from isr_jax import model_files
+from isr_jax.checkpoint import Restored, restore_generator
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import replacing
 from isr_jax.models import Generator, generator
 from isr_jax.resize import METHODS
 
-SUFFIXES = {".onnx": "onnx", ".stablehlo": "stablehlo", ".bin": "stablehlo"}
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".stablehlo": "stablehlo",
+    ".bin": "stablehlo",
+    ".safetensors": "safetensors",
+}
 PLATFORMS = ("cpu", "cuda", "tpu")
 OPSET = 17  # read by ONNX Runtime since 1.12
 
@@ -76,9 +85,24 @@ def to_onnx(network: Generator, params: Any, stats: Any) -> bytes:
     return model.SerializeToString()
 
 
-FORMATS: dict[str, Callable[[Generator, Any, Any], bytes]] = {
-    "onnx": to_onnx,
-    "stablehlo": to_stablehlo,
+def _in_float32(form: Callable[[Generator, Any, Any], bytes], restored: Restored) -> bytes:
+    # bfloat16 would save nothing here, and few ONNX runtimes convolve in it.
+    options = {**restored.config.generator.to_dict(), "dtype": "float32"}
+    network = generator(options, scale=restored.config.scale)
+    return form(network, restored.params, restored.stats)
+
+
+def to_safetensors(restored: Restored) -> bytes:
+    """A generator as `model_files` keeps it."""
+    options = restored.config.generator.to_dict()
+    config = {"scale": restored.config.scale, "generator": options}
+    return model_files.to_bytes(restored.params, restored.stats, config)
+
+
+FORMATS: dict[str, Callable[[Restored], bytes]] = {
+    "onnx": partial(_in_float32, to_onnx),
+    "stablehlo": partial(_in_float32, to_stablehlo),
+    "safetensors": to_safetensors,
 }
 
 
@@ -93,7 +117,7 @@ def export_model(
     """Write a generator to a file that is there whole or not at all.
 
     Args:
-        model: a run folder, one of its checkpoints, or a PyTorch file.
+        model: a run folder, or what else `restore_generator` takes.
         file: to write; the folders above it are made.
         format: one of FORMATS; told by the file's suffix (SUFFIXES) by default.
         weights: the moving average (default), or the parameters as they were last updated.
@@ -120,17 +144,14 @@ def export_model(
     if file.exists() and not overwrite:
         raise UserError(f"{file} is there already; name another file, or add --overwrite")
     restored = restore_generator(model, weights=weights)
-    options, scale = restored.config.generator.to_dict(), restored.config.scale
-    # bfloat16 would save nothing here, and few ONNX runtimes convolve in it.
-    network = generator({**options, "dtype": "float32"}, scale=scale)
-    content = FORMATS[format](network, restored.params, restored.stats)
+    content, scale = FORMATS[format](restored), restored.config.scale
     _write(file, content)
+    written = f"{file}: {format}, {len(content) / 1e6:.1f} MB"
+    if format == "safetensors":
+        return f"{written}, a {scale}x generator for isr_jax"
     ends = ["n, 3, {0}h, {0}w" if format == "onnx" else "n, {0}h, {0}w, 3"] * 2
     lr, sr = ends[0].format(""), ends[1].format(scale if scale > 1 else "")
-    return (
-        f"{file}: {format}, {len(content) / 1e6:.1f} MB, "
-        f"input float32 [{lr}] in [0, 1], output float32 [{sr}]"
-    )
+    return f"{written}, input float32 [{lr}] in [0, 1], output float32 [{sr}]"
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -269,10 +269,15 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             state = checkpoint.begin_from(config.train.init_from, state, config)
             say(f"the generator begins as that of {config.train.init_from}")
         (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        adversarial = config.loss.adversarial_weight or config.loss.feature_matching
+        judge = (
+            f"discriminator of {count_params(state.d_params):,}"
+            if adversarial
+            else "no discriminator"
+        )
         say(
-            f"{config.scale}x generator of {count_params(state.g_params):,} parameters, "
-            f"discriminator of {count_params(state.d_params):,}, on {len(devices)} "
-            f"{devices[0].device_kind} ({config.train.parallel})"
+            f"{config.scale}x generator of {count_params(state.g_params):,} parameters, {judge}, "
+            f"on {len(devices)} {devices[0].device_kind} ({config.train.parallel})"
         )
         recorder = stack.enter_context(Recorder(run, step=step))
         baselines = interpolations(photos, scale=config.scale)

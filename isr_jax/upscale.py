@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from isr_jax import checkpoint as checkpoints
 from isr_jax import images
 from isr_jax.errors import UserError
+from isr_jax.model_files import PRETRAINED
 from isr_jax.models import Generator
 from isr_jax.models.windows import windowed
 from isr_jax.resize import METHODS, resize_uint8, resize_uint16
@@ -138,9 +139,10 @@ def load(
     for the last four arguments.
 
     Args:
-        model: a run folder, `runs/msssim`, or one of its `checkpoints/STEP`; a PyTorch file, .pth
-            or .safetensors, of a network that `torch_weights` knows; or nearest, bilinear, bicubic
-            or lanczos, which resize as MATLAB's `imresize`.
+        model: compact-x2, compact-x3 or compact-x4, which come with the package; a run folder,
+            `runs/msssim`, or one of its `checkpoints/STEP`; a .safetensors file of `isr export`; a
+            PyTorch file, .pth or .safetensors, of a network that `torch_weights` knows; or nearest,
+            bilinear, bicubic or lanczos, which resize as MATLAB's `imresize`.
         scale: the factor; an interpolation needs it, a generator has its own.
         weights: a generator's exponential moving average (default) or its raw parameters.
         checkpoint: the one of the best validation PSNR-Y (default), the latest, or a step.
@@ -164,10 +166,10 @@ def load(
             return resize(image, scale=scale, method=name)
 
         return Upscaler(name, scale, interpolate, method=name)
-    if not Path(model).expanduser().exists():
+    if name not in PRETRAINED and not Path(model).expanduser().exists():
         raise UserError(
             f"there is no model {name}: give a run folder, a .pth or .safetensors file, or one of "
-            + ", ".join(METHODS)
+            + ", ".join((*PRETRAINED, *METHODS))
         )
     if dtype not in (None, "float32", "bfloat16"):
         raise UserError(f"dtype is {dtype!r}; it can be float32 or bfloat16")

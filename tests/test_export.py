@@ -8,9 +8,10 @@ import pytest
 from command import run
 from jax import export as jax_export
 
+import isr_jax
 from configs import base
 from isr_jax.checkpoint import write_generator
-from isr_jax.export import to_onnx, to_stablehlo
+from isr_jax.export import export_model, to_onnx, to_stablehlo
 from isr_jax.models import generator
 from isr_jax.torch_weights import export_torch
 
@@ -32,6 +33,7 @@ CASES = {
     "srresnet": ({**SMALL, **SRRESNET, "activation": "prelu"}, 4),
     "edsr": ({**SMALL, **EDSR}, 2),
     "concat": ({**SMALL, "skip": "concat", "activation": "leaky_relu"}, 8),
+    "equivariant": ({**SMALL, "global_skip": "bicubic", "equivariant": True}, 2),
     "direct": ({**SMALL, "tail": "direct", "convs": 1, "long_skip": False}, 3),
     **{
         f"on {method}": ({**SMALL, "tail": "direct", "global_skip": method}, 4)
@@ -149,6 +151,36 @@ def test_the_command_exports_a_run_and_says_so(half, tmp_path, capsys, suffix, s
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "x2", f"x2.{suffix}"]
 
 
+def test_a_model_file_is_the_model(half, tmp_path, capsys):
+    """With its type; as a whole generator for everything that takes one."""
+    file = tmp_path / "x2.safetensors"
+    code, out, err = run(capsys, "export", half, file)
+    assert (code, err) == (0, [])
+    assert out == f"{file}: safetensors, 0.0 MB, a 2x generator for isr_jax\n"
+    lr = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    saved, original = isr_jax.load(file), isr_jax.load(half)
+    assert (saved.scale, saved.config.generator.dtype) == (2, "bfloat16")
+    np.testing.assert_array_equal(saved(lr), original(lr))
+    assert run(capsys, "export", file, tmp_path / "x2.stablehlo")[0] == 0
+    found = jax_export.deserialize((tmp_path / "x2.stablehlo").read_bytes()).call(lr[None] / 255.0)
+    np.testing.assert_allclose(np.clip(found[0], 0, 1), saved(lr) / 255.0, atol=0.03)
+    file.write_bytes(file.read_bytes()[:-9])
+    code, _, (line,) = run(capsys, "export", file, tmp_path / "again.stablehlo")
+    assert code == 1
+    assert "x2.safetensors is damaged" in line
+
+
+def test_a_model_file_keeps_batch_norm_s_statistics_and_tuples(tmp_path):
+    options = {**SMALL, **SRRESNET, "activation": "prelu", "rgb_mean": (0.4, 0.5, 0.6)}
+    _, params, stats = random_network(options, 4)
+    write_generator(tmp_path / "run", params, stats, {"scale": 4, "generator": options})
+    export_model(tmp_path / "run", tmp_path / "x4.safetensors")
+    lr = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    saved, original = isr_jax.load(tmp_path / "x4.safetensors"), isr_jax.load(tmp_path / "run")
+    np.testing.assert_array_equal(saved(lr), original(lr))
+    assert saved.config.generator.rgb_mean == (0.4, 0.5, 0.6)
+
+
 def test_a_pytorch_file_can_be_exported(tmp_path, capsys):
     network, params, stats = random_network(DEEP, 4)
     weights = tmp_path / "weights.safetensors"
@@ -177,7 +209,11 @@ def test_no_file_is_replaced_unasked(half, tmp_path, capsys):
         (("none", "a.onnx"), 1, "none is no run folder"),
         (("none.pth", "a.onnx"), 1, "there is no file none.pth"),
         (("bicubic", "a.onnx"), 1, "bicubic is an interpolation and has no network to export"),
-        (("none", "a.pt"), 1, "a.pt ends in none of .onnx, .stablehlo, .bin: rename it, or add"),
+        (
+            ("none", "a.pt"),
+            1,
+            "a.pt ends in none of .onnx, .stablehlo, .bin, .safetensors: rename it",
+        ),
         (("none", "a.onnx", "--format", "tflite"), 2, "invalid choice: 'tflite'"),
         (("RUN", "folder.onnx"), 1, "folder.onnx is a folder; name a file"),
         (("RUN", "file/a.stablehlo"), 1, "file/a.stablehlo cannot be written: "),

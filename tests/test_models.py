@@ -69,6 +69,7 @@ def test_every_scale_enlarges_odd_sizes(scale, tail):
 
 DEEP = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 2}
 COMPACT = {"name": "srvggnet", "width": 8, "layers": 2}
+EQUIVARIANT = {**SMALL, "blocks": 2, "global_skip": "bicubic", "equivariant": True}
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,13 @@ def test_the_other_published_generators_start_as_documented():
         ({"scale": 2}, 4, r"generator\.scale: resnet has no such field"),
         (DEEP, 3, r"scale is 3; that of rrdbnet can be 1, 2, 4, 8"),
         ({"name": "msrresnet"}, 8, r"scale is 8; that of msrresnet can be 2, 3, 4"),
+        (
+            {"equivariant": True},
+            4,
+            r"equivariant takes a global_skip, such as bicubic, and neither",
+        ),
+        ({**EQUIVARIANT, "batch_norm": True}, 4, r"equivariant .* neither batch_norm nor rgb_mean"),
+        ({**EQUIVARIANT, "rgb_mean": (0.0, 0.1, 0.0)}, 4, r"equivariant .* nor rgb_mean"),
     ],
 )
 def test_what_an_architecture_does_not_have_is_refused(options, scale, said):
@@ -247,6 +255,54 @@ def test_img_range_is_the_value_of_white_inside():
     sr = plain.apply(small, stats, lr, False)[0]
     np.testing.assert_allclose(wide.apply(large, stats, lr, False)[0], sr, rtol=1e-4, atol=1e-4)
     assert np.abs(wide.apply(small, stats, lr, False)[0] - sr).max() > 0.1
+
+
+def perturbed(network):
+    """Parameters with something in every one."""
+    leaves, tree = jax.tree.flatten(network.init(KEY)[0])
+    keys = jax.random.split(KEY, len(leaves))
+    noise = [0.2 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, [x + y for x, y in zip(leaves, noise, strict=True)])
+
+
+def departure(options, scale):
+    """From equivariance, relative to what the network adds to the global skip."""
+    network = generator(options, scale=scale)
+    params = perturbed(network)
+    lr = jax.random.uniform(KEY, (2, 7, 9, 3))
+    contrast, colour = 0.3, jnp.array([0.9, -0.2, 0.4])
+    sr, other = (
+        network.apply(params, {}, x, False)[0].astype(jnp.float32)
+        for x in (lr, contrast * lr + colour)
+    )
+    skip = resize.enlarge(lr, factor=scale, method=options["global_skip"])
+    learnt = jnp.abs(sr - skip).max()
+    assert learnt > 0.05
+    return float(jnp.abs(other - (contrast * sr + colour)).max() / (contrast * learnt))
+
+
+@pytest.mark.parametrize(
+    "changed, scale",
+    [
+        ({}, 4),
+        ({"tail": "direct", "long_skip": False}, 3),
+        ({"activation": "prelu", "head_activation": True, "tail_activation": True}, 2),
+        ({"activation": "leaky_relu", "skip": "concat", "convs": 1, "kernel": 9}, 4),
+        ({"global_skip": "nearest", "img_range": 255.0, "residual_scale": 0.1}, 2),
+    ],
+)
+def test_an_equivariant_generator_commutes_with_contrast_and_colour(changed, scale):
+    """f(a lr + b) = a f(lr) + b up to the border, for every part that it can be made of."""
+    options = EQUIVARIANT | changed
+    assert departure(options, scale) < 1e-5
+    assert departure({**options, "equivariant": False}, scale) > 1e-2
+
+
+def test_an_equivariant_generator_keeps_flat_colours_in_bfloat16_too():
+    network = generator({**EQUIVARIANT, "dtype": "bfloat16"}, scale=4)
+    lr = jnp.broadcast_to(jnp.array([0.001, 0.5, 0.999]), (1, 6, 5, 3))
+    sr, _ = network.apply(perturbed(network), {}, lr, False)
+    np.testing.assert_allclose(sr, np.broadcast_to(lr[0, 0, 0], sr.shape), atol=1e-4)
 
 
 def test_rgb_mean_is_taken_off_and_put_back():

@@ -23,6 +23,10 @@ from isr_jax.upscale import make_enlarge
 DEEP = {"name": "rrdbnet", "width": 6, "growth": 4, "blocks": 1}
 CASES = {
     "small": ({"width": 6, "blocks": 1, "tail": "direct", "global_skip": "bicubic"}, 4),
+    "equivariant": (
+        {"width": 6, "blocks": 1, "global_skip": "bicubic", "equivariant": True, "kernel": 5},
+        3,
+    ),
     "srresnet": ({**base.SRRESNET, "width": 6, "blocks": 1}, 3),
     "edsr": ({**base.EDSR_BASELINE, "width": 6, "blocks": 1, "residual_scale": 0.1}, 4),
     "concat": (

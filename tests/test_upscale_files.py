@@ -102,6 +102,11 @@ def exif(**tags):
     return data
 
 
+def read_exif(path):
+    with Image.open(path) as image:
+        return dict(image.getexif())
+
+
 def check_exif(path, size):
     with Image.open(path) as image:
         found = image.getexif()
@@ -386,6 +391,37 @@ def frames_of(path):
             image.load()
             found.append((np.array(image.convert("RGBA")), image.info.get("duration")))
         return found, loop
+
+
+def test_jpeg_is_what_pillow_writes(tmp_path, capsys):
+    """Pixel by pixel, in colour and gray, with all that a file tells, however long."""
+    for name, pixels in {"a": noise(20, 30, 3), "b": noise(20, 30)}.items():
+        space = b"RGB " if pixels.ndim == 3 else b"GRAY"
+        long_icc = SRGB[:16] + space + SRGB[20:] + noise(150_000).tobytes()  # three segments
+        told = {"icc_profile": long_icc, "dpi": (72, 300), "exif": exif(Make="A maker")}
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png", **told)
+        assert good(capsys, tmp_path / f"{name}.png", "--format", "jpeg", "--quality", 80) == []
+        del told["exif"]
+        judge = tmp_path / f"{name}_judge.jpg"
+        Image.fromarray(twice(pixels)).save(judge, quality=80, subsampling=0, **told)
+        written = tmp_path / f"{name}_x2.jpg"
+        np.testing.assert_array_equal(read(written), read(judge))
+        with Image.open(written) as image, Image.open(judge) as wanted:
+            assert image.info["icc_profile"] == wanted.info["icc_profile"] == long_icc
+            assert image.info["dpi"] == wanted.info["dpi"] == (72, 300)
+            assert (image.mode, image.quantization) == (wanted.mode, wanted.quantization)
+        check_exif(written, (60, 40))
+
+
+def test_exif_too_long_for_a_jpeg_is_said(tmp_path, capsys):
+    data = exif(Make="A maker", ImageDescription="x" * 70_000)
+    Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.png", exif=data)
+    assert good(capsys, tmp_path / "a.png", "--format", "jpeg") == [
+        "EXIF was left out, as JPEG holds at most 64 KiB of it (1 image)"
+    ]
+    assert not read_exif(tmp_path / "a_x2.jpg")
+    assert good(capsys, tmp_path / "a.png") == []
+    check_exif(tmp_path / "a_x2.png", (8, 8))
 
 
 @pytest.mark.parametrize("kind", ["webp", "png", "gif"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isr_jax.errors import UserError
+from isr_jax.model_files import PRETRAINED
 from isr_jax.resize import METHODS
 from isr_jax.upscale import Upscaler, load
 
@@ -41,14 +42,13 @@ def cached(model: str, scale: int | None, tile: int | None) -> Upscaler:
 
 
 def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
-    """The models named, those of a folder of run folders, and the interpolations.
+    """The models named, the package's, those of a folder of run folders, and the interpolations.
 
     Raises:
         UserError: where one that is named cannot be loaded.
     """
-    choices = [
-        Choice(name, cached(name, None, None).scale) for name in named if name not in METHODS
-    ]
+    networks = dict.fromkeys([*(name for name in named if name not in METHODS), *PRETRAINED])
+    choices = [Choice(name, cached(name, None, None).scale) for name in networks]
     known = {Path(choice.model).expanduser().resolve() for choice in choices}
     for run in sorted(runs.glob("*/")):
         if run.resolve() not in known and any(run.glob("checkpoints/[0-9]*/")):
@@ -83,9 +83,9 @@ def port(text: str) -> int:
 def add_demo(parser: argparse.ArgumentParser) -> None:
     """The options of `isr demo`."""
     parser.description = (
-        "Open a page that enlarges photos in the browser. It offers the interpolations, the run "
-        "folders in ./runs and the models named here, asks nothing of the network, and keeps a "
-        "photo only while its page is open. Ctrl-C ends it."
+        "Open a page that enlarges photos in the browser. It offers the package's own models, the "
+        "run folders in ./runs, the models named here and the interpolations, asks nothing of the "
+        "network, and keeps a photo only while its page is open. Ctrl-C ends it."
     )
     parser.add_argument(
         "--model",

@@ -52,7 +52,8 @@ def complete(options: Mapping[str, Any], *, scale: int) -> dict[str, Any]:
         scale: factor of enlargement.
 
     Raises:
-        UserError: for an unknown architecture or field, and for a scale that it does not have.
+        UserError: for an unknown architecture or field, a scale that it does not have, or fields
+            that exclude each other.
     """
     name = options.get("name", "resnet")
     if name not in ARCHITECTURES:
@@ -70,7 +71,15 @@ def complete(options: Mapping[str, Any], *, scale: int) -> dict[str, Any]:
         raise UserError(
             f"scale is {scale}; that of {name} can be {', '.join(map(str, architecture.scales))}"
         )
-    return {"name": name, **known, **options}
+    completed = {"name": name, **known, **options}
+    if completed.get("equivariant") and (
+        completed["global_skip"] == "none" or completed["batch_norm"] or any(completed["rgb_mean"])
+    ):
+        raise UserError(
+            "generator.equivariant takes a global_skip, such as bicubic, and neither batch_norm "
+            "nor rgb_mean; set these, or equivariant=False"
+        )
+    return completed
 
 
 def module_of(

@@ -1,6 +1,6 @@
 """The pieces generators and discriminators are made of. Feature maps are NHWC."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from isr_jax.images import depth_to_space
+from isr_jax.resize import pad_edge
 
 Params = Any  # a pytree of float32 arrays
 
@@ -54,9 +55,13 @@ def conv(
     stride: int = 1,
     bias: bool = True,
     gain: float = 2.0,
+    differences: bool = False,
     dtype: Any,
 ) -> nn.Conv:
     """A zero-padded convolution with He initialisation of variance `gain` / fan_in.
+
+    One of `differences` is blind to the level of each channel: the mean of every kernel is taken
+    off, and the border goes on as its nearest pixel.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (gain 2 before a ReLU).
     """
@@ -71,8 +76,22 @@ def conv(
         padding=((pad, pad), (pad, pad)),
         use_bias=bias,
         kernel_init=init,
+        conv_general_dilated=convolve_differences if differences else None,
         dtype=dtype,
     )
+
+
+def convolve_differences(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "k k c d"],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> Float[Array, "n h w d"]:
+    """`jax.lax.conv_general_dilated` with kernels of mean 0, and the border's nearest pixels."""
+    kernel = kernel - kernel.mean(axis=(0, 1), keepdims=True)
+    x = pad_edge(x, padding[0][0])
+    return jax.lax.conv_general_dilated(x, kernel, strides, "VALID", **options)
 
 
 class Normaliser(nn.Module):
@@ -112,6 +131,7 @@ class ResidualBlock(nn.Module):
     axis_name: str | None
     dtype: Any
     gain: float = 2.0
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
@@ -121,14 +141,16 @@ class ResidualBlock(nn.Module):
         for i in range(self.convs):
             # The last starts at a tenth of He's deviation, or each block would treble the variance.
             gain = 0.02 if i == self.convs - 1 else self.gain
-            y = conv(width, bias=not self.batch_norm, gain=gain, dtype=self.dtype)(y)
+            bias = self.bias and not self.batch_norm
+            y = conv(width, bias=bias, gain=gain, dtype=self.dtype)(y)
             y = Normaliser(self.batch_norm, self.axis_name, self.dtype)(y, train)
             if i < self.convs - 1 or self.convs == 1:
                 y = ACTIVATIONS[self.activation]()(y)
         y = y * self.residual_scale
         if self.skip == "add":
             return x + y
-        return conv(width, 1, gain=1.0, dtype=self.dtype)(jnp.concatenate([x, y], axis=-1))
+        joined = jnp.concatenate([x, y], axis=-1)
+        return conv(width, 1, bias=self.bias, gain=1.0, dtype=self.dtype)(joined)
 
 
 @partial(jax.jit, static_argnames="factor")
@@ -149,9 +171,11 @@ class SubPixel(nn.Module):
     width: int
     gain: float
     dtype: Any
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n rh rw d"]:
         """[n, h, w, c] -> [n, factor*h, factor*w, width]."""
-        x = conv(self.width * self.factor**2, gain=self.gain, dtype=self.dtype)(x)
+        width = self.width * self.factor**2
+        x = conv(width, bias=self.bias, gain=self.gain, dtype=self.dtype)(x)
         return depth_to_space(x, self.factor)

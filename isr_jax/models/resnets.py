@@ -41,10 +41,18 @@ class ResNet(nn.Module):
         rgb_mean: subtracted from the input and, without a global skip, added to the output, in
             [0, 1] (EDSR).
         img_range: the value of white inside the network (EDSR: 255).
+        equivariant: commute with changes of contrast and of colour: what it makes of a lr + b, for
+            a number a >= 0 and a colour b, is a sr + b. So a flat area stays as it is, up to the
+            image's border. It has no biases, and its first convolution, in float32, is one of
+            differences; it takes a global skip, and neither batch norm nor `rgb_mean`.
         dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
         axis_name: pmap axis over which batch norm takes its statistics; None for one program.
 
-    Source: Ledig et al. 2017 (SRGAN), section 2.1.1; Lim et al. 2017 (EDSR), section 3.
+    Source: Ledig et al. 2017 (SRGAN), section 2.1.1; Lim et al. 2017 (EDSR), section 3. Without
+    biases: Mohan et al. 2020, "Robust and Interpretable Blind Image Denoising via Bias-Free
+    Convolutional Neural Networks". Equivariant: Herbreteau et al. 2023, "Normalization-Equivariant
+    Neural Networks with Application to Image Denoising", by weights that sum to 1 in every layer,
+    where here a global skip carries the level.
     """
 
     scales: ClassVar[tuple[int, ...]] = tuple(FACTORS)
@@ -65,6 +73,7 @@ class ResNet(nn.Module):
     global_skip: Literal["none", "nearest", "bilinear", "bicubic"] = "none"
     rgb_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     img_range: float = 1.0
+    equivariant: bool = False
     dtype: str = "float32"
     axis_name: str | None = None
 
@@ -73,8 +82,8 @@ class ResNet(nn.Module):
         """Enlarge a batch of images."""
         dtype = jnp.dtype(self.dtype)
         mean = jnp.asarray(self.rgb_mean, jnp.float32)
-        x = ((lr - mean) * self.img_range).astype(dtype)
-        x = head = self._activated(conv(self.width, self.kernel, dtype=dtype)(x), "head")
+        x = (lr - mean) * self.img_range
+        x = head = self._activated(self._first()(x).astype(dtype), "head")
         for _ in range(self.blocks):
             x = ResidualBlock(
                 self.convs,
@@ -84,14 +93,26 @@ class ResNet(nn.Module):
                 self.batch_norm,
                 self.axis_name,
                 dtype,
+                bias=self._bias,
             )(x, train)
         if self.long_skip:
-            x = conv(self.width, bias=not self.batch_norm, gain=1.0, dtype=dtype)(x)
+            bias = self._bias and not self.batch_norm
+            x = conv(self.width, bias=bias, gain=1.0, dtype=dtype)(x)
             x = Normaliser(self.batch_norm, self.axis_name, dtype)(x, train) + head
         sr = self._enlarged(x, dtype).astype(jnp.float32) / self.img_range
         if self.global_skip == "none":
             return sr + mean
         return sr + resize.enlarge(lr, factor=self.scale, method=self.global_skip)
+
+    @property
+    def _bias(self) -> bool:
+        return not self.equivariant
+
+    def _first(self) -> nn.Conv:
+        # Differences of what bfloat16 has left of a colour would be noise.
+        if self.equivariant:
+            return conv(self.width, self.kernel, bias=False, differences=True, dtype=jnp.float32)
+        return conv(self.width, self.kernel, dtype=jnp.dtype(self.dtype))
 
     def _activated(self, x: Array, place: Literal["head", "tail"]) -> Array:
         active = self.head_activation if place == "head" else self.tail_activation
@@ -101,10 +122,10 @@ class ResNet(nn.Module):
         # Next to a resized input the network starts at zero, so that it starts as that resizer.
         gain = 1.0 if self.global_skip == "none" else 0.0
         if self.tail == "direct":
-            return SubPixel(self.scale, 3, gain, dtype)(x)
+            return SubPixel(self.scale, 3, gain, dtype, self._bias)(x)
         for factor in FACTORS[self.scale]:
-            x = self._activated(SubPixel(factor, self.width, 1.0, dtype)(x), "tail")
-        return conv(3, self.kernel, gain=gain, dtype=dtype)(x)
+            x = self._activated(SubPixel(factor, self.width, 1.0, dtype, self._bias)(x), "tail")
+        return conv(3, self.kernel, bias=self._bias, gain=gain, dtype=dtype)(x)
 
 
 class MSRResNet(nn.Module):

@@ -1,10 +1,10 @@
 """A generator on windows of an image: what it sees of it, and how a window stands for the whole.
 
-Every convolution pads its input with zeros. In a window those belong at the image's border, and
-nowhere else: `apply` sets what lies outside the image to zero before each convolution, so that a
-window of any place and an image of any size, one pixel even, get what the whole image would have
-given, from one compiled shape. What a window lacks of the image, the pixels beyond its own edges,
-reaches no further into it than `radius`.
+Every convolution but those of differences pads its input with zeros. In a window the zeros belong
+at the image's border, and nowhere else: `apply` sets what lies outside the image to zero before
+each convolution, so that a window of any place and an image of any size, one pixel even, get what
+the whole image would have given, from one compiled shape. What a window lacks of the image, the
+pixels beyond its own edges, reaches no further into it than `radius`.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,8 +71,8 @@ def windowed(options: Mapping[str, Any], *, scale: int) -> Windowed:
         side = windows.shape[1]
 
         def masked(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if not _pads(context):
-                return call(*args, **kwargs)
+            if not _pads(context) or context.module.conv_general_dilated:
+                return call(*args, **kwargs)  # differences go on as the window does
             (x,) = args
             return call(jnp.where(_inside(inside, side, x.shape[1]), x, 0), **kwargs)
 

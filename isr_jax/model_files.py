@@ -1,0 +1,59 @@
+"""A generator as one file, its arrays and its architecture, and those that come with the package.
+
+    isr export runs/msssim x4.safetensors
+    isr upscale photo.jpg --model x4.safetensors
+
+The format is safetensors: read without running code, whatever wrote it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors
+
+_ENTRY = "isr_jax"  # of the metadata, which tells these files from PyTorch's
+
+# Names that stand for a model: those of configs/compact.py, trained on T91 and BSD400.
+PRETRAINED = {
+    name: Path(__file__).parent / "pretrained" / f"{name}.safetensors"
+    for name in ("compact-x2", "compact-x3", "compact-x4")
+}
+
+
+class Saved(NamedTuple):
+    """A generator's arrays, and "scale" and "generator" of its configuration."""
+
+    params: Any
+    stats: Any
+    config: dict[str, Any]
+
+
+def to_bytes(params: Any, stats: Any, config: Mapping[str, Any]) -> bytes:
+    """The content of a file.
+
+    Args:
+        params, stats: float32 arrays.
+        config: "scale", and "generator", its name and fields.
+    """
+    arrays = flatten_dict({"params": params, "stats": stats}, sep="/")
+    plain = {name: np.asarray(x) for name, x in arrays.items()}
+    return safetensors.save(plain, metadata={_ENTRY: json.dumps(dict(config))})
+
+
+def read(file: Path) -> Saved | None:
+    """What a file holds; None where it is not one of these."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            config = (opened.metadata() or {}).get(_ENTRY)
+            if config is None:
+                return None
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    tree = unflatten_dict(arrays, sep="/")
+    return Saved(tree["params"], tree.get("stats", {}), json.loads(config))
