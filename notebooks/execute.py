@@ -3,6 +3,7 @@
     python notebooks/execute.py [--out FOLDER] [NAME ...]   executed copies to FOLDER
     python notebooks/execute.py --write [NAME ...]          ... over the committed notebooks
     python notebooks/execute.py --repository OWNER/NAME     where the notebooks are on GitHub
+    python notebooks/execute.py --repository ""             not known: the badge opens Colab's list
 
 NAME is a notebook's file name, or its beginning; without one, all are meant. The copy has a `runs/`
 of its own, so that each notebook begins as on a fresh machine and leaves nothing here. The exit
@@ -28,7 +29,7 @@ PARTS = ("isr_jax", "configs", "notebooks", "pyproject.toml")  # what a notebook
 LARGEST = 700_000  # bytes of a notebook
 LARGEST_PNG = 150_000  # bytes of a PNG in base64
 TIMEOUT = 600  # seconds for a cell
-ADDRESS = re.compile(r'^REPOSITORY = ".*"', re.MULTILINE)
+ADDRESS = re.compile(r'^REPOSITORY = "[^"]*"', re.MULTILINE)
 BADGE = re.compile(r"^\[!\[Open in Colab\].*\n\n", re.MULTILINE)
 
 
@@ -89,20 +90,23 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
                     yield f"cell {number} names {place}, a folder of this machine"
 
 
-def set_repository(notebook: NotebookNode, file: Path, repository: str) -> None:
-    """Write the address into the first code cell, and a badge that opens Colab into the title."""
-    owned = f"{repository}/blob/main/notebooks/{file.name}"
+def set_repository(notebook: NotebookNode, name: str, repository: str) -> None:
+    """Write the address into the first code cell, and a badge that opens Colab into the title.
+
+    The badge opens the notebook; where the address is not known ("") Colab's list of repositories,
+    which asks for the owner.
+    """
+    place = f"/{repository}/blob/main/notebooks/{name}" if repository else ""
     badge = (
         "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"(https://colab.research.google.com/github/{owned})\n\n"
+        f"(https://colab.research.google.com/github{place})"
     )
     title, *rest = BADGE.sub("", notebook.cells[0].source).split("\n\n", 1)
-    notebook.cells[0].source = "\n\n".join([title, badge.strip(), *rest])
+    notebook.cells[0].source = "\n\n".join([title, badge, *rest])
     first = next(_code_cells(notebook))
-    first.source, count = ADDRESS.subn(
-        f'REPOSITORY = "https://github.com/{repository}"', first.source
-    )
-    assert count == 1, f"{file.name}: the first code cell sets no REPOSITORY"
+    address = f"https://github.com/{repository}" if repository else ""
+    first.source, count = ADDRESS.subn(f'REPOSITORY = "{address}"', first.source)
+    assert count == 1, f"{name}: the first code cell sets no REPOSITORY"
 
 
 def _code_cells(notebook: NotebookNode) -> Iterator[NotebookNode]:
@@ -129,9 +133,9 @@ def main() -> int:
 
     good = True
     for file in files:
-        if options.repository:
+        if options.repository is not None:
             notebook = nbformat.read(file, as_version=4)
-            set_repository(notebook, file, options.repository)
+            set_repository(notebook, file.name, options.repository)
             nbformat.write(notebook, file)
             continue
         began = time.perf_counter()
