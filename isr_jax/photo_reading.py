@@ -129,8 +129,9 @@ def read_photo(path: Path, head: Head) -> Photo:
         animated = head.form != "tiff" and len(head.sizes) > 1
         durations, loop = _timing(path, len(head.sizes)) if animated else ((), 0)
         dpi, exif, notices = _told(path, head)
-        if animated and head.bits == 16:
-            notices += ("the 16 bits of an animated PNG were read as 8",)
+        if head.bits == 16 and first.pixels.dtype == np.uint8:
+            kind = "an animated PNG" if animated else "CMYK"
+            notices += (f"the 16 bits of {kind} were read as 8",)
     except Exception as error:
         raise unreadable(path, error) from error
     return Photo(

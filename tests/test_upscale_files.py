@@ -246,7 +246,8 @@ def test_cmyk_becomes_srgb_through_its_profile(tmp_path, capsys):
     options = {"photometric": "separated", "iccprofile": profile, "metadata": None}
     tifffile.imwrite(tmp_path / "c.tif", deep, **options)
     image.resize((64, 64), 0).save(tmp_path / "d.jpg", icc_profile=profile, quality=100)
-    good(capsys, tmp_path, "--format", "png")
+    notices = good(capsys, tmp_path, "--format", "png")
+    assert notices == ["the 16 bits of CMYK were read as 8 (1 image)"]
     lab = corners.astype(float) * (100 / 255, 1, 1) - (0, 128, 128)
     xyz = skimage.color.lab2xyz(lab.reshape(4, 4, 3), illuminant="D50")
     linear = np.clip(xyz @ np.transpose(SRGB_OF_D50), 0, 1)
@@ -729,7 +730,8 @@ def test_threads_change_nothing(tmp_path, capsys):
             np.testing.assert_array_equal(found, twice(noise(3 + i, 5, 3, seed=i)))
 
 
-def test_ctrl_c_leaves_whole_files(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_whole_files(tmp_path, sent):
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     Image.fromarray(noise(1000, 1000, 3)).save(images / "000.png")
@@ -746,9 +748,10 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     deadline = time.monotonic() + 100
     while not list(out.glob("*.png")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "isr upscale: interrupted\n")
+    said = "isr upscale: interrupted\n" if sent == signal.SIGINT else ""
+    assert (process.returncode, err) == (128 + sent, said)
     written = files_in(out)
     assert 0 < len(written) < 100
     assert not [name for name in written if not name.endswith(".png")]
