@@ -1,32 +1,35 @@
-"""Memory, speed and seams of enlarging, beside the usual tiling.
+"""Memory, speed, seams and colours of enlarging, beside the usual tiling.
 
     python -m benchmarks.upscale memory [--megapixels 48]
     python -m benchmarks.upscale speed [--model realesr-animevideov3.pth]
     python -m benchmarks.upscale seams [--model RealESRGAN_x4plus.pth ...]
+    python -m benchmarks.upscale colours --model compact-x4 [RealESRGAN_x4plus.pth ...]
 
-memory: a photograph at 4x through the generator of configs/msssim.py, in a process of its own.
+memory: `isr upscale` of a JPEG photograph at 4x by compact-x4, in a process of its own.
 speed: a photograph at 4x beside PyTorch, which computes the same network on tiles that overlap by
 10 pixels, as Real-ESRGAN's code does. Needs PyTorch.
 seams: what tiles change, against the whole image: windows of the receptive field, and the usual
 tiles. Without --model, networks have random parameters.
+colours: what becomes of flat patches.
 """
 
 import argparse
-import resource
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import imagecodecs
 import jax
-import jax.numpy as jnp
 import numpy as np
 import skimage.data
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+import isr_jax
 from benchmarks.degrade import machine
 from configs import base, msssim
 from isr_jax.checkpoint import restore_generator
@@ -75,12 +78,12 @@ def drawn(name: str, options: Mapping[str, Any]) -> Network:
     return Network(name, options, whole, windowed(options, scale=SCALE), params, stats)
 
 
-def loaded(file: Path) -> Network:
+def loaded(model: str) -> Network:
     """A model as the user has it."""
-    restored = restore_generator(file)
+    restored = restore_generator(model)
     options = restored.config.generator.to_dict()
     network = windowed(options, scale=restored.generator.scale)
-    name = f"{options['name']}, {file.stem}"
+    name = f"{options['name']}, {Path(model).stem}"
     return Network(name, options, restored.generator, network, restored.params, restored.stats)
 
 
@@ -118,7 +121,7 @@ def make_peer(network: Network) -> Enlarge:
     return enlarge
 
 
-def report_speed(model: Path | None) -> None:
+def report_speed(model: str | None) -> None:
     """Print seconds per output megapixel, the least of three rounds."""
     import torch
 
@@ -157,7 +160,7 @@ def report_speed(model: Path | None) -> None:
         print(f"| {name} | {min(took) / megapixels:.3f} | {min(took) / first:.2f} | {difference} |")
 
 
-def report_seams(models: list[Path]) -> None:
+def report_seams(models: list[str]) -> None:
     """Print how tiles differ from the whole image."""
     if models:
         networks = [loaded(model) for model in models]
@@ -191,55 +194,69 @@ def report_seams(models: list[Path]) -> None:
                 )
 
 
-def enlarge_large(megapixels: float) -> None:
-    """Print what it takes to enlarge a photograph of so many megapixels; for its own process."""
-    network = drawn("configs/msssim.py", msssim.get_config().generator.to_dict())
-    # Small residuals, so that the image stays a photograph.
-    flat = flatten_dict(network.params, sep="/")
-    flat = {name: x * 0.02 if "SubPixel" in name else x for name, x in flat.items()}
-    network = network._replace(params=unflatten_dict(flat, sep="/"))
+def report_memory(megapixels: float) -> None:
+    """Print what it takes to enlarge a photograph of so many megapixels, file to file."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     photo = resize_uint8(skimage.data.coffee(), size=(height, height * 4 // 3))
-    run = network.tiled()
-    began = time.perf_counter()
-    sr = run(photo)
-    took = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    images = (photo.nbytes + sr.nbytes) / 2**30
-    corner = np.abs(
-        sr[: 64 * SCALE, -64 * SCALE :].astype(int)
-        - np.asarray(
-            make_enlarge(network.whole)(
-                network.params, network.stats, jnp.asarray(photo[:128, -128:])
+    images = photo.nbytes * (1 + SCALE**2) / 2**30
+    print("\n| JPEG to | megapixels | s | input + output, GiB | peak, GiB | beside them |")
+    print("|---|---|---|---|---|---|", flush=True)
+    with TemporaryDirectory() as folder:
+        source = Path(folder) / "photo.jpg"
+        source.write_bytes(imagecodecs.jpeg8_encode(photo, level=95))
+        lr = imagecodecs.jpeg8_decode(source.read_bytes())
+        for form in ("jpeg", "png"):
+            program = "import sys; from isr_jax.cli import main; sys.exit(main())"
+            command = ["-c", program, "upscale", str(source), "--format", form, "--overwrite"]
+            began = time.perf_counter()
+            child = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL)
+            _, status, used = os.wait4(child.pid, 0)
+            assert status == 0
+            took, peak = time.perf_counter() - began, used.ru_maxrss / 2**20
+            print(
+                f"| {form.upper()} | {megapixels * SCALE**2:.0f} | {took:.0f} "
+                f"| {images:.2f} | {peak:.2f} | {peak - images:.2f} |",
+                flush=True,
             )
-        )[: 64 * SCALE, 64 * SCALE :]
-    ).max()
-    print(
-        f"| {photo.size / 3e6:.1f} | {sr.size / 3e6:.1f} | {took:.0f} "
-        f"| {images:.2f} | {peak:.2f} | {peak - images:.2f} | {corner} |"
-    )
+        sr = imagecodecs.png_decode((Path(folder) / "photo_x4.png").read_bytes())
+    corner = isr_jax.load("compact-x4")(lr[-128:, -128:])[64 * SCALE :, 64 * SCALE :]
+    difference = np.abs(sr[-64 * SCALE :, -64 * SCALE :].astype(int) - corner).max()
+    print(f"\nLargest difference of the last corner from that corner enlarged alone: {difference}")
+
+
+def report_colours(models: list[str]) -> None:
+    """Print how far flat patches of 64x64 pixels come out from their colour, in levels of 255."""
+    levels = (0, 32, 64, 128, 192, 224, 255)
+    colours = np.array(np.meshgrid(levels, levels, levels), np.uint8).reshape(3, -1).T
+    print(f"| {len(colours)} colours | inside | at the border | more than 1 inside |")
+    print("|---|---|---|---|", flush=True)
+    for model in models:
+        network = loaded(model)
+        enlarge, scale = make_enlarge(network.whole), network.whole.scale
+        inside, border = [], []
+        for colour in colours:
+            patch = np.broadcast_to(colour, (64, 64, 3))
+            sr = np.asarray(enlarge(network.params, network.stats, patch))
+            difference = np.abs(sr.astype(int) - colour)
+            inside.append(difference[16 * scale : -16 * scale, 16 * scale : -16 * scale].max())
+            border.append(difference.max())
+        many = sum(x > 1 for x in inside)
+        print(f"| {network.name} | {max(inside)} | {max(border)} | {many} |", flush=True)
 
 
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["memory", "speed", "seams", "one"])
+    parser.add_argument("what", choices=["memory", "speed", "seams", "colours"])
     parser.add_argument("--megapixels", type=float, default=48)
-    parser.add_argument("--model", type=Path, nargs="+", default=[])
+    parser.add_argument("--model", nargs="+", default=[])
     options = parser.parse_args()
-    if options.what == "one":
-        enlarge_large(options.megapixels)
-        return
     device = jax.devices()[0]
     print(f"JAX {jax.__version__} on {device.device_kind}, {machine()}", flush=True)
     if options.what == "memory":
-        print(
-            "\n| megapixels | enlarged | s | input + output, GiB | peak, GiB | beside them "
-            "| corner, largest difference |\n|---|---|---|---|---|---|---|",
-            flush=True,
-        )
-        command = [sys.executable, "-m", "benchmarks.upscale", "one", "--megapixels"]
-        subprocess.run([*command, str(options.megapixels)], check=True)
+        report_memory(options.megapixels)
+    elif options.what == "colours":
+        report_colours(options.model)
     elif options.what == "speed":
         report_speed(options.model[0] if options.model else None)
     else:

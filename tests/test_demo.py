@@ -1,19 +1,28 @@
 """`isr demo` from end to end: a real server, a photograph, and headless Chromium."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 
+import imagecodecs
 import jax
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 import isr_jax
 from isr_jax import cli
 from isr_jax.checkpoint import write_generator
+from isr_jax.demo import Choice, Limits, cached
+from isr_jax.demo.photos import Stopped
 from isr_jax.models import generator
 
 SMALL = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 1, "doublings": 1}
@@ -32,6 +41,7 @@ def folder(tmp_path_factory, photo):
     folder = tmp_path_factory.mktemp("demo")
     (folder / "tmp").mkdir()
     Image.fromarray(photo).save(folder / "my cat.png")
+    Image.fromarray(photo[:, ::-1]).save(folder / "mirrored.png")
     Image.fromarray(photo).resize((900, 600)).save(folder / "large.png")
     Image.fromarray(photo).save(folder / "cut.jpg", quality=95)
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:4000])
@@ -43,7 +53,7 @@ def folder(tmp_path_factory, photo):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(folder):
     """The running command, and the address that it prints."""
     pytest.importorskip("starlette", reason="needs pip install 'isr-jax[demo]'")
@@ -66,18 +76,142 @@ def server(folder):
         process.kill()
 
 
-def enlarged(page, model, scale, saved):
-    """Enlarge on the page, and the pixels and name of what it lets one save."""
-    page.select_option("#model", label=model)
+class Gate:
+    """Models that wait after their first tile, until it is opened or they are stopped.
+
+    Attributes:
+        open: whether they go on.
+        stopped: whether one was.
+        working: how many are at work.
+        most: how many were at once.
+    """
+
+    def __init__(self):
+        self.open, self.stopped = threading.Event(), threading.Event()
+        self.working = self.most = 0
+
+    def cached(self, model, scale, tile):
+        upscaler = cached(model, scale, tile)
+
+        def upscale(image, progress):
+            def wait(done, total):
+                progress(done, total)
+                while not self.open.wait(0.02):
+                    progress(done, total)
+
+            self.working += 1
+            self.most = max(self.most, self.working)
+            try:
+                return upscaler(image, progress=wait)
+            except Stopped:
+                self.stopped.set()
+                raise
+            finally:
+                self.working -= 1
+
+        return upscale
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """A closed `Gate` before the models of `local`."""
+    gate = Gate()
+    monkeypatch.setattr("isr_jax.demo.photos.cached", gate.cached)
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def local(folder, tmp_path, monkeypatch):
+    """A server in this process: the object behind its routes, and its address."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
+    demo = pytest.importorskip("isr_jax.demo.server", reason="needs pip install 'isr-jax[demo]'")
+    monkeypatch.setattr(demo, "SWEEP", 0.05)
+    choices = [Choice(str(folder / "runs" / "tiny"), 2), Choice("nearest", None)]
+    server = demo.Server(tmp_path, choices, Limits(0.5, 1))
+    with demo.listen("127.0.0.1", 0) as socket:
+        address = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        web = uvicorn.Server(uvicorn.Config(server.app(["127.0.0.1"]), log_level="error"))
+        server.ending = lambda: web.should_exit
+        thread = threading.Thread(target=web.run, kwargs={"sockets": [socket]})
+        thread.start()
+        yield server, address
+        web.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def visit(local, browser):
+    """A function that opens the page of `local` as another visitor; nothing may go wrong there."""
+    contexts, wrong = [], []
+
+    def visit(**options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(local[1])
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def until(condition):
+    """Wait for a condition."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def choose(page, file):
+    """Give the page a photo."""
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#go:not([disabled])")
+
+
+def start(page, model, scale):
+    """Enlarge on the page by a model, given by what the page calls it or by its number."""
+    page.select_option("#model", **{"index" if isinstance(model, int) else "label": model})
     if page.is_enabled("#scale"):
         page.select_option("#scale", str(scale))
     page.click("#go")
+
+
+def save(page, saved):
+    """Wait for the result, save it, and give the name that the page gave it."""
     page.wait_for_selector("#result:not([hidden])", timeout=20_000)
     with page.expect_download() as download:
         page.click("#save")
     download.value.save_as(saved)
-    with Image.open(saved) as image:
-        return np.array(image), download.value.suggested_filename
+    return download.value.suggested_filename
+
+
+def enlarged(page, model, scale, saved):
+    """Enlarge on the page, and the pixels and name of what it lets one save."""
+    start(page, model, scale)
+    name = save(page, saved)
+    return imagecodecs.imread(saved), name
+
+
+def repeated(image, times):
+    """An image with every pixel repeated, as `nearest` enlarges it."""
+    return image.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def divider(page):
+    """Where it is: what is shown of the image before, in parts of the image's width."""
+    handle, width = page.evaluate(
+        """() => {
+          const [handle, image] = [".handle", "#after"].map(
+            (name) => document.querySelector(name).getBoundingClientRect());
+          return [handle.x + handle.width / 2 - image.x, image.width];
+        }"""
+    )
+    return handle / width
 
 
 @pytest.mark.slow
@@ -89,8 +223,7 @@ def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
-    page.set_input_files("#file", folder / "my cat.png")
-    page.wait_for_selector("#go:not([disabled])")
+    choose(page, folder / "my cat.png")
 
     result, name = enlarged(page, "bicubic (interpolation)", 3, folder / "saved.png")
     assert name == "my cat_x3.png"
@@ -100,26 +233,18 @@ def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
     ]
     assert widths == [160, 480]
 
-    def divider():
-        """Where it is: what is shown of the image before, in parts of the image's width."""
-        handle, image = (
-            page.locator(".handle").bounding_box(),
-            page.locator("#after").bounding_box(),
-        )
-        return (handle["x"] + handle["width"] / 2 - image["x"]) / image["width"]
-
-    assert divider() == pytest.approx(0.5, abs=0.01)
+    assert divider(page) == pytest.approx(0.5, abs=0.01)
     page.focus("#at")
     for _ in range(10):
         page.keyboard.press("ArrowRight")
-    assert divider() == pytest.approx(0.6, abs=0.01)
+    assert divider(page) == pytest.approx(0.6, abs=0.01)
     assert "40%" in page.evaluate("getComputedStyle(document.querySelector('#before')).clipPath")
     box = page.locator("#after").bounding_box()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 20)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 40, steps=3)
     page.mouse.up()
-    assert divider() == pytest.approx(0.25, abs=0.01)
+    assert divider(page) == pytest.approx(0.25, abs=0.01)
 
     page.select_option("#model", index=0)
     assert page.is_disabled("#scale")
@@ -142,8 +267,7 @@ def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
         page.wait_for_selector(f'#message:has-text("{file}")')
         assert page.inner_text("#message").startswith(message)
         assert page.is_disabled("#go")
-    page.set_input_files("#file", folder / "my cat.png")
-    page.wait_for_selector("#go:not([disabled])")
+    choose(page, folder / "my cat.png")
     assert page.is_hidden("#message")
 
     (kept,) = (folder / "tmp").glob("isr-demo-*")
@@ -161,6 +285,202 @@ def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
+    assert not list((folder / "tmp").glob("isr-demo-*"))
+
+
+def test_after_cancel_photos_are_enlarged_as_before(local, gate, visit, folder, photo):
+    page = visit()
+    choose(page, folder / "my cat.png")
+    page.select_option("#tile", "32")
+    start(page, 0, 2)
+    page.wait_for_selector("#step:has-text('Tile')")
+    page.click("#cancel")
+    page.wait_for_selector("#go:not([disabled])")
+    assert [page.is_visible(name) for name in ("#working", "#message", "#result")] == [False] * 3
+    assert gate.stopped.wait(20)
+
+    gate.open.set()
+    result, _ = enlarged(page, 0, 2, folder / "saved.png")
+    model = cached(str(folder / "runs" / "tiny"), 2, 32)
+    np.testing.assert_array_equal(result, model(photo))
+    choose(page, folder / "mirrored.png")
+    result, name = enlarged(page, "nearest (interpolation)", 3, folder / "saved.png")
+    assert name == "mirrored_x3.png"
+    np.testing.assert_array_equal(result, repeated(photo[:, ::-1], 3))
+    assert local[0].line == []
+
+
+def test_cancel_does_not_wait_for_the_result_to_be_loaded(visit, folder):
+    page = visit()
+    held = []
+    page.route("**/files/**", lambda route: held.append(route))
+    choose(page, folder / "my cat.png")
+    with page.expect_request("**/files/**"):
+        start(page, "nearest (interpolation)", 2)
+    page.click("#cancel")
+    page.wait_for_selector("#go:not([disabled])")
+    for route in held:
+        with page.expect_response(route.request.url):
+            route.continue_()
+    page.unroute("**/files/**")
+    assert [page.is_visible(name) for name in ("#working", "#message", "#result")] == [False] * 3
+    start(page, "nearest (interpolation)", 3)
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.evaluate("$('after').naturalWidth") == 480
+
+
+def test_visitors_take_turns_and_get_their_own(local, gate, visit, folder, photo):
+    first, second = visit(), visit()
+    choose(first, folder / "my cat.png")
+    choose(second, folder / "mirrored.png")
+    start(first, "nearest (interpolation)", 2)
+    until(lambda: gate.working)
+    start(second, "nearest (interpolation)", 3)
+    second.wait_for_selector("#step:has-text('Waiting: 1 before this one')")
+    second.click("#cancel")
+    second.wait_for_selector("#go:not([disabled])")
+    until(lambda: len(local[0].line) == 1)
+    start(second, "nearest (interpolation)", 3)
+    second.wait_for_selector("#step:has-text('Waiting: 1 before this one')")
+    gate.open.set()
+    names = save(second, folder / "second.png"), save(first, folder / "first.png")
+    assert names == ("mirrored_x3.png", "my cat_x2.png")
+    np.testing.assert_array_equal(imagecodecs.imread(folder / "first.png"), repeated(photo, 2))
+    mirrored = repeated(photo[:, ::-1], 3)
+    np.testing.assert_array_equal(imagecodecs.imread(folder / "second.png"), mirrored)
+    assert gate.most == 1
+    assert not gate.stopped.is_set()
+
+
+def test_deep_and_transparent_photos_keep_their_bits_and_alpha(visit, folder, photo):
+    rng = np.random.default_rng(0)
+    deep = photo * np.uint16(256) + rng.integers(256, size=photo.shape, dtype=np.uint16)
+    tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb")
+    alpha = np.tile(np.arange(160, dtype=np.uint8), (120, 1))
+    clear = np.dstack([photo, alpha])
+    Image.fromarray(clear).save(folder / "clear.png")
+    model = cached(str(folder / "runs" / "tiny"), 2, 32)
+    page = visit()
+    page.select_option("#tile", "32")
+    for file, image in {"deep.tif": deep, "clear.png": clear}.items():
+        choose(page, folder / file)
+        result, name = enlarged(page, "nearest (interpolation)", 3, folder / "saved.png")
+        assert name == f"{file.partition('.')[0]}_x3.png"
+        assert result.dtype == image.dtype
+        # The colours of what is wholly transparent, the first column, become those next to them.
+        seen = np.s_[:, 3:] if file == "clear.png" else np.s_[:]
+        np.testing.assert_array_equal(result[seen], repeated(image, 3)[seen])
+        np.testing.assert_array_equal(result[..., 3:], repeated(image, 3)[..., 3:])
+        result, _ = enlarged(page, 0, 2, folder / "saved.png")
+        assert result.dtype == image.dtype
+        np.testing.assert_array_equal(result, model(image))
+
+
+def test_the_divider_follows_a_finger(visit, folder):
+    page = visit(viewport={"width": 390, "height": 600}, has_touch=True, is_mobile=True)
+    finger = page.context.new_cdp_session(page)
+
+    def drag(element, right, down=0.0, *, at=0.5):
+        """By parts of the width of an element, from a part of it, half-way down."""
+        box = page.locator(element).bounding_box()
+        x, y = box["x"] + at * box["width"], box["y"] + box["height"] / 2
+        for part in np.linspace(0, box["width"], 9):
+            point = {"x": x + part * right, "y": y + part * down}
+            kind = "touchMove" if part else "touchStart"
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    choose(page, folder / "my cat.png")
+    start(page, "nearest (interpolation)", 4)
+    page.wait_for_selector("#result:not([hidden])")
+    drag("#compare", -0.3)
+    until(lambda: divider(page) == pytest.approx(0.2, abs=0.01))
+    drag("#compare", 0.3, at=0.2)
+    until(lambda: divider(page) == pytest.approx(0.5, abs=0.01))
+
+    # Down the image, it scrolls the page.
+    top = page.evaluate("scrollY")
+    drag("#compare", 0.02, 0.3, at=0.8)
+    until(lambda: page.evaluate("scrollY") < top - 50)
+    assert divider(page) == pytest.approx(0.8, abs=0.03)
+
+    # Pixel for pixel, it moves the divider by the handle, and scrolls the image.
+    page.tap("#whole")
+    left = page.evaluate("$('scroll').scrollLeft")
+    assert left == pytest.approx((640 - page.evaluate("$('scroll').clientWidth")) / 2, abs=1)
+    drag(".handle", 1)
+    until(lambda: divider(page) == pytest.approx(0.5 + 44 / 640, abs=0.01))
+    assert page.evaluate("$('scroll').scrollLeft") == left
+    drag("#scroll", -0.2, at=0.3)
+    until(lambda: page.evaluate("$('scroll').scrollLeft") > left + 50)
+    assert divider(page) == pytest.approx(0.5 + 44 / 640, abs=0.01)
+
+
+def test_pages_that_are_not_heard_of_are_forgotten(local, gate, visit, folder):
+    from isr_jax.demo.server import IDLE
+
+    server, address = local
+    gone, busy, open_page = visit(), visit(), visit()
+    tokens = [page.evaluate("settings.session") for page in (gone, busy, open_page)]
+
+    def age(token):
+        server.sessions[token].seen -= IDLE + 1
+
+    def folders():
+        return len(list(server.folder.iterdir()))
+
+    for page in (gone, busy, open_page):
+        choose(page, folder / "my cat.png")
+    start(busy, "nearest (interpolation)", 2)
+    until(lambda: gate.working)
+    gone.evaluate("navigator.sendBeacon = () => true")
+    gone.close()
+    age(tokens[1])
+    age(tokens[0])
+    until(lambda: folders() == 2)
+    assert list(server.sessions) == tokens[1:]
+
+    # Work keeps a page, until it ends.
+    busy.click("#cancel")
+    until(lambda: folders() == 1)
+    assert list(server.sessions) == tokens[2:]
+    busy.click("#go")
+    busy.wait_for_selector("#message:has-text('this page has been idle too long; reload it')")
+
+    gate.open.set()
+    start(open_page, "nearest (interpolation)", 2)
+    open_page.wait_for_selector("#result:not([hidden])")
+    address += open_page.get_attribute("#save", "href")
+    assert open_page.request.get(address).status == 200
+    age(tokens[2])
+    until(lambda: folders() == 0)
+    # Anything else would be saved as the photo.
+    assert open_page.request.get(address).status == 404
+
+
+def post(connection, path, body, session):
+    """The response of the server."""
+    connection.request("POST", path, body, {"x-session": session})
+    return connection.getresponse()
+
+
+def test_a_signal_ends_it_at_work_and_leaves_nothing(server, folder):
+    process, address = server
+    with closing(HTTPConnection(address.removeprefix("http://"), timeout=20)) as connection:
+        connection.request("GET", "/")
+        home = connection.getresponse().read().decode()
+        settings = json.loads(re.search('id="settings">(.*)</script>', home)[1])
+        session = settings["session"]
+        (tiny,) = (i for i, m in enumerate(settings["models"]) if m["model"] == "runs/tiny")
+        photo = (folder / "my cat.png").read_bytes()
+        with post(connection, "/photo?name=a.png", photo, session) as answer:
+            assert json.load(answer)["size"] == [160, 120]
+        wanted = json.dumps({"model": tiny, "scale": None, "tile": 32})
+        with post(connection, "/enlarge", wanted, session) as answer:
+            assert json.loads(answer.readline()) == {"step": "Loading the model"}
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (128 + signal.SIGTERM, "", "")
     assert not list((folder / "tmp").glob("isr-demo-*"))
 
 

@@ -47,7 +47,9 @@ def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
     Raises:
         UserError: where one that is named cannot be loaded.
     """
-    networks = dict.fromkeys([*(name for name in named if name not in METHODS), *PRETRAINED])
+    networks = dict.fromkeys(
+        [*(name for name in named if name not in METHODS), *reversed(PRETRAINED)]
+    )
     choices = [Choice(name, cached(name, None, None).scale) for name in networks]
     known = {Path(choice.model).expanduser().resolve() for choice in choices}
     for run in sorted(runs.glob("*/")):

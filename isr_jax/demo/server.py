@@ -227,7 +227,9 @@ class Server:
 
     async def file(self, request: Request) -> Response:
         """A view, or a result to save."""
-        upload = self.session(request).upload
+        # A forgotten page is told 404: it would save the words of an error as the photo.
+        known = request.path_params["token"] in self.sessions
+        upload = self.session(request).upload if known else None
         path, name = (upload.shown if upload else {}).get(request.path_params["key"], (None, None))
         if path is None:
             return Response(status_code=404)
