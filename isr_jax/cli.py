@@ -333,7 +333,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "in float32 and not clipped."
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a run folder, one of its checkpoints, or a PyTorch file"
+        "model", metavar="MODEL", help="a generator: what --model takes, but no interpolation"
     )
     parser.add_argument("file", metavar="FILE", help=f"to write, {', '.join(EXPORT_SUFFIXES)}")
     parser.add_argument(
