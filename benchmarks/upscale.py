@@ -205,7 +205,7 @@ def report_memory(megapixels: float) -> None:
         source = Path(folder) / "photo.jpg"
         source.write_bytes(imagecodecs.jpeg8_encode(photo, level=95))
         lr = imagecodecs.jpeg8_decode(source.read_bytes())
-        for form in ("jpeg", "png"):
+        for form in ("jpeg", "tiff", "png"):
             program = "import sys; from isr_jax.cli import main; sys.exit(main())"
             command = ["-c", program, "upscale", str(source), "--format", form, "--overwrite"]
             began = time.perf_counter()

@@ -4,6 +4,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -50,7 +51,10 @@ FORMATS = {
 }
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-_PNG_LEVEL = 4  # as small as zlib's usual 6 to 0.2%, in half the time
+_PNG_LEVEL = (
+    4  # of an enlarged photograph, as small as zlib's usual 6 to 5%, in a quarter of the time
+)
+_PNG_BLOCK = 2**17  # bytes of rows that are filtered at once, and stay in the processor's cache
 _EXIF, _GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 # What a segment of a JPEG holds, less the name of what is in it; and where in the file the JFIF
 # header has the unit of its density, and ends.
@@ -194,18 +198,54 @@ def _write_png(
     exif: bytes = b"",
     dpi: tuple[float, float] | None = None,
 ) -> None:
-    """A still PNG. Pillow's own writer has no 16-bit colour and copies 8-bit colour."""
-    encoded = memoryview(imagecodecs.png_encode(pixels, level=_PNG_LEVEL))
-    header = 33  # signature and IHDR
-    out.write(encoded[:header])
+    """A still PNG, some rows at a time: other writers hold a copy, or all of the file.
+
+    Source: PNG specification (W3C, third edition), sections 9 and 11.
+    """
+    (height, width), channels = pixels.shape[:2], pixels.shape[2] if pixels.ndim == 3 else 1
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    put = partial(PngImagePlugin.putchunk, out)
+    out.write(b"\x89PNG\r\n\x1a\n")
+    put(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, kind, 0, 0, 0))
     if icc_profile:
-        PngImagePlugin.putchunk(out, b"iCCP", b"ICC Profile\0\0", zlib.compress(icc_profile))
+        put(b"iCCP", b"ICC Profile\0\0", zlib.compress(icc_profile))
     if dpi:
-        metre = [round(n / 0.0254).to_bytes(4, "big") for n in dpi]
-        PngImagePlugin.putchunk(out, b"pHYs", *metre, b"\1")
+        put(b"pHYs", *(struct.pack(">I", round(n / 0.0254)) for n in dpi), b"\1")
     if exif:
-        PngImagePlugin.putchunk(out, b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    out.write(encoded[header:])
+        put(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    deflate = zlib.compressobj(_PNG_LEVEL)
+    for lines in _paeth(pixels.reshape(height, width, channels)):
+        if data := deflate.compress(lines):
+            put(b"IDAT", data)
+    put(b"IDAT", deflate.flush())
+    put(b"IEND")
+
+
+def _paeth(pixels: Pixels) -> Iterator[bytes]:
+    """The lines of a PNG, several at a time, each byte less Paeth's prediction of it.
+
+    That is the one of left, above and above left which is nearest to left + above - above left.
+    """
+    step = pixels.shape[2] * pixels.itemsize
+    width = pixels.shape[1] * step
+    count = max(1, _PNG_BLOCK // width)
+    bytes_before = np.zeros(width, np.uint8)
+    for start in range(0, len(pixels), count):
+        rows = pixels[start : start + count]
+        rows = rows.astype(rows.dtype.newbyteorder(">")).view(np.uint8).reshape(-1, width)
+        known = np.zeros((len(rows) + 1, step + width), np.int16)
+        known[0, step:], known[1:, step:] = bytes_before, rows
+        left, above, corner = known[1:, :-step], known[:-1, step:], known[:-1, :-step]
+        across, down = above - corner, left - corner
+        both = np.abs(across + down)
+        np.abs(across, out=across)
+        np.abs(down, out=down)
+        nearest = np.where(down <= both, above, corner)
+        nearest = np.where((across <= down) & (across <= both), left, nearest)
+        lines = np.full((len(rows), 1 + width), 4, np.uint8)  # 4 is Paeth's number
+        np.subtract(rows, nearest, out=lines[:, 1:], casting="unsafe")
+        bytes_before = rows[-1]
+        yield lines.tobytes()
 
 
 def _write_jpeg(

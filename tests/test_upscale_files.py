@@ -12,16 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import jax
 import numpy as np
 import pytest
 import skimage.color
+import skimage.data
 import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from isr_jax import cli
 from isr_jax.photo_reading import to_8_bits
-from isr_jax.photo_writing import over_white
+from isr_jax.photo_writing import over_white, write_png
 
 NEAREST = ("--model", "nearest", "--scale", 2)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -133,6 +135,23 @@ def test_every_bit_of_a_png_survives(tmp_path, capsys, channels, dtype):
     found = found[..., None] if found.ndim == 2 else found[..., [2, 1, 0, 3][: found.shape[2]]]
     wanted = pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels
     np.testing.assert_array_equal(found, twice(wanted))
+
+
+@pytest.mark.parametrize("shape", [(300, 500, 3), (2, 70_000), (3000, 1, 4), (1, 1)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_png_of_many_parts_is_whole(tmp_path, shape, dtype):
+    """To a decoder that checks it."""
+    pixels = noise(*shape, dtype=dtype)
+    write_png(pixels, tmp_path / "a.png")
+    found = imagecodecs.png_decode((tmp_path / "a.png").read_bytes())
+    np.testing.assert_array_equal(found.reshape(shape), pixels)
+
+
+def test_a_png_is_as_small_as_those_of_others(tmp_path):
+    photo = twice(skimage.data.chelsea())
+    write_png(photo, tmp_path / "a.png")
+    judge = imagecodecs.png_encode(photo, level=6)
+    assert (tmp_path / "a.png").stat().st_size < 1.05 * len(judge)
 
 
 @pytest.mark.parametrize(
