@@ -86,12 +86,30 @@ def convolve_differences(
     kernel: Float[Array, "k k c d"],
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
-    **options: Any,
+    *,
+    lhs_dilation: Sequence[int],
+    rhs_dilation: Sequence[int],
+    dimension_numbers: Any,
+    feature_group_count: int,
+    precision: Any,
 ) -> Float[Array, "n h w d"]:
-    """`jax.lax.conv_general_dilated` with kernels of mean 0, and the border's nearest pixels."""
+    """`jax.lax.conv_general_dilated`, as `nn.Conv` calls it, with differences.
+
+    Kernels have a mean of 0, and the border is continued by its nearest pixels.
+    """
     kernel = kernel - kernel.mean(axis=(0, 1), keepdims=True)
     x = pad_edge(x, padding[0][0])
-    return jax.lax.conv_general_dilated(x, kernel, strides, "VALID", **options)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        "VALID",
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        precision=precision,
+    )
 
 
 class Normaliser(nn.Module):
