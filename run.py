@@ -3,7 +3,7 @@
 python run.py --config configs/msssim.py [--config.train.steps=2000] [--workdir runs/msssim]
 python run.py --config configs/study.py:quick
 
-The same line again goes on where the run was. Every field of configs/base.py can be given. Some
+The same line again goes on where the run was. Every field of isr_jax/config.py can be given. Some
 configs have variants, as configs/esrgan.py:smoke.
 """
 
@@ -55,7 +55,8 @@ def main(argv: list[str]) -> None:
     # Imported here, so that wrong usage is answered at once.
     from rich.console import Console
 
-    from isr_jax import UserError, report, study, train
+    from isr_jax import UserError, study, train
+    from isr_jax.training import report
 
     logging.set_verbosity(logging.ERROR)
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")

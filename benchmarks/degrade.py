@@ -25,7 +25,7 @@ from isr_jax.data.sources import load_all, open_source
 from isr_jax.degrade import REAL_ESRGAN, PassSettings, make_degradation, sharpen
 from isr_jax.degrade.jpeg import CHROMA_TABLE, LUMA_TABLE
 from isr_jax.images import to_float
-from isr_jax.report import busiest
+from isr_jax.training.report import busiest
 
 BATCH, CROP, SCALE = 12, 256, 4
 BATCHES = 40

@@ -10,8 +10,8 @@ import time
 import jax
 
 from configs import msssim
-from isr_jax.program import make_dispatch, make_program
-from isr_jax.train import open_loader
+from isr_jax.training.loop import open_loader
+from isr_jax.training.program import make_dispatch, make_program
 
 
 def seconds_per_update(n: int, *, dispatches: int) -> float:

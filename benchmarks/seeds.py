@@ -15,9 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.degrade import machine
-from configs import base
+from isr_jax import config as base
 from isr_jax.data import pool, sources
-from isr_jax.program import make_dispatch, make_program, make_runs_dispatch, on_all, run_keys
+from isr_jax.training.program import (
+    make_dispatch,
+    make_program,
+    make_runs_dispatch,
+    on_all,
+    run_keys,
+)
 
 ROUNDS = 12
 SIZES = {

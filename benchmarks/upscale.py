@@ -31,14 +31,15 @@ import skimage.data
 
 import isr_jax
 from benchmarks.degrade import machine
-from configs import base, msssim
-from isr_jax.checkpoint import restore_generator
+from isr_jax import config as base
+from isr_jax import msssim
+from isr_jax.checkpoints.runs import restore_generator
 from isr_jax.models import Generator, count_params, generator
-from isr_jax.models.windows import Windowed, windowed
+from isr_jax.pytorch.weights import to_state_dict
 from isr_jax.resize import resize_uint8
-from isr_jax.tiling import make_tiled, plan
-from isr_jax.torch_weights import to_state_dict
-from isr_jax.upscale import make_enlarge
+from isr_jax.tiling.tiles import make_tiled, plan
+from isr_jax.tiling.windows import Windowed, windowed
+from isr_jax.upscaling.upscaler import make_enlarge
 
 SCALE, PAD = 4, 10
 Enlarge = Callable[[np.ndarray], np.ndarray]
@@ -104,7 +105,6 @@ def usual_tiles(lr: np.ndarray, enlarge: Enlarge, *, tile: int) -> np.ndarray:
 def make_peer(network: Network) -> Enlarge:
     """The same SRVGGNetCompact in PyTorch: uint8 to uint8, rounded half to even as NumPy does."""
     import torch
-
     from tests.torch_generators import SRVGGNet
 
     options = network.options

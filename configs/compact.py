@@ -9,7 +9,7 @@ The first is for 4x; :x2 and :x3 begin as it. The package's were trained on T91 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 SCALES = {"": 4, "x2": 2, "x3": 3}
 

@@ -9,7 +9,7 @@ The paper starts the network for 4x from the one for 2x; here it starts anew.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -8,12 +8,12 @@ Source: Wang et al. 2018 (ESRGAN), section 4.1: crops of 128 px, batches of 16; 
 every 2e5 updates, for 1e6 updates; then VGG19's conv5_4 before the activation by L1, 5e-3 times the
 relativistic loss and 1e-2 times L1, at 1e-4, halved at 50, 100, 200 and 300 thousand of 4e5
 updates. The authors' code halves the relativistic loss, so that 2.5e-3 would be its weight. The
-paper trains on DIV2K, Flickr2K and OST; here on DIV2K. VGG19's weights: see isr_jax.weights.
+paper trains on DIV2K, Flickr2K and OST; here on DIV2K. VGG19: isr_jax.perceptual.weight_files.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:

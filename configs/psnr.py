@@ -9,7 +9,7 @@ Set5 at 4x: 30.06 dB, SSIM 0.8469.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 
 def get_config() -> ConfigDict:

@@ -5,12 +5,13 @@
 Source: Wang et al. 2021 (Real-ESRGAN), section 4.1, and the authors' options for x4plus: L1, five
 layers of VGG19 by L1, and 0.1 times the adversarial loss of a U-Net discriminator, which sees
 targets that are not sharpened; Adam (b1 = 0.9, b2 = 0.99) at 1e-4 for 4e5 updates. The rest is as
-in configs/realesrnet.py. VGG19's weights: see isr_jax.weights.
+in configs/realesrnet.py. VGG19: isr_jax.perceptual.weight_files.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base, realesrnet
+from configs import realesrnet
+from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -10,7 +10,7 @@ trains on DIV2K, Flickr2K and OST; here on DIV2K.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:

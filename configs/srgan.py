@@ -4,12 +4,12 @@
 
 Source: Ledig et al. 2017 (SRGAN), sections 2.2 and 3.2: VGG54, relu5_4 scaled by 1/12.75, with its
 squared error, 1e-3 times the adversarial loss, crops of 96 px, batches of 16, Adam with b1 = 0.9 at
-1e-4 for 1e5 updates and at 1e-5 for 1e5 more. VGG19's weights: see isr_jax.weights.
+1e-4 for 1e5 updates and at 1e-5 for 1e5 more. VGG19: isr_jax.perceptual.weight_files.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -8,7 +8,7 @@ b1 = 0.9 at 1e-4 for 1e6 updates. The paper trains on ImageNet; here on DIV2K.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:

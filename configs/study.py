@@ -12,7 +12,7 @@ Networks", section III-E: 0.84 MS-SSIM + 0.16 L1.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -8,9 +8,9 @@ The modules are pure functions and can be used one by one: `images`, `resize`, `
 """
 
 from isr_jax.errors import UserError
-from isr_jax.evaluate import evaluate
-from isr_jax.study import study
-from isr_jax.train import train
-from isr_jax.upscale import Upscaler, load
+from isr_jax.evaluation.evaluator import evaluate
+from isr_jax.loss_study import study
+from isr_jax.training.loop import train
+from isr_jax.upscaling.upscaler import Upscaler, load
 
 __all__ = ["Upscaler", "UserError", "evaluate", "load", "study", "train"]

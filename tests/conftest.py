@@ -33,7 +33,7 @@ def isr_data() -> Path:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
     """A folder of small photographs; see `tiny_runs`."""
-    from tiny_runs import write_photos
+    from tests.helpers.tiny_runs import write_photos
 
     return write_photos(tmp_path_factory.mktemp("photos"))
 

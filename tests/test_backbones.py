@@ -7,7 +7,7 @@ import pytest
 
 from isr_jax.errors import UserError
 from isr_jax.models import count_params
-from isr_jax.models.backbones import (
+from isr_jax.perceptual.backbones import (
     NETWORKS,
     backbone,
     params_from_torch,
@@ -16,7 +16,7 @@ from isr_jax.models.backbones import (
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
-import trunks
+from tests.helpers import trunks
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

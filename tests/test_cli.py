@@ -3,17 +3,17 @@
 import jax
 import numpy as np
 import pytest
-from command import run
 from PIL import Image
 from safetensors.numpy import load_file
 
 import isr_jax
-from configs import base
-from isr_jax.checkpoint import restore_generator, write_generator
+from isr_jax import config as base
+from isr_jax.checkpoints.runs import restore_generator, write_generator
 from isr_jax.errors import UserError
 from isr_jax.models import generator
+from isr_jax.pytorch.weights import export_torch
 from isr_jax.resize import resize_uint8
-from isr_jax.torch_weights import export_torch
+from tests.helpers.command import run
 
 EDSR = {**base.GENERATORS["edsr_baseline"], "width": 4, "blocks": 1}
 SMALL = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 1, "doublings": 1}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from isr_jax.study.comparison import compare
-from isr_jax.study.results import best_by_mean_rank
+from isr_jax.loss_study.comparison import compare
+from isr_jax.loss_study.results import best_by_mean_rank
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from PIL import Image
 
 import isr_jax
 from isr_jax import cli
-from isr_jax.checkpoint import write_generator
+from isr_jax.checkpoints.runs import write_generator
 from isr_jax.demo import Choice, Limits, cached
 from isr_jax.demo.photos import Stopped
 from isr_jax.models import generator

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from judges import CASES, make
 from ml_collections import ConfigDict
 
-from configs import base
-from isr_jax import settings
+from isr_jax import config as base
 from isr_jax.errors import UserError
 from isr_jax.models import count_params, discriminator
 from isr_jax.models.discriminators import ARCHITECTURES
+from isr_jax.training import settings
+from tests.helpers.discriminator_cases import CASES, make
 
 KEY = jax.random.key(0)
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from importlib import metadata
 
-import command
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,9 +17,10 @@ from safetensors.numpy import save_file
 import isr_jax
 from isr_jax import cli, metrics
 from isr_jax.errors import UserError
-from isr_jax.lpips import load_lpips
+from isr_jax.perceptual.lpips import load_lpips
 from isr_jax.resize import resize_uint8
-from isr_jax.upscale import Upscaler
+from isr_jax.upscaling.upscaler import Upscaler
+from tests.helpers import command
 
 # Huang et al. 2015, table 1, and the SRCNN family's tables.
 PUBLISHED = {

@@ -5,15 +5,15 @@ import sys
 import jax
 import numpy as np
 import pytest
-from command import run
 from jax import export as jax_export
 
 import isr_jax
-from configs import base
-from isr_jax.checkpoint import write_generator
+from isr_jax import config as base
+from isr_jax.checkpoints.runs import write_generator
 from isr_jax.export import export_model, to_onnx, to_stablehlo
 from isr_jax.models import generator
-from isr_jax.torch_weights import export_torch
+from isr_jax.pytorch.weights import export_torch
+from tests.helpers.command import run
 
 SMALL = {"width": 6, "blocks": 1}
 DEEP = {"name": "rrdbnet", "width": 6, "growth": 3, "blocks": 1}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from isr_jax.errors import UserError
-from isr_jax.lpips import Lpips, load_lpips, load_params, lpips
-from isr_jax.models.backbones import backbone
+from isr_jax.perceptual.backbones import backbone
+from isr_jax.perceptual.lpips import Lpips, load_lpips, load_params, lpips
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
-import trunks
+from tests.helpers import trunks
 
 RNG = np.random.default_rng(0)
 # The indices in torchvision's networks after which the authors compare, and the least sizes.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
+from isr_jax import config as base
 from isr_jax import resize
 from isr_jax.errors import UserError
 from isr_jax.models import count_params, generator

@@ -7,12 +7,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from isr_jax.errors import UserError
-from isr_jax.models.backbones import params_from_torch
-from isr_jax.perceptual import load_vgg19, make_perceptual_loss
+from isr_jax.perceptual.backbones import params_from_torch
+from isr_jax.perceptual.vgg_loss import load_vgg19, make_perceptual_loss
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
-import trunks
+from tests.helpers import trunks
 
 RNG = np.random.default_rng(0)
 SR, HR = (jnp.array(RNG.uniform(size=(2, 19, 22, 3)), jnp.float32) for _ in range(2))

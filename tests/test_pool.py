@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from crops import SYMMETRIES, check_crops, located_photos
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from isr_jax.data.pool import make_pool, sample
 from isr_jax.data.sources import Photo
 from isr_jax.errors import UserError
 from isr_jax.images import to_uint8
+from tests.helpers.crops import SYMMETRIES, check_crops, located_photos
 
 SIZES = [(24, 40), (16, 16), (32, 20), (200, 256)]
 AXIS = "batch"

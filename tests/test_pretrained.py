@@ -8,15 +8,16 @@ import jax
 import numpy as np
 import pytest
 import skimage.data
-from command import run
 from PIL import Image
 
 import isr_jax
-from isr_jax import images, settings
-from isr_jax.checkpoint import architecture, restore_generator
-from isr_jax.model_files import PRETRAINED
+from isr_jax import images
+from isr_jax.checkpoints.runs import architecture, restore_generator
+from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.resize import resize_uint8
-from isr_jax.upscale import make_enlarge
+from isr_jax.training import settings
+from isr_jax.upscaling.upscaler import make_enlarge
+from tests.helpers.command import run
 
 VARIANTS = {"compact-x2": "x2", "compact-x3": "x3", "compact-x4": ""}
 # PSNR-Y in dB and SSIM-Y of Set5, as README.md has them.

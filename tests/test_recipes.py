@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import isr_jax
-from configs import base
-from isr_jax import settings
-from isr_jax.checkpoint import begin_from, restore_generator
+from isr_jax import config as base
+from isr_jax.checkpoints.runs import begin_from, restore_generator
 from isr_jax.errors import UserError
-from isr_jax.program import make_prepare, make_program
-from isr_jax.record import read_records
+from isr_jax.training import settings
+from isr_jax.training.program import make_prepare, make_program
+from isr_jax.training.record import read_records
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ["srresnet", "edsr", "srgan", "esrgan", "realesrnet", "realesrgan"]

@@ -8,10 +8,11 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, l1, mse, msssim, psnr, ssim
-from isr_jax import settings
+from configs import l1, mse, msssim, psnr, ssim
+from isr_jax import config as base
 from isr_jax.errors import UserError
 from isr_jax.models.generators import ARCHITECTURES
+from isr_jax.training import settings
 
 
 def rates(name, *, warmup, steps=100):

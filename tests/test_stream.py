@@ -5,12 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from crops import SYMMETRIES, check_crops, located_photos
 from PIL import Image
 
 from isr_jax.data.sources import Decoded, open_source
 from isr_jax.data.stream import open_stream
 from isr_jax.errors import UserError
+from tests.helpers.crops import SYMMETRIES, check_crops, located_photos
 
 SIZES = [(24, 40), (16, 16), (32, 20), (200, 256), (20, 20)]
 OPTIONS = {"scale": 4, "crop": 16, "batch": 3, "seed": 0}

@@ -18,18 +18,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tiny_runs import environment, silent, tiny
 
 import isr_jax
-from configs import base
+from isr_jax import config as base
 from isr_jax import metrics
 from isr_jax.data import pool, sources
 from isr_jax.errors import UserError
-from isr_jax.lpips import at_hand, load_lpips
-from isr_jax.program import make_program, make_runs_dispatch, on_all, run_keys
-from isr_jax.record import read_records
+from isr_jax.loss_study import loop
+from isr_jax.perceptual.lpips import at_hand, load_lpips
 from isr_jax.resize import resize_uint8
-from isr_jax.study import loop
+from isr_jax.training.program import make_program, make_runs_dispatch, on_all, run_keys
+from isr_jax.training.record import read_records
+from tests.helpers.tiny_runs import environment, silent, tiny
 
 ROOT = Path(__file__).parent.parent
 # Beside two that are what they seem: one that cannot but diverge, and one twin.

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import base
+from isr_jax import config as base
 from isr_jax.data.sources import Photo
+from isr_jax.loss_study import report
+from isr_jax.loss_study.results import Judged, summarise
 from isr_jax.resize import resize_uint8
-from isr_jax.study import report
-from isr_jax.study.results import Judged, summarise
 
 NAMES = ["psnr", "ssim", "ms_ssim"]
 

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from judges import CASES, make
+
+from tests.helpers.discriminator_cases import CASES, make
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
-import torch_networks as twins
-from trunks import to_torch
+from tests.helpers import torch_networks as twins
+from tests.helpers.trunks import to_torch
 
 
 def pair(case):

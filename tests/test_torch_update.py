@@ -13,20 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from judges import random_like
 
-from configs import base
-from isr_jax import settings
+from isr_jax import config as base
 from isr_jax.models import discriminator, generator
-from isr_jax.models.backbones import params_from_torch
-from isr_jax.perceptual import make_perceptual_loss
-from isr_jax.update import State, make_update
+from isr_jax.perceptual.backbones import params_from_torch
+from isr_jax.perceptual.vgg_loss import make_perceptual_loss
+from isr_jax.training import settings
+from isr_jax.training.update import State, make_update
+from tests.helpers.discriminator_cases import random_like
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
-import torch_networks as twins
-import trunks
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
+
+from tests.helpers import torch_networks as twins
+from tests.helpers import trunks
 
 CROP, BATCH = 16, 2  # the smallest that VGG19 reaches conv5_4 with
 DIFFERENCES = {"l1": l1_loss, "mse": mse_loss, "l2": mse_loss}

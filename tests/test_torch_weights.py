@@ -9,17 +9,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
-import torch_generators as twins
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from configs import base
-from isr_jax import torch_weights
+from isr_jax import config as base
 from isr_jax.errors import UserError
 from isr_jax.models import discriminator, generator
 from isr_jax.models.generators import complete
-from isr_jax.torch_files import read_state_dict, write_state_dict
-from isr_jax.torch_namings import NAMINGS
+from isr_jax.pytorch import weights as torch_weights
+from isr_jax.pytorch.files import read_state_dict, write_state_dict
+from isr_jax.pytorch.namings import NAMINGS
+from tests.helpers import torch_generators as twins
 
 RRDB = {"width": 6, "growth": 4, "blocks": 2, "doublings": 2}
 RESNET = {"width": 8, "blocks": 2}

@@ -19,14 +19,14 @@ import pytest
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 from rich.console import Console
-from tiny_runs import environment, overrides, silent, tiny
 
 import isr_jax
-from configs import base
+from isr_jax import config as base
 from isr_jax import metrics, resize
-from isr_jax.checkpoint import open_manager
+from isr_jax.checkpoints.runs import open_manager
 from isr_jax.errors import UserError
-from isr_jax.record import read_records
+from isr_jax.training.record import read_records
+from tests.helpers.tiny_runs import environment, overrides, silent, tiny
 
 ROOT = Path(__file__).parent.parent
 
@@ -219,7 +219,14 @@ def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(photos, tmp_path)
 
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "run.py", "--config", "configs/base.py", *command, f"--workdir={killed}"],
+        [
+            sys.executable,
+            "run.py",
+            "--config",
+            "configs/base.py",
+            *command,
+            f"--workdir={killed}",
+        ],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.DEVNULL,

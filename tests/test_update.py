@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from isr_jax import losses
 from isr_jax.models import discriminator, generator
-from isr_jax.update import init_state, make_update
+from isr_jax.training.update import init_state, make_update
 
 CROP, BATCH = 24, 8
 CONTENT = {"mse": 1.0, "ms_ssim": 0.5, "psnr": 0.01}

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 import isr_jax
-from configs import base
-from isr_jax import images, tiling
-from isr_jax.checkpoint import write_generator
+from isr_jax import config as base
+from isr_jax import images
+from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
 from isr_jax.models import generator
-from isr_jax.models.windows import receptive_field, windowed
 from isr_jax.resize import resize_float64, resize_uint8
-from isr_jax.tiling import make_tiled, plan
-from isr_jax.upscale import make_enlarge
+from isr_jax.tiling import tiles as tiling
+from isr_jax.tiling.tiles import make_tiled, plan
+from isr_jax.tiling.windows import receptive_field, windowed
+from isr_jax.upscaling.upscaler import make_enlarge
 
 DEEP = {"name": "rrdbnet", "width": 6, "growth": 4, "blocks": 1}
 CASES = {

@@ -22,8 +22,8 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from isr_jax import cli
-from isr_jax.photo_reading import to_8_bits
-from isr_jax.photo_writing import over_white, write_png
+from isr_jax.photo.reading import to_8_bits
+from isr_jax.photo.writing import over_white, write_png
 
 NEAREST = ("--model", "nearest", "--scale", 2)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from isr_jax import weights
 from isr_jax.errors import UserError
+from isr_jax.perceptual import weight_files as weights
 
 CONTENT = np.random.default_rng(0).bytes(3 * weights.CHUNK + 17)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

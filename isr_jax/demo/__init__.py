@@ -8,10 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.errors import UserError
-from isr_jax.model_files import PRETRAINED
 from isr_jax.resize import METHODS
-from isr_jax.upscale import Upscaler, load
+from isr_jax.upscaling.upscaler import Upscaler, load
 
 MEGA = 10**6
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from isr_jax.demo import MEGA, Choice, cached
 from isr_jax.errors import UserError, one_line
-from isr_jax.photo_reading import Page, Photo, probe, read_photo, to_8_bits
-from isr_jax.photo_writing import as_image, write_photo
+from isr_jax.photo.reading import Page, Photo, probe, read_photo, to_8_bits
+from isr_jax.photo.writing import as_image, write_photo
 
 # Browsers on phones show no larger images.
 LARGEST_VIEW = 24 * MEGA

@@ -1,0 +1,1 @@
+"""Run folders, single files, and restoring a generator from whatever a MODEL is."""

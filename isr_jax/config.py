@@ -1,0 +1,308 @@
+"""Every field of a run, with its unit. The other files of this folder edit a few of them.
+
+    python run.py --config isr_jax/config.py --config.data.train=folder:photos --workdir runs/mine
+
+Trains SRGAN's setting at 4x (SRResNet and its discriminator, MSE + 1e-3 adversarial) on whatever
+`data.train` names. It is sized for a GPU or a TPU; configs/msssim.py is one for a CPU.
+
+Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, Adam with b1 = 0.9 at
+1e-4, a tenth of it after half of the updates.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# The published generators; see isr_jax.models.generators. `config.generator` is one of them:
+#     config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
+SRRESNET: dict[str, Any] = {
+    "name": "resnet",
+    "width": 64,  # channels
+    "blocks": 16,
+    "convs": 2,  # convolutions per block: 1 or 2
+    "skip": "add",  # add | concat
+    "activation": "prelu",  # relu | leaky_relu | prelu
+    "residual_scale": 1.0,
+    "batch_norm": True,
+    "long_skip": True,
+    "kernel": 9,  # side of the first and last convolution, pixels
+    "head_activation": True,
+    "tail": "progressive",  # progressive | direct
+    "tail_activation": True,
+    "global_skip": "none",  # none | nearest | bilinear | bicubic
+    "rgb_mean": (0.0, 0.0, 0.0),  # in [0, 1]
+    "img_range": 1.0,  # the value of white inside the network
+    "equivariant": False,  # commute with changes of contrast and of colour
+    "dtype": "float32",  # float32 | bfloat16, of the computation
+}
+EDSR_BASELINE: dict[str, Any] = {
+    **SRRESNET,
+    "activation": "relu",
+    "batch_norm": False,
+    "kernel": 3,
+    "head_activation": False,
+    "tail_activation": False,
+    "rgb_mean": (0.4488, 0.4371, 0.4040),  # DIV2K's
+    "img_range": 255.0,
+}
+GENERATORS: dict[str, dict[str, Any]] = {
+    "srresnet": SRRESNET,  # scale 2, 3, 4 or 8
+    "edsr_baseline": EDSR_BASELINE,
+    "edsr": {**EDSR_BASELINE, "width": 256, "blocks": 32, "residual_scale": 0.1},
+    "msrresnet": {  # scale 2, 3 or 4
+        "name": "msrresnet",
+        "width": 64,  # channels
+        "blocks": 16,
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "rrdbnet": {  # scale 1, 2, 4 or 8
+        "name": "rrdbnet",
+        "width": 64,  # channels
+        "growth": 32,  # channels that each convolution of a dense block adds
+        "blocks": 23,  # of three dense blocks
+        "doublings": 2,  # after the trunk; before it, the input is folded by 2**doublings / scale
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "srvggnet": {  # scale 1, 2, 3, 4 or 8
+        "name": "srvggnet",
+        "width": 64,  # channels
+        "layers": 32,  # convolutions between the first and the last; Real-ESRGAN's for video: 16
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+}
+
+# The published discriminators; see isr_jax.models.discriminators. `config.discriminator` is one:
+#     config.discriminator = ConfigDict(base.DISCRIMINATORS["unet"])
+DISCRIMINATORS: dict[str, dict[str, Any]] = {
+    "classifier": {  # SRGAN
+        "name": "classifier",
+        "crop": 0,  # side of what it sees, pixels; 0 for data.crop
+        "widths": (64, 128, 256, 512),  # channels of each pair of convolutions
+        "dense": 1024,  # units
+        "batch_norm": True,
+        "dtype": "float32",  # float32 | bfloat16, of the computation
+    },
+    "vgg": {  # ESRGAN
+        "name": "vgg",
+        "crop": 0,  # 96, 128, 192 or 256 pixels, or others that halve to 3 or 4; 0 for data.crop
+        "width": 64,  # channels of the first stage; they double up to 8 times
+        "dense": 100,  # units
+        "dtype": "float32",
+    },
+    "unet": {  # Real-ESRGAN
+        "name": "unet",
+        "crop": 0,  # a multiple of 8 pixels; 0 for data.crop
+        "width": 64,  # channels of the first convolution
+        "skip": True,  # skip connections
+        "dtype": "float32",
+    },
+    "patch": {  # pix2pix
+        "name": "patch",
+        "crop": 0,  # pixels, at least 3 * 2**layers; 0 for data.crop
+        "width": 64,  # channels of the first convolution; they double up to 8 times
+        "layers": 3,  # convolutions of stride 2; with 3 a patch has 70 pixels
+        "dtype": "float32",
+    },
+}
+
+
+def get_config() -> ConfigDict:
+    """The base configuration."""
+    config = ConfigDict()
+    config.seed = 0
+    config.scale = 4  # factor of enlargement; the generator says which it has
+
+    config.data = ConfigDict()
+    config.data.train = "samples"  # samples | folder:PATH | tfds:NAME[:SPLIT]
+    config.data.validation = "samples"  # the same; whole held-out images
+    config.data.validation_images = 0  # use the first so many; 0 for all
+    config.data.tfds_dir = ""  # where TFDS keeps data sets; "" for its own default
+    config.data.loader = "pool"  # pool: in device memory | stream: Grain, for what does not fit
+    config.data.workers = 0  # Grain's worker processes; 0 for none
+    config.data.crop = 96  # side of an HR crop, pixels; a multiple of scale
+    config.data.batch = 16  # crops per update, over all devices
+    config.data.degradation = "bicubic"  # bicubic | second_order (Real-ESRGAN's)
+    config.data.margin = 0  # HR pixels around a crop that are degraded with it, then cut away
+    config.data.sharpen = False  # learn sharpened HR images; the discriminator sees them as is
+
+    config.generator = ConfigDict(GENERATORS["srresnet"])
+
+    config.discriminator = ConfigDict(DISCRIMINATORS["classifier"])
+
+    config.loss = ConfigDict()
+    config.loss.content = ConfigDict()  # weights; 0 leaves a loss out
+    config.loss.content.mse = 1.0
+    config.loss.content.psnr = 0.0  # negative dB
+    config.loss.content.ssim = 0.0  # 1 - SSIM
+    config.loss.content.ms_ssim = 0.0  # 1 - MS-SSIM
+    config.loss.content.l1 = 0.0
+    config.loss.content.charbonnier = 0.0
+    config.loss.perceptual = ConfigDict()  # VGG19's features; see isr_jax.perceptual.vgg_loss
+    config.loss.perceptual.weight = 0.0
+    config.loss.perceptual.layers = ("conv5_4",)  # conv: before the activation, relu: after it
+    config.loss.perceptual.layer_weights = (1.0,)
+    config.loss.perceptual.criterion = "l1"  # l1 | l2
+    config.loss.perceptual.path = ""  # the weight file, or its folder; "" for the cache
+    config.loss.adversarial = "vanilla"  # vanilla | least_squares | hinge | relativistic
+    config.loss.adversarial_weight = 1e-3
+    config.loss.feature_matching = 0.0  # weight of the distance of the discriminator's features
+    # 0 for both weights trains without a discriminator.
+    config.loss.adversarial_from = 0  # updates before the adversarial part joins in
+
+    config.g_optimizer = ConfigDict()
+    config.g_optimizer.learning_rate = 1e-4
+    # constant | cosine | halfway (a tenth from there) | milestones
+    config.g_optimizer.schedule = "halfway"
+    config.g_optimizer.milestones = ()  # updates from which the rate is multiplied by decay
+    config.g_optimizer.decay = 0.5
+    config.g_optimizer.warmup_steps = 0  # updates of linear increase from 0
+    config.g_optimizer.b1 = 0.9
+    config.g_optimizer.b2 = 0.999
+    config.g_optimizer.eps = 1e-8
+    config.g_optimizer.grad_clip = 0.0  # largest norm of the gradient; 0 for no limit
+    config.d_optimizer = config.g_optimizer.copy_and_resolve_references()
+
+    config.train = ConfigDict()
+    config.train.steps = 200_000  # updates
+    config.train.init_from = ""  # a model whose averaged generator this one begins as
+    config.train.steps_per_dispatch = 100  # updates in one compiled program
+    config.train.parallel = "jit"  # jit | pmap, over all devices
+    config.train.ema_decay = 0.999  # of the moving average that is validated and restored
+    config.train.log_every = 100  # updates; metrics.jsonl and TensorBoard get their means
+    config.train.validate_every = 5000  # updates
+    config.train.checkpoint_every = 5000  # updates
+    config.train.keep = 2  # latest checkpoints kept, beside the best
+    return config.lock()
+
+
+def small() -> ConfigDict:
+    """A compact GAN for two CPU cores: minutes of training on the embedded photographs.
+
+    The generator adds what it learns to the bicubic image: EDSR's blocks and one sub-pixel layer,
+    equivariant, so that flat areas keep their colour.
+    Crops of 176 px give MS-SSIM its five scales. No content loss has a weight yet.
+    """
+    config = get_config()
+    config.data.crop = 176
+    config.data.batch = 4
+
+    config.generator.width = 32
+    config.generator.blocks = 5
+    config.generator.kernel = 3
+    config.generator.activation = "relu"
+    config.generator.batch_norm = False
+    config.generator.head_activation = False
+    config.generator.tail = "direct"
+    config.generator.tail_activation = False
+    config.generator.global_skip = "bicubic"
+    config.generator.equivariant = True
+
+    config.discriminator.crop = 64
+    config.discriminator.widths = (16, 32, 64)
+    config.discriminator.dense = 64
+    config.discriminator.batch_norm = False
+
+    config.loss.content.mse = 0.0
+
+    config.g_optimizer.learning_rate = 1e-3
+    config.g_optimizer.schedule = "cosine"
+    config.g_optimizer.warmup_steps = 200
+    config.d_optimizer.learning_rate = 1e-4
+    config.d_optimizer.warmup_steps = 200
+
+    config.train.steps = 2000
+    config.train.steps_per_dispatch = 1
+    config.train.log_every = 20
+    config.train.validate_every = 400
+    config.train.checkpoint_every = 200
+    return config
+
+
+def candidate(
+    *, adversarial_weight: float = 0.0, learning_rate: float = 0.0, **content: float
+) -> ConfigDict:
+    """One loss of a study: weights of content losses, and of the adversarial part."""
+    fields = ConfigDict()
+    fields.content = ConfigDict(dict.fromkeys(get_config().loss.content, 0.0) | content)
+    fields.perceptual_weight = 0.0  # of VGG19's features; config.loss.perceptual has the rest
+    fields.adversarial_weight = adversarial_weight
+    fields.feature_matching = 0.0
+    fields.learning_rate = learning_rate  # the generator's; 0 for the study's
+    return fields
+
+
+def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigDict:
+    """A configuration with the fields of a loss study, over those of its runs.
+
+    Every candidate is trained by `config` but for its own loss and learning rate, and judged on
+    `data.validation`; `data.loader` is pool and `train.parallel` jit.
+    """
+    with config.unlocked():
+        config.study = ConfigDict()
+        config.study.candidates = ConfigDict(candidates)
+        config.study.only = ()  # names of the candidates to study; () for all
+        config.study.seeds = (0, 1, 2)  # of each candidate; they train at once
+        # The rates tried for the generator, each for tune_steps updates with the first seed; () for
+        # g_optimizer.learning_rate alone.
+        config.study.learning_rates = (5e-4, 1e-3, 2e-3, 4e-3)
+        config.study.tune_steps = 400  # updates; the schedule is shortened to them
+        # Images at the end of data.train that judge the rates, and are not trained on meanwhile.
+        config.study.tune_images = 2
+        config.study.together = "auto"  # auto | vmap | unroll, of the runs of one device
+        config.study.lpips = "auto"  # auto: alex, where its weights are at hand | none | alex | vgg
+        config.study.resamples = 10_000  # of the bootstrap
+        config.study.pictures = 4  # held-out images shown in the report
+    return config.lock()
+
+
+def div2k() -> ConfigDict:
+    """The base of the published recipes: SRGAN's sizes, on DIV2K by way of TensorFlow Datasets."""
+    config = get_config()
+    config.data.train = config.data.validation = "tfds:div2k/bicubic_x4"
+    config.data.validation_images = 10
+    return config
+
+
+SMOKE: dict[str, dict[str, Any]] = {
+    "generator": {"width": 16, "blocks": 2, "growth": 8},
+    "discriminator": {"width": 8, "widths": (8, 16), "dense": 8},
+}
+
+
+def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) -> ConfigDict:
+    """The recipe itself, or its smoke variant: the same parts, tiny, for a minute on a CPU.
+
+    It trains on the embedded photographs, from scratch, and has feature matching in the place of
+    VGG19, which needs a file. It shows that a recipe runs and learns, not what it can do.
+
+    Raises:
+        ValueError: for a variant that is neither smoke nor one of `of`.
+    """
+    if variant in ("", *of):
+        return config
+    if variant != "smoke":
+        raise ValueError(f"no variant is called {variant!r}; there are {', '.join((*of, 'smoke'))}")
+    for part, sizes in SMOKE.items():
+        fields = config[part]
+        fields.update({name: size for name, size in sizes.items() if name in fields})
+    config.data.train = config.data.validation = "samples"
+    config.data.validation_images = 1
+    config.data.crop = 96
+    config.data.margin = min(config.data.margin, 16)
+    config.data.batch = 4
+    if config.loss.perceptual.weight:
+        config.loss.perceptual.weight = 0.0
+        config.loss.feature_matching = 0.01
+        config.loss.content.l1 = 1.0
+    for optimizer in (config.g_optimizer, config.d_optimizer):
+        optimizer.schedule = "constant"
+        optimizer.learning_rate = 1e-3
+        optimizer.warmup_steps = 20
+    config.train.init_from = ""
+    config.train.steps = 150
+    config.train.steps_per_dispatch = 1
+    config.train.log_every = 10
+    config.train.validate_every = 150
+    config.train.checkpoint_every = 150
+    config.train.ema_decay = 0.95
+    return config

@@ -1,0 +1,406 @@
+"""The loss study: by which loss does a generator learn most?
+
+Candidates differ by their loss, and by the learning rate that suits it: all start from the same
+parameters, per seed, and see the same crops in the same order. "Learns most" means the largest gain
+over bicubic on held-out images after the same number of updates, by each metric; overall, the best
+mean rank over the metrics. Candidates between which a bootstrap sees no difference are tied.
+
+    RUN/report.html, report.md, results.json, curves.png
+    RUN/best/                       the best run: a run folder for `isr upscale`
+    RUN/candidates/NAME/seed_S/     the run folder of each seed's generator
+                        outcome.json, tuning.json, study.json, images/
+
+A candidate that is finished is not repeated, and one that was interrupted goes on.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from rich.console import Console
+
+from isr_jax.checkpoints import runs as checkpoint
+from isr_jax.data import sources
+from isr_jax.errors import UserError
+from isr_jax.files import replacing
+from isr_jax.loss_study import report
+from isr_jax.loss_study.results import METRICS, Judged, Results, best_by_mean_rank, summarise
+from isr_jax.loss_study.runs import Course, Interrupted, Judge, Training, train_runs
+from isr_jax.perceptual import lpips
+from isr_jax.training import settings
+from isr_jax.training.loop import (
+    make_run_folder,
+    open_validation,
+    stop_signals,
+    use_compilation_cache,
+)
+from isr_jax.training.program import make_program, run_of
+from isr_jax.training.update import State
+
+# A run that ends so far below where it began has unlearnt rather than learnt.
+COLLAPSE = 3.0  # dB of PSNR-Y
+
+
+class Candidate(NamedTuple):
+    """A loss to be studied: its name, the config of its runs, and the learning rates to try."""
+
+    name: str
+    config: ConfigDict
+    rates: tuple[float, ...]
+
+
+def candidates_of(config: ConfigDict) -> list[Candidate]:
+    """The candidates of a study, each with a config of its own, without the study's fields.
+
+    Raises:
+        UserError: for settings that cannot work, naming the first.
+    """
+    options = config.study
+    _check(config)
+    found = []
+    for name in options.only or options.candidates:
+        fields = options.candidates[name]
+        run = config.copy_and_resolve_references()
+        with run.unlocked():
+            del run.study
+        run.loss.content.update(fields.content)
+        run.loss.perceptual.weight = fields.perceptual_weight
+        run.loss.adversarial_weight = fields.adversarial_weight
+        run.loss.feature_matching = fields.feature_matching
+        fixed = (fields.learning_rate or config.g_optimizer.learning_rate,)
+        rates = fixed if fields.learning_rate else tuple(options.learning_rates) or fixed
+        try:
+            settings.check(run, devices=1)
+        except UserError as error:
+            raise UserError(f"config.study.candidates.{name}: {error}") from None
+        found.append(Candidate(name, run, rates))
+    return found
+
+
+def _check(config: ConfigDict) -> None:
+    options = config.study
+    for name in options.only:
+        if name not in options.candidates:
+            raise UserError(
+                f"config.study.only: no candidate is called {name!r}; there are "
+                + ", ".join(options.candidates)
+            )
+    if not options.candidates:
+        raise UserError("config.study.candidates is empty; give at least one loss")
+    for name in options.candidates:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise UserError(f"config.study.candidates: {name!r} cannot name a folder")
+        if options.candidates[name].learning_rate < 0:
+            raise UserError(f"config.study.candidates.{name}.learning_rate is below 0")
+    seeds = tuple(options.seeds)
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= s < 2**32 for s in seeds):
+        raise UserError(f"config.study.seeds is {seeds}; give different ones in [0, 2**32)")
+    rates = tuple(options.learning_rates)
+    if not all(0 < rate < math.inf for rate in rates) or len(set(rates)) < len(rates):
+        raise UserError(
+            f"config.study.learning_rates is {rates}; give different ones above 0, or () for none"
+        )
+    for name, least in {"tune_steps": 1, "tune_images": 1, "resamples": 100, "pictures": 0}.items():
+        if options[name] < least:
+            raise UserError(f"config.study.{name} is {options[name]}; it must be {least} or more")
+    for name, allowed in {
+        "together": ("auto", "vmap", "unroll"),
+        "lpips": ("auto", "none", *lpips.NETWORKS),
+    }.items():
+        if options[name] not in allowed:
+            raise UserError(
+                f"config.study.{name} is {options[name]!r}; it can be {', '.join(allowed)}"
+            )
+    for name, needed in {"data.loader": "pool", "train.parallel": "jit"}.items():
+        value = settings.flatten(config.to_dict())[name]
+        if value != needed:
+            raise UserError(f"config.{name} is {value}; a study needs {needed}")
+    if config.train.init_from:
+        raise UserError("config.train.init_from: the candidates of a study start from their seeds")
+
+
+class StudyResult(NamedTuple):
+    """What a study came to: its folder, and its results, None where it was interrupted."""
+
+    run: Path
+    results: Results | None
+
+
+def study(
+    config: ConfigDict, workdir: str | Path, *, console: Console | None = None
+) -> StudyResult:
+    """Study the candidates of `config.study`, or go on where the study in `workdir` was.
+
+    Args:
+        config: see configs/study.py, and `with_study` in isr_jax/config.py for the fields.
+        workdir: the study's folder; made where it is missing.
+        console: where to print; standard error by default.
+
+    Raises:
+        UserError: for settings, data or a folder that cannot be used.
+    """
+    console = console or Console(stderr=True)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    use_compilation_cache()
+    candidates = candidates_of(config)
+    run = make_run_folder(workdir)
+    options = config.study
+    judge = Judge(
+        open_validation(config, say),
+        config.scale,
+        _distance(options.lpips, say),
+        make_program(candidates[0].config).enlarge,
+    )
+    photos = _training_photos(config, say)
+    with stop_signals() as stopped:
+        together = options.together
+        if together == "auto":
+            together = "unroll" if jax.default_backend() == "cpu" else "vmap"
+        training = Training(jax.local_devices(), together, console, stopped)
+        try:
+            judged = []
+            for i, candidate in enumerate(candidates):
+                title = f"{candidate.name} ({i + 1} of {len(candidates)})"
+                folder = run / "candidates" / candidate.name
+                outcome = _outcome(
+                    candidate, config, training, photos, judge, folder, title=title, say=say
+                )
+                judged.append(Judged(candidate.name, candidate.config.loss.to_dict(), outcome))
+        except Interrupted:
+            say("interrupted; the same command goes on from there")
+            return StudyResult(run, None)
+    names = [photo.name for photo in judge.photos]
+    results = summarise(judged, judge.of_bicubic(), judge.names, names, config)
+    _keep_best(run, results)
+    report.write(run, results, _pictures(judge.photos, options.pictures))
+    return StudyResult(run, results)
+
+
+def _distance(network: str, say: Callable[[str], None]) -> lpips.Lpips | None:
+    if network == "none":
+        return None
+    if network == "auto" and not lpips.at_hand("alex"):
+        say("LPIPS is left out: its weights are not at hand (config.study.lpips=alex gets them)")
+        return None
+    return lpips.load_lpips("alex" if network == "auto" else network)
+
+
+def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[sources.Photo]:
+    options = config.data
+    source = sources.open_source(
+        options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
+    )
+    crop = settings.sampled_crop(config)
+    photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=say)
+    if config.study.learning_rates and len(photos) <= config.study.tune_images:
+        raise UserError(
+            f"config.study.tune_images={config.study.tune_images} leaves none of the "
+            f"{len(photos)} images of {options.train} to train on; give fewer"
+        )
+    return photos
+
+
+def _pictures(photos: Sequence[sources.Photo], most: int) -> list[sources.Photo]:
+    """Up to so many of the images, spread over all of them."""
+    places = np.linspace(0, len(photos) - 1, min(most, len(photos))).round().astype(int)
+    return [photos[i] for i in places]
+
+
+def _outcome(
+    candidate: Candidate,
+    config: ConfigDict,
+    training: Training,
+    photos: Sequence[sources.Photo],
+    judge: Judge,
+    folder: Path,
+    *,
+    title: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Tune and train a candidate, or read what was done before; what its folder holds is whole."""
+    options, seeds = config.study, tuple(config.study.seeds)
+    tuning_of = {"steps": options.tune_steps, "images": options.tune_images, "seed": seeds[0]}
+    _claim(
+        folder,
+        {
+            "run": candidate.config.to_dict(),
+            "seeds": seeds,
+            "learning_rates": candidate.rates,
+            "tuning": tuning_of if len(candidate.rates) > 1 else {},
+            "metrics": judge.names,
+            "images": [photo.name for photo in judge.photos],
+            "training_images": len(photos),
+        },
+    )
+    done = _read(folder / "outcome.json")
+    if done:
+        return done
+    tuning = _read(folder / "tuning.json")
+    if tuning is None:
+        tuning = _tune(candidate, config, training, photos, judge, title=title)
+        _write(folder / "tuning.json", tuning)
+    rate = tuning["learning_rate"]
+    run = candidate.config.copy_and_resolve_references()
+    run.g_optimizer.learning_rate = rate if rate else candidate.rates[0]
+    outcome: dict[str, Any] = {**tuning, "seeds": seeds, "curve": [], "seconds_per_update": None}
+    if rate is None:
+        outcome["diverged"] = "not finite at any of the learning rates"
+    else:
+        course = train_runs(
+            run,
+            training,
+            seeds=seeds,
+            rates=[rate] * len(seeds),
+            photos=photos,
+            judge=judge,
+            title=title,
+            folder=folder,
+            warn=say,
+        )
+        outcome["diverged"] = _divergence(course, seeds)
+        outcome["curve"] = course.curve
+        if course.durations:
+            outcome["seconds_per_update"] = float(np.median(course.durations))
+        if not course.failed:
+            _keep_runs(folder, run, course.states, seeds, judge, options.pictures)
+    _write(folder / "outcome.json", outcome)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    what = f"diverged: {outcome['diverged']}" if outcome["diverged"] else _scored(outcome, judge)
+    say(f"{title}: learning rate {run.g_optimizer.learning_rate:g}, {what}")
+    return outcome
+
+
+def _scored(outcome: Mapping[str, Any], judge: Judge) -> str:
+    means = np.mean(outcome["curve"][-1]["scores"], axis=(0, 1))
+    return ", ".join(
+        METRICS[name].shown(mean) for name, mean in zip(judge.names, means, strict=True)
+    )
+
+
+def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write what the folder is to hold; where it holds something else, a UserError names that."""
+    file = folder / "study.json"
+    now = settings.flatten(json.loads(json.dumps(identity)))
+    before = _read(file)
+    if before is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(file, identity)
+        return
+    then = settings.flatten(before)
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            raise UserError(
+                f"{folder} was begun with {name}={then.get(name)}, which is now {now.get(name)}; "
+                "give another --workdir, or remove that folder"
+            )
+
+
+def _tune(
+    candidate: Candidate,
+    config: ConfigDict,
+    training: Training,
+    photos: Sequence[sources.Photo],
+    judge: Judge,
+    *,
+    title: str,
+) -> dict[str, Any]:
+    """The learning rate of the best mean rank over the metrics, and what each came to.
+
+    All rates train at once, by the first seed, on all images but those that judge them.
+    """
+    if len(candidate.rates) == 1:
+        return {"learning_rate": candidate.rates[0], "tuning": []}
+    options = config.study
+    run = candidate.config.copy_and_resolve_references()
+    run.train.steps = run.train.validate_every = run.train.checkpoint_every = options.tune_steps
+    course = train_runs(
+        run,
+        training,
+        seeds=[options.seeds[0]] * len(candidate.rates),
+        rates=candidate.rates,
+        photos=photos[: -options.tune_images],
+        judge=judge._replace(photos=photos[-options.tune_images :]),
+        title=f"{title}, learning rates",
+    )
+    trials: list[dict[str, Any]] = []
+    ended = course.step == options.tune_steps and len(course.curve) > 1
+    means = np.mean(course.curve[-1]["scores"], axis=1) if ended else None
+    for r, rate in enumerate(candidate.rates):
+        failed = course.failed.get(str(r))
+        scores = None if failed or means is None else dict(zip(judge.names, means[r], strict=True))
+        trials.append({"learning_rate": rate, "failed_at": failed, "scores": scores})
+    rest = [trial for trial in trials if trial["scores"]]
+    if not rest:
+        return {"learning_rate": None, "tuning": trials}
+    table = [[trial["scores"][name] for name in judge.names] for trial in rest]
+    best = rest[best_by_mean_rank(np.array(table), judge.names)]
+    return {"learning_rate": best["learning_rate"], "tuning": trials}
+
+
+def _divergence(course: Course, seeds: Sequence[int]) -> str | None:
+    """Why a candidate counts as diverged, or None."""
+    if course.failed:
+        r, step = next(iter(course.failed.items()))
+        return f"the loss or its gradient was not finite at update {step} of seed {seeds[int(r)]}"
+    first, last = (np.mean(course.curve[i]["scores"], axis=1)[:, 0] for i in (0, -1))
+    for seed, began, ended in zip(seeds, first, last, strict=True):
+        if ended < began - COLLAPSE:
+            return f"seed {seed} fell from {began:.2f} to {ended:.2f} dB"
+    return None
+
+
+def _keep_runs(
+    folder: Path,
+    config: ConfigDict,
+    states: State,
+    seeds: Sequence[int],
+    judge: Judge,
+    pictures: int,
+) -> None:
+    """Write a run folder of each seed, and the first seed's pictures for the report."""
+    for r, seed in enumerate(seeds):
+        target = folder / f"seed_{seed}"
+        shutil.rmtree(target, ignore_errors=True)
+        ema, stats = run_of((states.ema, states.g_stats), r)
+        checkpoint.write_generator(target, ema, stats, config.to_dict() | {"seed": seed})
+    shown = judge._replace(photos=_pictures(judge.photos, pictures))
+    alive = [r == 0 for r in range(len(seeds))]
+    ((_, images),) = shown.enlarged(states, alive)
+    (folder / "images").mkdir(exist_ok=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+
+
+def _keep_best(run: Path, results: Results) -> None:
+    """Copy the run folder of the winner's best seed to RUN/best."""
+    shutil.rmtree(run / "best", ignore_errors=True)
+    if not results["winner"]:
+        return
+    winner = results["candidates"][results["winner"]]
+    means = np.array([np.mean(winner["scores"][name], axis=1) for name in results["metrics"]]).T
+    seed = results["seeds"][best_by_mean_rank(means, results["metrics"])]
+    shutil.copytree(run / "candidates" / results["winner"] / f"seed_{seed}", run / "best")
+
+
+def _read(file: Path) -> Any:
+    """A JSON file, or None where there is none or it is damaged: what it held is done again."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _write(file: Path, content: Any) -> None:
+    """Write a JSON file that is there whole or not at all."""
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")

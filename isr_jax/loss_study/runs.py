@@ -1,0 +1,258 @@
+"""Several runs of one config, trained at once and judged on the way."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Float64, UInt8
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from isr_jax import metrics
+from isr_jax.checkpoints import runs as checkpoint
+from isr_jax.data import pool, sources
+from isr_jax.errors import one_line
+from isr_jax.perceptual import lpips
+from isr_jax.resize import resize_uint8
+from isr_jax.training.loop import plan
+from isr_jax.training.program import (
+    AXIS,
+    make_program,
+    make_runs_dispatch,
+    on_all,
+    run_keys,
+    run_of,
+)
+from isr_jax.training.record import progress_bar
+from isr_jax.training.update import State
+
+# Identical images have an infinite PSNR, of which there is no mean.
+MOST_PSNR = 100.0  # dB
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM; what was done is saved."""
+
+
+class Judge(NamedTuple):
+    """Held-out images, and how they are scored.
+
+    Attributes:
+        photos: the images.
+        scale: the factor of enlargement.
+        distance: LPIPS, or None.
+        enlarge: (params, stats, uint8 image) -> uint8 image; one for all candidates.
+    """
+
+    photos: Sequence[sources.Photo]
+    scale: int
+    distance: lpips.Lpips | None
+    enlarge: Callable[[Any, Any, Any], Any]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the metrics."""
+        return [*metrics.Scores._fields, *(["lpips"] if self.distance else [])]
+
+    def of_runs(
+        self, states: State, alive: Sequence[bool]
+    ) -> Float64[np.ndarray, "run image metric"]:
+        """The scores of the moving averages; nan for a run that is not alive."""
+        scores = np.full((len(alive), len(self.photos), len(self.names)), np.nan)
+        for r, images in self.enlarged(states, alive):
+            scores[r] = [
+                self._score(sr, photo, metrics.measure(sr, photo.hr, crop=self.scale))
+                for sr, photo in zip(images, self.photos, strict=True)
+            ]
+        return scores
+
+    def enlarged(
+        self, states: State, alive: Sequence[bool]
+    ) -> list[tuple[int, list[UInt8[np.ndarray, "h w 3"]]]]:
+        """What the moving average of each run that is alive makes of the images."""
+        one = jax.local_devices()[0]
+        ema, stats = jax.device_put((states.ema, states.g_stats), one)
+        outputs = []
+        for r in np.flatnonzero(alive).tolist():
+            params, averages = run_of(ema, r), run_of(stats, r)
+            images = [np.asarray(self.enlarge(params, averages, p.lr)) for p in self.photos]
+            outputs.append((r, images))
+        return outputs
+
+    def of_bicubic(self) -> Float64[np.ndarray, "image metric"]:
+        """The scores of bicubic, as published tables have them."""
+        rows = []
+        for photo in self.photos:
+            scores = metrics.measure_interpolation(photo.lr, photo.hr, scale=self.scale)
+            rows.append(self._score(resize_uint8(photo.lr, scale=self.scale), photo, scores))
+        return np.array(rows)
+
+    def _score(
+        self, sr: UInt8[np.ndarray, "h w 3"], photo: sources.Photo, scores: metrics.Scores
+    ) -> list[float]:
+        row = [min(scores.psnr, MOST_PSNR), scores.ssim, scores.ms_ssim]
+        if self.distance:
+            row.append(self.distance(sr, photo.hr, crop=self.scale))
+        return row
+
+
+class Course(NamedTuple):
+    """Several runs of one config, as far as they have got; all but the states is JSON.
+
+    Attributes:
+        states: stacked, [run ...].
+        step: updates done.
+        curve: {"step", "scores"} of each judgement, scores [run image metric].
+        durations: seconds per update and run of each dispatch but the first of a kind, which
+            compiles.
+        failed: by run, the update at which its loss or gradient was not finite.
+    """
+
+    states: State
+    step: int
+    curve: list[dict[str, Any]]
+    durations: list[float]
+    failed: dict[str, int]
+
+
+class Training(NamedTuple):
+    """What all the runs of a study share.
+
+    Attributes:
+        devices: over which the runs of one candidate are spread.
+        together: vmap or unroll; see `program.make_runs_dispatch`.
+        console: where the bar is drawn.
+        stopped: whether the person wants to stop.
+    """
+
+    devices: Sequence[jax.Device]
+    together: Literal["vmap", "unroll"]
+    console: Console
+    stopped: Callable[[], bool]
+
+
+def train_runs(
+    config: ConfigDict,
+    training: Training,
+    *,
+    seeds: Sequence[int],
+    rates: Sequence[float],
+    photos: Sequence[sources.Photo],
+    judge: Judge,
+    title: str,
+    folder: Path | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Course:
+    """Train the runs (seed, learning rate) of one config at once, and judge them on the way.
+
+    With a `folder` the runs are saved there and go on from there, and end as soon as one of them is
+    not finite; without one, when none is.
+
+    Raises:
+        Interrupted: when the person wanted to stop.
+    """
+    devices = training.devices[: _most_that_divides(len(training.devices), len(seeds))]
+    program = make_program(config)
+    keys = jax.vmap(run_keys)(jnp.array(seeds, jnp.uint32))
+    states = jax.jit(jax.vmap(program.init), out_shardings=on_all(devices, AXIS))(keys[:, 0])
+    frozen, data = jax.device_put((program.frozen(), pool.make_pool(photos)), on_all(devices))
+    split = on_all(devices, AXIS)
+    train_keys, g_rates = jax.device_put((keys[:, 1], jnp.array(rates, jnp.float32)), split)
+    dispatches = {
+        pretrain: make_runs_dispatch(config, devices, pretrain=pretrain, together=training.together)
+        for pretrain in (False, True)
+    }
+    course = Course(states, 0, [], [], {})
+    compiled: set[tuple[bool, int]] = set()
+
+    with ExitStack() as stack:
+        manager = None
+        if folder:
+            checkpoint.clear_up(folder, warn=warn)
+            manager = stack.enter_context(checkpoint.open_manager(folder, keep=1))
+            course = _resumed(manager, course, warn=warn)
+        bar = stack.enter_context(
+            progress_bar(training.console, total=config.train.steps, step=course.step, title=title)
+        )
+        states, step, curve, durations, failed = course
+
+        def alive() -> list[bool]:
+            return [str(r) not in failed for r in range(len(seeds))]
+
+        def save() -> None:
+            if manager:
+                _save(manager, Course(states, step, curve, durations, failed))
+
+        def judged() -> dict[str, Any]:
+            return {"step": step, "scores": judge.of_runs(states, alive()).tolist()}
+
+        if not curve:
+            curve.append(judged())
+        for n, validating, saving in plan(step, config):
+            pretrain = step < config.loss.adversarial_from
+            began = time.perf_counter()
+            states, values = dispatches[pretrain](states, frozen, data, train_keys, g_rates, n)
+            series = {name: np.asarray(value) for name, value in values.items()}
+            took = time.perf_counter() - began
+            if (pretrain, n) in compiled:
+                durations.append(took / n / len(seeds))
+            compiled.add((pretrain, n))
+            finite = np.all([np.isfinite(x) for x in series.values()], axis=0)
+            for r in np.flatnonzero(~finite.all(axis=1)):
+                failed.setdefault(str(r), step + int(np.argmin(finite[r])) + 1)
+            step += n
+            loss = float(np.mean(series["loss"]))
+            bar.update(bar.task_ids[0], completed=step, loss=f"{loss:.4f}")
+            if failed and (folder or not any(alive())):
+                break
+            if validating:
+                curve.append(judged())
+            stopping = training.stopped()
+            if saving or stopping:
+                save()
+            if stopping and step < config.train.steps:
+                raise Interrupted
+    return Course(states, step, curve, durations, failed)
+
+
+def _most_that_divides(devices: int, runs: int) -> int:
+    return max(d for d in range(1, devices + 1) if runs % d == 0)
+
+
+def _save(manager: ocp.CheckpointManager, course: Course) -> None:
+    progress = course._asdict()
+    states = progress.pop("states")
+    manager.save(
+        course.step,
+        args=ocp.args.Composite(
+            # Copied on the device, because the next dispatch overwrites the donated buffers.
+            states=ocp.args.StandardSave(jax.tree.map(jnp.copy, states)._asdict()),
+            progress=ocp.args.JsonSave(progress),
+        ),
+    )
+
+
+def _resumed(
+    manager: ocp.CheckpointManager, course: Course, *, warn: Callable[[str], None]
+) -> Course:
+    """The newest course that can be read, or the one given."""
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, course.states)._asdict()
+    for step in sorted(manager.all_steps(), reverse=True):
+        args = ocp.args.Composite(
+            states=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+        )
+        try:
+            saved = manager.restore(step, args=args)
+            return Course(states=State(**saved.states), **saved.progress)
+        # Whatever a damaged file makes of itself.
+        except Exception as error:
+            place = f"{manager.directory}/{step}"
+            warn(f"{place} cannot be read ({one_line(error, limit=120)}) and is done again")
+            manager.delete(step)
+    return course

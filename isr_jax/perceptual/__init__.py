@@ -1,0 +1,1 @@
+"""Networks that others trained, and what is measured by their features."""

@@ -1,0 +1,1 @@
+"""PyTorch state dicts to parameters and back."""

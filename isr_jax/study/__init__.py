@@ -1,9 +1,0 @@
-"""The loss study: by which loss does a generator learn most?
-
-`loop` takes a config to a report, `runs` trains the seeds of a candidate at once, `comparison` says
-with which confidence one candidate is ahead of another, `results` sums up, `report` shows it.
-"""
-
-from isr_jax.study.loop import StudyResult, study
-
-__all__ = ["StudyResult", "study"]

@@ -1,0 +1,1 @@
+"""Train a GAN: the update, the compiled program, the loop."""

@@ -1,0 +1,254 @@
+"""Pictures and tables: comparison panels, training curves, a run's and an evaluation's scores."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import ImageDraw, ImageFont
+from rich.console import Console
+from rich.table import Table
+
+from isr_jax import losses, metrics
+from isr_jax.data.sources import Photo
+from isr_jax.evaluation.evaluator import Evaluation, ImageScores, SetScores
+from isr_jax.resize import resize_uint8
+from isr_jax.training.record import read_records
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+# The colour-blind safe palette of Okabe and Ito.
+BLUE, ORANGE, RED, GRAY = "#0072B2", "#E69F00", "#D55E00", "#6E6E6E"
+
+# A panel's measures in pixels: a column's width, the space between, the text, and a detail's side.
+COLUMN, GAP, HEADER, DETAIL = 320, 6, 42, 80
+
+
+def busiest(image: Image, side: int) -> tuple[int, int]:
+    """Top-left corner (y, x) of the side x side window in which neighbouring pixels differ most."""
+    gray = image.astype(np.float32).mean(axis=-1)
+    change = np.zeros_like(gray)
+    change[:, 1:] += np.abs(np.diff(gray, axis=1))
+    change[1:] += np.abs(np.diff(gray, axis=0))
+    total = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    window = total[side:, side:] - total[:-side, side:] - total[side:, :-side]
+    window += total[:-side, :-side]
+    y, x = np.unravel_index(int(window.argmax()), window.shape)
+    return int(y), int(x)
+
+
+def panel(
+    path: Path, photos: Sequence[Photo], enlarged: Sequence[Image], *, scale: int, most: int = 4
+) -> None:
+    """Draw LR (nearest) | bicubic | SR | HR, and below each a detail, for each photograph.
+
+    The detail is where the bicubic image has most edges; its pixels are enlarged by nearest.
+
+    Args:
+        path: of the PNG to write.
+        photos: held-out photographs with their LR images.
+        enlarged: the generator's image of each.
+        scale: the factor of enlargement.
+        most: draw the first so many.
+    """
+    strips = []
+    for photo, sr in list(zip(photos, enlarged, strict=True))[:most]:
+        bicubic = resize_uint8(photo.lr, scale=scale)
+        side = min(DETAIL, *photo.hr.shape[:2])
+        corner = busiest(bicubic, side)
+        versions = {
+            f"{Path(photo.name).stem}: LR, nearest": resize_uint8(
+                photo.lr, scale=scale, method="nearest"
+            ),
+            "bicubic": bicubic,
+            "SR": sr,
+            "HR": photo.hr,
+        }
+        columns = [
+            _column(image, name, _caption(image, photo.hr, scale), corner, side)
+            for name, image in versions.items()
+        ]
+        strips.append(np.concatenate(columns, axis=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.concatenate(strips)).save(path)
+
+
+def _caption(image: Image, hr: Image, scale: int) -> str:
+    if image is hr:
+        return "the photograph"
+    scores = metrics.measure(image, hr, crop=scale)
+    return f"{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
+
+
+def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side: int) -> Image:
+    """Two lines of text, the whole image with the detail framed, and the detail, COLUMN wide."""
+    y, x = corner
+    framed = PIL.Image.fromarray(image).convert("RGB")
+    frame = (x, y, x + side - 1, y + side - 1)
+    ImageDraw.Draw(framed).rectangle(frame, outline=RED, width=max(2, image.shape[1] // 160))
+    height = round(COLUMN * image.shape[0] / image.shape[1])
+    detail = PIL.Image.fromarray(image[y : y + side, x : x + side]).convert("RGB")
+
+    column = PIL.Image.new("RGB", (COLUMN + GAP, HEADER + height + GAP + COLUMN + GAP), "white")
+    draw, font = ImageDraw.Draw(column), ImageFont.load_default(14)
+    draw.text((2, 4), name, fill="black", font=font)
+    draw.text((2, 22), caption, fill=GRAY, font=font)
+    column.paste(framed.resize((COLUMN, height), PIL.Image.Resampling.LANCZOS), (0, HEADER))
+    column.paste(
+        detail.resize((COLUMN, COLUMN), PIL.Image.Resampling.NEAREST), (0, HEADER + height + GAP)
+    )
+    return np.asarray(column)
+
+
+def curves(run: Path) -> None:
+    """Draw RUN/curves.png from RUN/metrics.jsonl: losses, adversarial losses, PSNR-Y and SSIMs."""
+    records = read_records(run)
+    training = [line for line in records if line["kind"] == "train"]
+    validation = [line for line in records if line["kind"] == "validation"]
+    (bicubic,) = (line["bicubic"] for line in records if line["kind"] == "baselines")
+    figure = Figure(figsize=(14, 7.5), dpi=100)
+    FigureCanvasAgg(figure)
+    ((content, adversarial, norms), (psnr, ssim, ms_ssim)) = figure.subplots(2, 3)
+
+    for name in ("loss", *(name for name in losses.CONTENT if any(name in t for t in training))):
+        label = "generator, total" if name == "loss" else name
+        _line(content, training, name, GRAY if name == "loss" else None, label=label)
+    content.set_title("Generator's losses")
+    for name, colour in (("g_adversarial", BLUE), ("d_loss", ORANGE)):
+        label = "generator, adversarial" if name == "g_adversarial" else "discriminator"
+        _line(adversarial, training, name, colour, label=label)
+    adversarial.set_title("Adversarial losses")
+    for axes, name, title in (
+        (psnr, "psnr", "PSNR-Y (dB)"),
+        (ssim, "ssim", "SSIM-Y"),
+        (ms_ssim, "ms_ssim", "MS-SSIM (Y)"),
+    ):
+        _line(axes, validation, name, BLUE, label="SR (moving average)", marker="o")
+        axes.axhline(bicubic[name], color=GRAY, linestyle="--", label="bicubic")
+        axes.set_title(f"{title} of held-out photographs")
+    for name, colour in (("g_grad_norm", BLUE), ("d_grad_norm", ORANGE)):
+        label = "generator" if name == "g_grad_norm" else "discriminator"
+        _line(norms, training, name, colour, label=label)
+    norms.set_title("Norms of the gradients")
+    norms.set_yscale("log")
+    for axes in figure.axes:
+        axes.set_xlabel("updates")
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(run / "curves.png")
+
+
+def _line(
+    axes: Axes,
+    records: Sequence[dict[str, Any]],
+    name: str,
+    colour: str | None,
+    *,
+    label: str,
+    marker: str = "",
+) -> None:
+    points = [(line["step"], line[name]) for line in records if name in line]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, ms=4)
+
+
+def closing_table(
+    console: Console, scores: dict[str, float], baselines: dict[str, dict[str, float]], title: str
+) -> None:
+    """Print the generator's scores beside the interpolations', with the gain over bicubic."""
+    table = Table(title=title)
+    table.add_column("method")
+    for name in ("PSNR-Y (dB)", "SSIM-Y", "MS-SSIM"):
+        table.add_column(name, justify="right")
+    for method, row in {**baselines, "SR": scores}.items():
+        table.add_row(method, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{row['ms_ssim']:.4f}")
+    gain = {name: scores[name] - baselines["bicubic"][name] for name in scores}
+    table.add_section()
+    table.add_row(
+        "SR - bicubic", f"{gain['psnr']:+.2f}", f"{gain['ssim']:+.4f}", f"{gain['ms_ssim']:+.4f}"
+    )
+    console.print(table)
+
+
+# Heading and decimals of each score.
+SCORES = {
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "ms_ssim": ("MS-SSIM", 4),
+    "lpips": ("LPIPS", 4),
+}
+
+
+def evaluation_tables(result: Evaluation) -> dict[str, Table]:
+    """By title, a table of each set at each scale, and last one of all the means."""
+    subject = f"{result['model']}, {result['protocol']}"
+    tables = {f"{s['name']} x{s['scale']}: {subject}": _set_table(s) for s in result["sets"]}
+    return {**tables, f"Mean PSNR (dB)/SSIM: {subject}": _means_table(result["sets"])}
+
+
+def _set_table(scores: SetScores) -> Table:
+    """Each image, and the mean."""
+    table = Table("image")
+    for name, (heading, _) in SCORES.items():
+        if name in scores:
+            table.add_column(heading, justify="right")
+    for image in scores["images"]:
+        table.add_row(image["name"], *_shown(image).values())
+    table.add_section()
+    table.add_row("mean", *_shown(scores).values(), style="bold")
+    return table
+
+
+def _shown(scores: ImageScores | SetScores) -> dict[str, str]:
+    """Each score that there is, rounded."""
+    values = {name: value for name, value in scores.items() if name in SCORES}
+    numbers = {name: f"{value:.{SCORES[name][1]}f}" for name, value in values.items()}
+    return {name: "-" if number == "nan" else number for name, number in numbers.items()}
+
+
+def _means_table(sets: Sequence[SetScores]) -> Table:
+    """Mean PSNR/SSIM of each set by scale, as papers print them."""
+    table = Table("set")
+    scales = sorted({scores["scale"] for scores in sets})
+    for scale in scales:
+        table.add_column(f"x{scale}", justify="right")
+    means = {(s["name"], s["scale"]): _shown(s) for s in sets}
+    for name in dict.fromkeys(name for name, _ in means):
+        cells = [means.get((name, scale), {}) for scale in scales]
+        table.add_row(name, *(f"{c['psnr']}/{c['ssim']}" if c else "-" for c in cells))
+    return table
+
+
+def evaluation_markdown(result: Evaluation) -> str:
+    """The tables as Markdown."""
+    tables = evaluation_tables(result)
+    return "\n".join(f"### {title}\n\n{_markdown(tables[title])}" for title in tables)
+
+
+def _markdown(table: Table) -> str:
+    heads = [str(column.header) for column in table.columns]
+    rules = ["---:" if column.justify == "right" else "---" for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (heads, rules, *rows))
+
+
+def evaluation_csv(result: Evaluation) -> str:
+    """A line per image and one for each mean, unrounded, with model, protocol, set and scale."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [name for name in SCORES if all(name in scores for scores in result["sets"])]
+    writer.writerow(["model", "protocol", "set", "scale", "image", *names])
+    for scores in result["sets"]:
+        key = [result["model"], result["protocol"], scores["name"], scores["scale"]]
+        for row in (*scores["images"], {**scores, "name": "mean"}):
+            writer.writerow([*key, row["name"], *(row[name] for name in names)])
+    return text.getvalue()

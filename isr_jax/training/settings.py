@@ -1,0 +1,252 @@
+"""What a config may say, and the optimizers it asks for."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from isr_jax import losses, metrics
+from isr_jax.degrade import DEGRADATIONS
+from isr_jax.errors import UserError
+from isr_jax.models.discriminators import ARCHITECTURES, Discriminator, discriminator
+from isr_jax.models.generators import complete
+from isr_jax.models.layers import ACTIVATIONS
+from isr_jax.perceptual.backbones import backbone
+from isr_jax.perceptual.vgg_loss import CRITERIA
+
+Rate = float | Float[Array, ""]
+# (first learning rate, options of an optimizer, steps) -> schedule
+SCHEDULES: dict[str, Callable[[Rate, ConfigDict, int], optax.Schedule]] = {
+    "constant": lambda rate, options, steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, options, steps: optax.cosine_decay_schedule(rate, steps),
+    # SRGAN, section 3.2: the rate falls to a tenth at half of the updates.
+    "halfway": lambda rate, options, steps: optax.piecewise_constant_schedule(
+        rate, {steps // 2: 0.1}
+    ),
+    "milestones": lambda rate, options, steps: optax.piecewise_constant_schedule(
+        rate, dict.fromkeys(options.milestones, options.decay)
+    ),
+}
+
+CHOICES: dict[str, Collection[Any]] = {
+    "data.loader": ("pool", "stream"),
+    "data.degradation": DEGRADATIONS,
+    "generator.convs": (1, 2),
+    "generator.skip": ("add", "concat"),
+    "generator.activation": ACTIVATIONS,
+    "generator.tail": ("direct", "progressive"),
+    "generator.global_skip": ("none", "nearest", "bilinear", "bicubic"),
+    "generator.dtype": ("float32", "bfloat16"),
+    "discriminator.name": ARCHITECTURES,
+    "discriminator.dtype": ("float32", "bfloat16"),
+    "loss.perceptual.criterion": CRITERIA,
+    "loss.adversarial": losses.ADVERSARIAL,
+    "g_optimizer.schedule": SCHEDULES,
+    "d_optimizer.schedule": SCHEDULES,
+    "train.parallel": ("jit", "pmap"),
+}
+
+LEAST: dict[str, int] = {
+    "seed": 0,
+    "data.crop": 1,
+    "data.margin": 0,
+    "data.batch": 1,
+    "data.workers": 0,
+    "data.validation_images": 0,
+    "generator.width": 1,
+    "generator.blocks": 0,
+    "generator.kernel": 1,
+    "generator.growth": 1,
+    "generator.doublings": 0,
+    "generator.layers": 0,
+    "discriminator.crop": 0,
+    "discriminator.width": 1,
+    "discriminator.layers": 1,
+    "discriminator.dense": 1,
+    "loss.perceptual.weight": 0,
+    "loss.adversarial_weight": 0,
+    "loss.feature_matching": 0,
+    "loss.adversarial_from": 0,
+    "g_optimizer.learning_rate": 0,
+    "d_optimizer.learning_rate": 0,
+    "g_optimizer.warmup_steps": 0,
+    "d_optimizer.warmup_steps": 0,
+    "g_optimizer.decay": 0,
+    "d_optimizer.decay": 0,
+    "g_optimizer.grad_clip": 0,
+    "d_optimizer.grad_clip": 0,
+    "train.steps": 1,
+    "train.steps_per_dispatch": 1,
+    "train.log_every": 1,
+    "train.validate_every": 1,
+    "train.checkpoint_every": 1,
+    "train.keep": 1,
+}
+
+BELOW_ONE = (
+    "g_optimizer.b1",
+    "g_optimizer.b2",
+    "d_optimizer.b1",
+    "d_optimizer.b2",
+    "train.ema_decay",
+)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted names; tuples become lists, as in JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def check(config: ConfigDict, *, devices: int) -> list[str]:
+    """What to tell the person before training starts.
+
+    Raises:
+        UserError: for settings that cannot work, naming the first.
+    """
+    try:
+        complete(config.generator.to_dict(), scale=config.scale)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    # Some fields are of one architecture alone.
+    values = flatten(config.to_dict())
+    for name, allowed in CHOICES.items():
+        if name in values and values[name] not in allowed:
+            raise UserError(
+                f"config.{name} is {values[name]!r}; it can be {', '.join(map(str, allowed))}"
+            )
+    for name, least in LEAST.items():
+        if name in values and not values[name] >= least:
+            raise UserError(f"config.{name} is {values[name]}; it must be {least} or more")
+    for name in BELOW_ONE:
+        if not 0 <= values[name] < 1:
+            raise UserError(f"config.{name} is {values[name]}; it must be in [0, 1)")
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{name} is {value}; it must be finite")
+        if name.startswith("loss.content.") and value < 0:
+            raise UserError(f"config.{name} is {value}; it must be 0 or more")
+        if name.endswith(("_optimizer.eps", "generator.img_range")) and value <= 0:
+            raise UserError(f"config.{name} is {value}; it must be above 0")
+    if config.seed >= 2**32:
+        raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
+    widths = values.get("discriminator.widths", [1])
+    if not widths or min(widths) < 1:
+        raise UserError(f"config.discriminator.widths is {widths}; give at least one, 1 or more")
+    if values.get("generator.kernel", 1) % 2 == 0:
+        raise UserError(f"config.generator.kernel is {config.generator.kernel}; it must be odd")
+    if len(values.get("generator.rgb_mean", "rgb")) != 3:
+        raise UserError(
+            f"config.generator.rgb_mean is {config.generator.rgb_mean}; it has 3 values"
+        )
+    crop, batch = config.data.crop, config.data.batch
+    for name in ("data.crop", "data.margin"):
+        if values[name] % config.scale:
+            raise UserError(
+                f"config.{name}={values[name]} is no multiple of config.scale={config.scale}"
+            )
+    if batch % devices:
+        raise UserError(f"config.data.batch={batch} does not divide among {devices} devices")
+    if config.discriminator.crop > crop:
+        raise UserError(
+            f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
+        )
+    try:
+        make_discriminator(config)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    weights = config.loss.content.to_dict()
+    others = (
+        config.loss.adversarial_weight,
+        config.loss.feature_matching,
+        config.loss.perceptual.weight,
+    )
+    if not any(weights.values()) and not any(others):
+        raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
+    _check_perceptual(config)
+    advice = _check_ssim(crop, weights)
+    if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
+        advice.append(
+            "on a CPU config.train.steps_per_dispatch=1 is much faster: XLA's convolutions there "
+            "are slow inside a loop"
+        )
+    return advice
+
+
+def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
+    """The discriminator of a config; see `models.discriminator`."""
+    options = config.discriminator.to_dict()
+    crop = options.pop("crop") or config.data.crop
+    return discriminator(options, crop=crop, axis_name=axis_name)
+
+
+def sampled_crop(config: ConfigDict) -> int:
+    """Side in HR pixels of what is cut from an image: a crop, and the margin around it."""
+    return config.data.crop + 2 * config.data.margin
+
+
+def _check_perceptual(config: ConfigDict) -> None:
+    options = config.loss.perceptual
+    if len(options.layers) != len(options.layer_weights):
+        raise UserError(
+            f"config.loss.perceptual.layers has {len(options.layers)} names and layer_weights "
+            f"{len(options.layer_weights)} values; give one for each"
+        )
+    if not options.weight:
+        return
+    if not any(options.layer_weights):
+        raise UserError("config.loss.perceptual.layer_weights are all 0; give one, or weight=0")
+    least = backbone("vgg19", layers=tuple(options.layers)).least
+    if config.data.crop < least:
+        raise UserError(
+            f"config.data.crop={config.data.crop} is too small for {options.layers[-1]} of VGG19, "
+            f"which needs {least} px"
+        )
+
+
+def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
+    scales = metrics.ms_ssim_scales(crop, crop)
+    if weights["ssim"] and scales < 1:
+        raise UserError(f"config.data.crop={crop} is too small for ssim, which needs 11 px")
+    if not weights["ms_ssim"] or scales == 5:
+        return []
+    if scales < 2:
+        raise UserError(
+            f"config.data.crop={crop} is too small for ms_ssim: two scales need 22 px, five 176"
+        )
+    return [f"MS-SSIM uses {scales} of its 5 scales, renormalised: five need crops of 176 px"]
+
+
+def make_schedule(
+    options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
+) -> optax.Schedule:
+    """Update number, from 0 -> learning rate; it rises linearly over the first warmup_steps.
+
+    The rise is ours, for Optax's schedules with a warm-up of 0 steps stay at their first value, 0.
+    A `learning_rate` stands for that of the options, and may be traced.
+    """
+    rate = options.learning_rate if learning_rate is None else learning_rate
+    schedule = SCHEDULES[options.schedule](rate, options, steps)
+    warmup = options.warmup_steps
+    if not warmup:
+        return schedule
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup)
+
+
+def make_optimizer(
+    options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
+) -> optax.GradientTransformation:
+    """Adam with a schedule over `steps` and, where grad_clip is positive, clipping by norm."""
+    clip = optax.clip_by_global_norm(options.grad_clip) if options.grad_clip else optax.identity()
+    schedule = make_schedule(options, steps=steps, learning_rate=learning_rate)
+    return optax.chain(clip, optax.adam(schedule, b1=options.b1, b2=options.b2, eps=options.eps))

@@ -1,0 +1,1 @@
+"""Upscale images and folders of files."""

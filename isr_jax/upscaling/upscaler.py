@@ -1,0 +1,189 @@
+"""Upscaler: 8- or 16-bit photograph in, the same out, larger."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jaxtyping import Array, UInt8, UInt16
+from ml_collections import ConfigDict
+
+from isr_jax import images
+from isr_jax.checkpoints import runs as checkpoints
+from isr_jax.checkpoints.single_files import PRETRAINED
+from isr_jax.errors import UserError
+from isr_jax.models import Generator
+from isr_jax.resize import METHODS, resize_uint8, resize_uint16
+from isr_jax.tiling.tiles import (
+    Enlarged,
+    OnTile,
+    Photograph,
+    Photographs,
+    enlarge_alpha,
+    fill_hidden,
+    make_tiled,
+    plan,
+)
+from isr_jax.tiling.windows import windowed
+
+Enlarge = Callable[[Any, Any, UInt8[np.ndarray, "h w 3"]], UInt8[Array, "sh sw 3"]]
+
+
+def make_enlarge(generator: Generator) -> Enlarge:
+    """A jitted (params, stats, uint8 [h w 3]) -> uint8 [scale*h scale*w 3], rounded half up."""
+
+    @jax.jit
+    def enlarge(params: Any, stats: Any, image: Any) -> Array:
+        sr, _ = generator.apply(params, stats, images.to_float(image)[None], False)
+        return images.to_uint8(sr[0])
+
+    return enlarge
+
+
+@dataclasses.dataclass(frozen=True)
+class Upscaler:
+    """A model, called on images; `load` makes one.
+
+    Attributes:
+        name: what it was loaded as.
+        scale: the factor of enlargement.
+        enlarge: RGB image -> RGB image of the same type, and of any number of channels where it is
+            a method's.
+        method: the interpolation that it is; None for a trained generator.
+        config: the configuration that trained the generator.
+        step: the update after which its parameters were saved.
+        tiled: a generator's way to work, instead of `enlarge`: images of any size and number.
+    """
+
+    name: str
+    scale: int
+    enlarge: Callable[[np.ndarray], np.ndarray] | None
+    method: str | None = None
+    config: ConfigDict | None = None
+    step: int | None = None
+    tiled: Callable[[Photographs, OnTile | None], Enlarged] | None = None
+
+    def __call__(
+        self, image: np.ndarray, progress: OnTile | None = None
+    ) -> UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]:
+        """Enlarge an image, or a batch of images of one size.
+
+        Args:
+            image: uint8, 0..255, or uint16, 0..65535: gray [H, W] or [H, W, 1], gray with alpha
+                [H, W, 2], RGB [H, W, 3], RGB with alpha [H, W, 4], or a batch of them
+                [N, H, W, C]. Alpha is straight, not multiplied into the colours.
+            progress: called with the tiles that are done, and all tiles; images, where it is an
+                interpolation that enlarges.
+
+        Returns:
+            What was given, `scale` times as high and wide. The colours of wholly transparent pixels
+            have become those of what is visible next to them.
+
+        Raises:
+            UserError: for another type or shape.
+        """
+        image = np.asarray(image)
+        good = image.ndim == 2 or (image.ndim in (3, 4) and 1 <= image.shape[-1] <= 4)
+        if image.dtype not in (np.uint8, np.uint16) or not good or not image.size:
+            raise UserError(
+                "an image is uint8 or uint16, [H, W], [H, W, C] or [N, H, W, C] with 1 to 4 "
+                f"channels; this one is {image.dtype} {list(image.shape)}"
+            )
+        plain = image.ndim == 2
+        batch = image[None, ..., None] if plain else image if image.ndim == 4 else image[None]
+        result = self.tiled(batch, progress) if self.tiled else self._one_by_one(batch, progress)
+        return result[0, ..., 0] if plain else result if image.ndim == 4 else result[0]
+
+    def _one_by_one(self, batch: Photographs, progress: OnTile | None) -> Enlarged:
+        """Enlarge by a function of a whole image."""
+        results = []
+        for i, image in enumerate(batch):
+            results.append(self._whole(image))
+            if progress:
+                progress(i + 1, len(batch))
+        return np.stack(results) if len(results) > 1 else results[0][None]  # no second copy
+
+    def _whole(self, image: Photograph) -> np.ndarray:
+        assert self.enlarge
+        channels = image.shape[2]
+        colours = image[..., : 1 if channels < 3 else 3]
+        if channels in (2, 4):
+            colours = fill_hidden(colours, image[..., -1])
+        if self.method:
+            return self.enlarge(np.concatenate([colours, image[..., colours.shape[2] :]], axis=2))
+        rgb = self.enlarge(np.broadcast_to(colours, (*colours.shape[:2], 3)))
+        result = np.empty((*rgb.shape[:2], channels), image.dtype)
+        result[..., : colours.shape[2]] = rgb if channels > 2 else images.rgb_to_gray(rgb)
+        if channels in (2, 4):
+            enlarge_alpha(image[None], result[None], self.scale, len(image))
+        return result
+
+
+def load(
+    model: str | Path,
+    *,
+    scale: int | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    checkpoint: Literal["best", "latest"] | int = "best",
+    tile: int | None = None,
+    overlap: int | None = None,
+    ensemble: bool = False,
+    dtype: Literal["float32", "bfloat16"] | None = None,
+) -> Upscaler:
+    """Load a model: a trained generator, or an interpolation.
+
+    A generator works on tiles, over all local devices. Tiles leave no seams: their windows show the
+    generator all that it sees, up to a radius of `tiling.EXACT` pixels. An interpolation has no use
+    for the last four arguments.
+
+    Args:
+        model: compact-x2, compact-x3 or compact-x4, which come with the package; a run folder,
+            `runs/msssim`, or one of its `checkpoints/STEP`; a .safetensors file of `isr export`; a
+            PyTorch file, .pth or .safetensors, of a network that `torch_weights` knows; or nearest,
+            bilinear, bicubic or lanczos, which resize as MATLAB's `imresize`.
+        scale: the factor; an interpolation needs it, a generator has its own.
+        weights: a generator's exponential moving average (default) or its raw parameters.
+        checkpoint: the one of the best validation PSNR-Y (default), the latest, or a step.
+        tile: side of a tile, LR pixels; None for one that fits the device. What it takes of memory
+            grows with its square, and what it wastes on overlap falls with its side.
+        overlap: LR pixels that are computed around a tile; None for what the generator sees, or
+            `tiling.CAPPED` where that is beyond `tiling.EXACT`.
+        ensemble: average over the 8 flips and rotations of the image; it takes 8 times as long.
+        dtype: of the computation; None for the one that the generator was trained in.
+
+    Raises:
+        UserError: where there is no such model or checkpoint, or it has another scale.
+    """
+    name = str(model)
+    if name in METHODS:
+        if scale is None:
+            raise UserError(f"{name} has no scale of its own: give one")
+
+        def interpolate(image: Photograph) -> np.ndarray:
+            resize = resize_uint8 if image.dtype == np.uint8 else resize_uint16
+            return resize(image, scale=scale, method=name)
+
+        return Upscaler(name, scale, interpolate, method=name)
+    if name not in PRETRAINED and not Path(model).expanduser().exists():
+        raise UserError(
+            f"there is no model {name}: give a run folder, a .pth or .safetensors file, or one of "
+            + ", ".join((*PRETRAINED, *METHODS))
+        )
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UserError(f"dtype is {dtype!r}; it can be float32 or bfloat16")
+    restored = checkpoints.restore_generator(model, weights=weights, checkpoint=checkpoint)
+    own = restored.generator.scale
+    if scale not in (None, own):
+        raise UserError(f"{name} enlarges by {own}, not by {scale}")
+    options = restored.config.generator.to_dict()
+    network = windowed({**options, "dtype": dtype} if dtype else options, scale=own)
+    tiled = make_tiled(
+        network,
+        restored.params,
+        restored.stats,
+        plan(network, tile=tile, overlap=overlap),
+        ensemble=ensemble,
+    )
+    return Upscaler(name, own, None, config=restored.config, step=restored.step, tiled=tiled)
