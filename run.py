@@ -56,7 +56,6 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
 
     from isr_jax import UserError, study, train
-    from isr_jax.training import report
 
     logging.set_verbosity(logging.ERROR)
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
@@ -75,7 +74,7 @@ def main(argv: list[str]) -> None:
         fail("interrupted; the same command goes on from the latest checkpoint", code=130)
     if result.scores:
         title = f"Held-out photographs, {result.step} updates"
-        report.closing_table(Console(), result.scores, result.baselines, title)
+        record.closing_table(Console(), result.scores, result.baselines, title)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from isr_jax.training.report import busiest
 from PIL import Image
 
 from isr_jax.data.sources import load_all, open_source
 from isr_jax.degrade import REAL_ESRGAN, PassSettings, make_degradation, sharpen
 from isr_jax.degrade.jpeg import CHROMA_TABLE, LUMA_TABLE
 from isr_jax.images import to_float
-from isr_jax.training.report import busiest
 
 BATCH, CROP, SCALE = 12, 256, 4
 BATCHES = 40

@@ -10,7 +10,7 @@ import time
 import jax
 
 from configs import msssim
-from isr_jax.training.loop import open_loader
+from isr_jax.training.loaders import open_loader
 from isr_jax.training.program import make_dispatch, make_program
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from isr_jax.data.pairs import find_sets, load_pair
-from isr_jax.metrics import Scores, luma_uint8, measure, measure_interpolation
+from isr_jax.protocols import Scores, luma_uint8, measure, measure_interpolation
 from isr_jax.resize import resize_uint8
 
 Row = Callable[[np.ndarray, np.ndarray, int], tuple[float, float]]

@@ -9,6 +9,7 @@ Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, A
 1e-4, a tenth of it after half of the updates.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -306,3 +307,19 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
     config.train.checkpoint_every = 150
     config.train.ema_decay = 0.95
     return config
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted names; tuples become lists, as in JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def sampled_crop(config: ConfigDict) -> int:
+    """Side in HR pixels of what is cut from an image: a crop, and the margin around it."""
+    return config.data.crop + 2 * config.data.margin

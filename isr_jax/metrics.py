@@ -11,46 +11,28 @@ Simoncelli, Bovik, "Multi-Scale Structural Similarity for Image Quality Assessme
 2003, sections 3.1 and 3.2.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
-from math import ceil
-from typing import NamedTuple
 
 import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float64, UInt8
-from scipy.ndimage import correlate1d
+from jaxtyping import Float, Float64
 
 from isr_jax.errors import UserError
-from isr_jax.images import AnyArray, rgb_to_y, to_uint8
-from isr_jax.resize import Scale, as_fraction, resize_float64, resize_uint8
+from isr_jax.images import AnyArray
 
 WINDOW = 11
 SIGMA = 1.5
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-PROTOCOLS = ("vdsr", "basicsr", "rgb")
 
-_GAUSSIAN = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
-_GAUSSIAN /= _GAUSSIAN.sum()
+GAUSSIAN = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
+GAUSSIAN /= GAUSSIAN.sum()
 # A term to the power 0.0448 has an infinite slope at 0; from here on it is below 1e5.
 _FLOOR = 1e-6
-_STRIP_PIXELS = 2**18  # of a plane in float64 at a time: a dozen arrays of 2 MB
 # With k1 = 1e4 the luminance ratio is 1 to 1e-8, which leaves contrast times structure.
 _NO_LUMINANCE = 1e4
-
-
-class Scores(NamedTuple):
-    """What a table says of one image: psnr in dB (inf when identical), ssim, ms_ssim in [-1, 1].
-
-    ssim and ms_ssim are nan where the cropped image is smaller than the 11x11 window.
-    """
-
-    psnr: float
-    ssim: float
-    ms_ssim: float
 
 
 # Differentiable, in JAX
@@ -75,7 +57,7 @@ def ssim(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[Arra
         UserError: an image is smaller than the window, 11x11 pixels.
     """
     n, h, w, c = sr.shape
-    _require_window(h, w)
+    require_window(h, w)
     similarity = dm_pix.ssim(_planes(sr), _planes(hr), filter_fn=_blur)
     return similarity.reshape(n, c).mean(axis=1)
 
@@ -93,14 +75,14 @@ def ms_ssim(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[A
         UserError: an image is smaller than the window, 11x11 pixels.
     """
     n, h, w, c = sr.shape
-    _require_window(h, w)
+    require_window(h, w)
     sr, hr = _planes(sr), _planes(hr)
-    weights = _ms_ssim_weights(h, w)
+    weights = ms_ssim_weights(h, w)
     product = jnp.ones(n * c, sr.dtype)
     for weight in weights[:-1]:
         term = dm_pix.ssim(sr, hr, k1=_NO_LUMINANCE, filter_fn=_blur)
         product *= jnp.maximum(term, _FLOOR) ** weight
-        sr, hr = _halve(sr), _halve(hr)
+        sr, hr = halve(sr), halve(hr)
     term = dm_pix.ssim(sr, hr, filter_fn=_blur)
     product *= jnp.maximum(term, _FLOOR) ** weights[-1]
     return product.reshape(n, c).mean(axis=1)
@@ -111,7 +93,7 @@ def ms_ssim_scales(h: int, w: int) -> int:
     return min(len(MS_SSIM_WEIGHTS), max(0, (min(h, w) // WINDOW).bit_length()))
 
 
-def _ms_ssim_weights(h: int, w: int) -> list[float]:
+def ms_ssim_weights(h: int, w: int) -> list[float]:
     """Exponents of the scales that fit, finest first, summing to 1."""
     weights = MS_SSIM_WEIGHTS[: ms_ssim_scales(h, w)]
     if len(weights) == len(MS_SSIM_WEIGHTS):
@@ -119,7 +101,8 @@ def _ms_ssim_weights(h: int, w: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _require_window(h: int, w: int) -> None:
+def require_window(h: int, w: int) -> None:
+    """Raise a UserError where an image of h x w pixels is smaller than the SSIM window."""
     if min(h, w) < WINDOW:
         raise UserError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got {h}x{w}")
 
@@ -151,13 +134,13 @@ def _band(length: int) -> Float64[np.ndarray, "out length"]:
     """The matrix that blurs a signal of this length, valid region."""
     out = length - WINDOW + 1
     matrix = np.zeros((out, length))
-    for tap, weight in enumerate(_GAUSSIAN):
+    for tap, weight in enumerate(GAUSSIAN):
         matrix[np.arange(out), np.arange(out) + tap] = weight
     matrix.flags.writeable = False
     return matrix
 
 
-def _halve(x: AnyArray) -> AnyArray:
+def halve(x: AnyArray) -> AnyArray:
     """Mean of 2x2 pixels over the last two axes, without an odd last row or column."""
     h, w = x.shape[-2] // 2, x.shape[-1] // 2
     blocks = x[..., : 2 * h, : 2 * w].reshape(*x.shape[:-2], h, 2, w, 2)
@@ -165,185 +148,3 @@ def _halve(x: AnyArray) -> AnyArray:
 
 
 # For tables, in float64
-
-
-def measure(
-    sr: UInt8[np.ndarray, "sh sw *sc"],
-    hr: UInt8[np.ndarray, "hh hw *hc"],
-    *,
-    crop: int,
-    protocol: str = "vdsr",
-) -> Scores:
-    """Score one image as the literature does, with peak 255.
-
-    Args:
-        sr: the image to judge, 0..255, RGB or one channel.
-        hr: the truth, of the same shape. One channel is scored as it is, under any protocol.
-        crop: pixels left out along each side; by custom, the scale factor.
-        protocol: vdsr (luma rounded to uint8), basicsr (luma not rounded) or rgb (the mean over
-            three channels; one mean squared error over all of them for PSNR).
-
-    Works through the images in strips: beside them it needs memory for a quarter of one in
-    float64, twice, and some tens of megabytes.
-
-    Raises:
-        UserError: an unknown protocol, shapes that differ, or nothing left after cropping.
-    """
-    (sp, sh, sw), (hp, h, w) = ((len(_planes_of(x, protocol)), *x.shape[:2]) for x in (sr, hr))
-    if (sp, sh, sw) != (hp, h, w):
-        raise UserError(
-            f"cannot compare {sh}x{sw} pixels of {sp} scored channel(s) with {h}x{w} of {hp}; "
-            "cut the truth to scale times the low-resolution size and match its channels"
-        )
-    if crop < 0 or min(h, w) <= 2 * crop:
-        raise UserError(f"cropping {crop} pixels from each side of {h}x{w} leaves no image")
-    sr, hr = (x[crop : h - crop, crop : w - crop] for x in (sr, hr))
-    pairs = list(zip(_planes_of(sr, protocol), _planes_of(hr, protocol), strict=True))
-    error = float(np.mean([_squared_error(a, b) for a, b in pairs]))
-    decibels = float(10.0 * np.log10(255.0**2 / error)) if error else float("inf")
-    if min(sr.shape[:2]) < WINDOW:
-        return Scores(decibels, float("nan"), float("nan"))
-    return Scores(decibels, *np.mean([_ssim_and_ms_ssim(a, b) for a, b in pairs], axis=0).tolist())
-
-
-def measure_interpolation(
-    lr: UInt8[np.ndarray, "lh lw *lc"],
-    hr: UInt8[np.ndarray, "hh hw *hc"],
-    *,
-    scale: Scale,
-    method: str = "bicubic",
-    protocol: str = "vdsr",
-) -> Scores:
-    """Score an interpolation of lr, with ceil(scale) pixels cropped, as published tables do.
-
-    Under vdsr the luma (or the one channel), rounded to uint8, is enlarged in float and rounded.
-    Where lr is the exact bicubic of hr, as in every benchmark set, published rows never saw lr:
-    there it is hr's luma, shrunk without rounding, that is enlarged, and so it is here. Under
-    basicsr and rgb lr itself is enlarged, as by MATLAB's `imresize`, and measured.
-
-    Args:
-        lr: the image to enlarge, 0..255, RGB or one channel.
-        hr: the truth, already cut to scale times the size of lr.
-        scale: the factor.
-        method: nearest, bilinear, bicubic or lanczos.
-        protocol: vdsr, basicsr or rgb, as for `measure`.
-
-    Raises:
-        UserError: as for `measure` and `resize.resize_uint8`.
-    """
-    factor = as_fraction(scale)
-    if protocol != "vdsr":
-        sr = resize_uint8(lr, scale=factor, method=method)
-        return measure(sr, hr, crop=ceil(factor), protocol=protocol)
-    luma: np.ndarray = luma_uint8(lr)
-    truth = luma_uint8(hr)
-    if np.array_equal(lr, resize_uint8(hr, scale=1 / factor)):
-        luma = resize_float64(truth, scale=1 / factor)
-    enlarged = resize_uint8(luma, scale=factor, method=method, round_between=False)
-    return measure(enlarged, truth, crop=ceil(factor))
-
-
-def luma_uint8(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w"]:
-    """BT.601 luma of RGB, rounded half up to 16..235, as vdsr compares it; one channel as it is.
-
-    Raises:
-        UserError: neither RGB nor one channel.
-    """
-    (plane,) = _planes_of(image, "vdsr")
-    luma = np.empty(plane.shape, np.uint8)
-    for strip in _strips(*plane.shape):
-        luma[strip] = plane.rows(strip)
-    return luma
-
-
-class Plane(NamedTuple):
-    """One channel that is compared: its shape, and how to get some of its rows in 0..255.
-
-    A whole photograph in float64 would need gigabytes; a strip of it at a time does not.
-    """
-
-    shape: tuple[int, int]
-    rows: Callable[[slice], Float64[np.ndarray, "r w"]]
-
-
-def _planes_of(image: UInt8[np.ndarray, "h w *c"], protocol: str) -> list[Plane]:
-    """The channels that a protocol compares."""
-    if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
-    h, w = image.shape[:2]
-    image = image.reshape(h, w, -1)
-    if image.shape[2] not in (1, 3):
-        raise UserError(f"cannot score {image.shape[2]} channels; give RGB or one channel")
-
-    def channel(i: int) -> Plane:
-        return Plane((h, w), lambda strip: image[strip, :, i].astype(np.float64))
-
-    def luma(strip: slice) -> Float64[np.ndarray, "r w"]:
-        y = rgb_to_y(image[strip] / 255.0)[..., 0]
-        return to_uint8(y).astype(np.float64) if protocol == "vdsr" else y * 255.0
-
-    if image.shape[2] == 3 and protocol != "rgb":
-        return [Plane((h, w), luma)]
-    return [channel(i) for i in range(image.shape[2])]
-
-
-def _strips(h: int, w: int, *, overlap: int = 0) -> list[slice]:
-    """Rows 0..h in strips of an even number, each reaching `overlap` rows into the next."""
-    step = max(2, _STRIP_PIXELS // w // 2 * 2)
-    return [slice(i, min(i + step + overlap, h)) for i in range(0, h - overlap, step)]
-
-
-def _squared_error(a: Plane, b: Plane) -> float:
-    """Mean squared error of one channel."""
-    h, w = a.shape
-    sums = [np.sum((a.rows(strip) - b.rows(strip)) ** 2) for strip in _strips(h, w)]
-    return float(np.sum(sums) / (h * w))
-
-
-def _ssim_and_ms_ssim(a: Plane, b: Plane) -> tuple[float, float]:
-    """Both similarities of one channel; they share the finest scale."""
-    weights = _ms_ssim_weights(*a.shape)
-    similarity, contrast = _ssim_terms(a, b)
-    first, product = similarity, 1.0
-    for weight in weights[:-1]:
-        product *= max(contrast, 0.0) ** weight
-        a, b = _halved(a), _halved(b)
-        similarity, contrast = _ssim_terms(a, b)
-    return first, product * max(similarity, 0.0) ** weights[-1]
-
-
-def _halved(plane: Plane) -> Plane:
-    """The plane at half the size, held in memory."""
-    h, w = plane.shape
-    half = np.empty((h // 2, w // 2))
-    for strip in _strips(h // 2 * 2, w):  # of even heights, so that no 2x2 block is cut
-        half[strip.start // 2 : strip.stop // 2] = _halve(plane.rows(strip))
-    return Plane(half.shape, half.__getitem__)
-
-
-def _ssim_terms(a: Plane, b: Plane) -> tuple[float, float]:
-    """Means of SSIM and of its contrast-structure factor."""
-    h, w = a.shape
-    border = WINDOW - 1
-    strips = _strips(h, w, overlap=border)
-    sums = np.sum([_ssim_sums(a.rows(strip), b.rows(strip)) for strip in strips], axis=0)
-    similarity, contrast = sums / ((h - border) * (w - border))
-    return float(similarity), float(contrast)
-
-
-def _ssim_sums(a: Float64[np.ndarray, "h w"], b: Float64[np.ndarray, "h w"]) -> tuple[float, float]:
-    """Sums of SSIM and of its contrast-structure factor over the valid region."""
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_a, mean_b = _valid_blur(a), _valid_blur(b)
-    variances = _valid_blur(a * a + b * b) - mean_a**2 - mean_b**2
-    covariance = _valid_blur(a * b) - mean_a * mean_b
-    contrast = (2 * covariance + c2) / (variances + c2)
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return float(np.sum(luminance * contrast)), float(np.sum(contrast))
-
-
-def _valid_blur(x: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "oh ow"]:
-    """The Gaussian window over an image, valid region."""
-    edge = WINDOW // 2
-    x = correlate1d(x, _GAUSSIAN, axis=0)[edge:-edge]
-    return correlate1d(x, _GAUSSIAN, axis=1)[:, edge:-edge]

@@ -8,7 +8,8 @@ from safetensors.numpy import load_file
 
 import isr_jax
 from isr_jax import config as base
-from isr_jax.checkpoints.runs import restore_generator, write_generator
+from isr_jax.checkpoints.restore import restore_generator
+from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
 from isr_jax.models import generator
 from isr_jax.pytorch.weights import export_torch

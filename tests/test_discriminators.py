@@ -12,7 +12,7 @@ from isr_jax import config as base
 from isr_jax.errors import UserError
 from isr_jax.models import count_params, discriminator
 from isr_jax.models.discriminators import ARCHITECTURES
-from isr_jax.training import settings
+from isr_jax.training import checks
 from tests.helpers.discriminator_cases import CASES, make
 
 KEY = jax.random.key(0)
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_named(options, crop, message):
 def test_the_config_names_every_field_at_its_published_value(name):
     config = base.get_config()
     config.discriminator = ConfigDict(base.DISCRIMINATORS[name])
-    settings.check(config, devices=1)
+    checks.check(config, devices=1)
     fields = config.discriminator.to_dict()
     architecture = ARCHITECTURES[name]
     assert fields.pop("name") == name
@@ -140,11 +140,11 @@ def test_a_config_with_another_s_fields_or_a_wrong_crop_is_refused():
     config = base.get_config()
     config.discriminator.name = "unet"
     with pytest.raises(UserError, match=r"config\.discriminator\.\w+: unet has no such field"):
-        settings.check(config, devices=1)
+        checks.check(config, devices=1)
     config.discriminator = ConfigDict(base.DISCRIMINATORS["vgg"])
     config.discriminator.crop = 40
     with pytest.raises(UserError, match=r"config\.discriminator\.crop, .* is 40; a vgg"):
-        settings.check(config, devices=1)
+        checks.check(config, devices=1)
     config.discriminator.width = 0
     with pytest.raises(UserError, match=r"config\.discriminator\.width is 0"):
-        settings.check(config, devices=1)
+        checks.check(config, devices=1)

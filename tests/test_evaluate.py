@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import isr_jax
-from isr_jax import cli, metrics
+from isr_jax import cli, protocols
 from isr_jax.errors import UserError
 from isr_jax.perceptual.lpips import load_lpips
 from isr_jax.resize import resize_uint8
@@ -97,7 +97,7 @@ def test_any_function_is_scored_as_measure_scores_its_images(benchmark_tree, pro
                 np.stack([lr] * 3, -1) if lr.ndim == 2 else lr, scale=2, method="lanczos"
             )
             sr = np.array(Image.fromarray(sr).convert("L")) if lr.ndim == 2 else sr
-            expected.append(metrics.measure(sr, hr, crop=2, protocol=protocol))
+            expected.append(protocols.measure(sr, hr, crop=2, protocol=protocol))
             assert (row["psnr"], row["ssim"], row["ms_ssim"]) == expected[-1]
         for name, mean in zip(("psnr", "ssim", "ms_ssim"), np.mean(expected, axis=0), strict=True):
             assert scores[name] == pytest.approx(mean, rel=1e-12)

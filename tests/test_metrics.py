@@ -13,16 +13,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from isr_jax import metrics
 from isr_jax.errors import UserError
-from isr_jax.metrics import (
-    MS_SSIM_WEIGHTS,
-    Scores,
-    measure,
-    measure_interpolation,
-    ms_ssim,
-    ms_ssim_scales,
-    psnr,
-    ssim,
-)
+from isr_jax.metrics import MS_SSIM_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
+from isr_jax.protocols import Scores, measure, measure_interpolation
 from isr_jax.resize import resize_uint8
 
 PUBLISHED = {
@@ -181,7 +173,7 @@ def test_strips_do_not_show(monkeypatch, protocol, pixels):
     lr = resize_uint8(hr[:180], scale=0.5)
     whole = measure(sr, hr, crop=1, protocol=protocol)
     interpolated = measure_interpolation(lr, hr[:180], scale=2, protocol=protocol)
-    monkeypatch.setattr(metrics, "_STRIP_PIXELS", pixels)
+    monkeypatch.setattr(protocols, "_STRIP_PIXELS", pixels)
     assert measure(sr, hr, crop=1, protocol=protocol) == pytest.approx(whole, abs=1e-12)
     strips = measure_interpolation(lr, hr[:180], scale=2, protocol=protocol)
     assert strips == pytest.approx(interpolated, abs=1e-12)

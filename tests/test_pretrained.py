@@ -12,11 +12,12 @@ from PIL import Image
 
 import isr_jax
 from isr_jax import images
-from isr_jax.checkpoints.runs import architecture, restore_generator
+from isr_jax.checkpoints.restore import restore_generator
+from isr_jax.checkpoints.runs import architecture
 from isr_jax.checkpoints.single_files import PRETRAINED
+from isr_jax.models.generators import make_enlarge
 from isr_jax.resize import resize_uint8
-from isr_jax.training import settings
-from isr_jax.upscaling.upscaler import make_enlarge
+from isr_jax.training import checks
 from tests.helpers.command import run
 
 VARIANTS = {"compact-x2": "x2", "compact-x3": "x3", "compact-x4": ""}
@@ -37,7 +38,7 @@ def test_there_is_a_file_for_every_name():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_model_is_what_its_config_trains(name):
     config = importlib.import_module("configs.compact").get_config(VARIANTS[name])
-    assert settings.check(config, devices=1) == []
+    assert checks.check(config, devices=1) == []
     assert architecture(restore_generator(name).config) == architecture(config)
 
 

@@ -11,9 +11,10 @@ import pytest
 
 import isr_jax
 from isr_jax import config as base
-from isr_jax.checkpoints.runs import begin_from, restore_generator
+from isr_jax.checkpoints.restore import begin_from, restore_generator
+from isr_jax.config import flatten
 from isr_jax.errors import UserError
-from isr_jax.training import settings
+from isr_jax.training import checks
 from isr_jax.training.program import make_prepare, make_program
 from isr_jax.training.record import read_records
 
@@ -30,9 +31,9 @@ def recipe(name, variant=""):
 def test_every_recipe_is_a_valid_config(name, variant):
     config = recipe(name, variant)
     # On a CPU a large steps_per_dispatch is advised against; nothing else is said.
-    assert len(settings.check(config, devices=1)) == (variant == "")
+    assert len(checks.check(config, devices=1)) == (variant == "")
     assert config.is_locked
-    assert set(settings.flatten(config.to_dict())) >= {"train.init_from", "loss.content.mse"}
+    assert set(flatten(config.to_dict())) >= {"train.init_from", "loss.content.mse"}
 
 
 # (recipe, variant) -> what its paper's table or section says

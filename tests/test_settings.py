@@ -12,14 +12,14 @@ from configs import l1, mse, msssim, psnr, ssim
 from isr_jax import config as base
 from isr_jax.errors import UserError
 from isr_jax.models.generators import ARCHITECTURES
-from isr_jax.training import settings
+from isr_jax.training import checks, optimizers
 
 
 def rates(name, *, warmup, steps=100):
     options = base.get_config().g_optimizer
     options.update(schedule=name, learning_rate=0.5, warmup_steps=warmup)
     options.update(milestones=(20, 60), decay=0.25)
-    schedule = settings.make_schedule(options, steps=steps)
+    schedule = optimizers.make_schedule(options, steps=steps)
     return np.array([schedule(jnp.array(step)) for step in range(steps)])
 
 
@@ -32,7 +32,7 @@ EXPECTED = {
 BOUNDARIES = {"halfway": [50], "milestones": [20, 60]}
 
 
-@pytest.mark.parametrize("name", settings.SCHEDULES)
+@pytest.mark.parametrize("name", optimizers.SCHEDULES)
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_schedules_follow_their_formulas(name, warmup):
     rise = np.minimum(1, np.arange(1, 101) / warmup) if warmup else 1
@@ -46,7 +46,7 @@ def test_optimizer_is_adam_with_clipping():
     """Two updates against Kingma & Ba 2015, algorithm 1, by hand, on a clipped gradient."""
     options = base.get_config().g_optimizer
     options.update(learning_rate=0.1, b1=0.8, b2=0.9, eps=1e-3, grad_clip=5.0, schedule="constant")
-    optimizer = settings.make_optimizer(options, steps=10)
+    optimizer = optimizers.make_optimizer(options, steps=10)
     params = jnp.zeros(2)
     state = optimizer.init(params)
     m = v = np.zeros(2)
@@ -67,14 +67,14 @@ def test_every_cpu_config_differs_by_its_loss_alone(module):
     assert config.loss.adversarial_weight > 0
     config.loss = small.loss
     assert config == small
-    assert settings.check(module.get_config(), devices=1) == []
+    assert checks.check(module.get_config(), devices=1) == []
 
 
 @pytest.mark.parametrize("published", base.GENERATORS)
 def test_every_published_generator_is_a_config(published):
     config = base.small()
     config.generator = ConfigDict(base.GENERATORS[published])
-    settings.check(config, devices=1)
+    checks.check(config, devices=1)
     # The defaults of an architecture are its published values, where it has one size.
     own = {name: f.default for name, f in fields_of(config.generator.name).items()}
     if config.generator.name != "resnet":
@@ -102,21 +102,21 @@ def test_wrong_fields_of_every_architecture_are_named(published, changed, said):
     config = base.small()
     config.generator = ConfigDict({**base.GENERATORS[published], **changed})
     with pytest.raises(UserError, match=said):
-        settings.check(config, devices=1)
+        checks.check(config, devices=1)
 
 
 def test_a_scale_that_the_generator_does_not_have_is_refused():
     config = base.small()
     config.scale = 1
     with pytest.raises(UserError, match=r"config\.scale is 1; that of resnet can be 2, 3, 4, 8"):
-        settings.check(config, devices=1)
+        checks.check(config, devices=1)
 
 
 def test_fewer_scales_and_loops_on_a_cpu_are_said():
     config = msssim.get_config()
     config.data.crop = 88
     config.train.steps_per_dispatch = 10
-    scales, loops = settings.check(config, devices=1)
+    scales, loops = checks.check(config, devices=1)
     assert "4 of its 5 scales" in scales
     assert "steps_per_dispatch=1 is much faster" in loops
 
@@ -125,7 +125,7 @@ def test_no_loss_at_all_is_refused():
     config = base.small()
     config.loss.adversarial_weight = 0.0
     with pytest.raises(UserError, match=r"every weight in config.loss is 0"):
-        settings.check(config, devices=1)
+        checks.check(config, devices=1)
 
 
 WRONG = {
@@ -147,5 +147,5 @@ def test_a_wrong_value_is_named_with_what_it_can_be(name):
     config = base.get_config()
     config.update_from_flattened_dict({name: value})
     with pytest.raises(UserError, match=remedy) as caught:
-        settings.check(config, devices=1)
+        checks.check(config, devices=1)
     assert f"config.{name} is {value!r}" in str(caught.value)

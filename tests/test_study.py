@@ -21,7 +21,7 @@ from rich.console import Console
 
 import isr_jax
 from isr_jax import config as base
-from isr_jax import metrics
+from isr_jax import protocols
 from isr_jax.data import pool, sources
 from isr_jax.errors import UserError
 from isr_jax.loss_study import loop
@@ -143,13 +143,13 @@ def test_scores_are_those_of_the_run_folders(done, photos):
         upscaler = isr_jax.load(done.run / "candidates" / "mse_gan" / f"seed_{seed}")
         for i, name in enumerate(results["images"]):
             hr = np.array(Image.open(photos / name))
-            scores = metrics.measure(upscaler(resize_uint8(hr, scale=0.5)), hr, crop=2)
+            scores = protocols.measure(upscaler(resize_uint8(hr, scale=0.5)), hr, crop=2)
             stored = results["candidates"]["mse_gan"]["scores"]
             assert stored["psnr"][seed][i] == pytest.approx(scores.psnr, abs=1e-9)
             assert stored["ssim"][seed][i] == pytest.approx(scores.ssim, abs=1e-9)
     truths = [np.array(Image.open(photos / name)) for name in results["images"]]
     bicubic = [
-        metrics.measure_interpolation(resize_uint8(hr, scale=0.5), hr, scale=2).psnr
+        protocols.measure_interpolation(resize_uint8(hr, scale=0.5), hr, scale=2).psnr
         for hr in truths
     ]
     assert results["bicubic"]["psnr"] == pytest.approx(np.mean(bicubic))

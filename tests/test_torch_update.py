@@ -18,14 +18,15 @@ from isr_jax import config as base
 from isr_jax.models import discriminator, generator
 from isr_jax.perceptual.backbones import params_from_torch
 from isr_jax.perceptual.vgg_loss import make_perceptual_loss
-from isr_jax.training import settings
-from isr_jax.training.update import State, make_update
+from isr_jax.state import State
+from isr_jax.training.update import make_update
 from tests.helpers.discriminator_cases import random_like
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, mse_loss
 
+from isr_jax.training import optimizers
 from tests.helpers import torch_networks as twins
 from tests.helpers import trunks
 
@@ -112,7 +113,7 @@ def an_optimizer():
     """Adam as `config.g_optimizer` makes it, with steps large enough to be compared."""
     options = base.get_config().g_optimizer
     options.update(learning_rate=1e-2, schedule="constant", b1=0.9, b2=0.99)
-    return options, settings.make_optimizer(options, steps=1)
+    return options, optimizers.make_optimizer(options, steps=1)
 
 
 @cache

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import isr_jax
 from isr_jax import config as base
-from isr_jax import metrics, resize
+from isr_jax import protocols, resize
 from isr_jax.checkpoints.runs import open_manager
 from isr_jax.errors import UserError
 from isr_jax.training.record import read_records
@@ -113,7 +113,7 @@ def test_load_gives_the_validated_images_scores(trained, photos):
         hr = np.array(PIL.Image.open(path))
         sr = upscaler(resize.resize_uint8(hr, scale=0.5))
         assert (sr.dtype, sr.shape) == (np.uint8, hr.shape)
-        scores.append(metrics.measure(sr, hr, crop=2).psnr)
+        scores.append(protocols.measure(sr, hr, crop=2).psnr)
     last = [r for r in read_records(trained) if r["kind"] == "validation"][-1]
     np.testing.assert_allclose(np.mean(scores), last["psnr"], rtol=1e-9)
     raw = isr_jax.load(trained / "checkpoints" / "8", weights="raw")
@@ -131,7 +131,7 @@ def test_a_run_folder_is_evaluated_as_it_upscales(trained, photos, tmp_path):
         hr = np.array(PIL.Image.open(photos / f"{row['name']}.png"))
         sr = upscaler(resize.resize_uint8(hr, scale=0.5))
         np.testing.assert_array_equal(sr, PIL.Image.open(tmp_path / f"sr/set/x2/{row['name']}.png"))
-        assert row["psnr"] == metrics.measure(sr, hr, crop=2, protocol="rgb").psnr
+        assert row["psnr"] == protocols.measure(sr, hr, crop=2, protocol="rgb").psnr
     with pytest.raises(UserError, match="enlarges by 2, not by 4"):
         isr_jax.evaluate(trained, tmp_path, scale=[2, 4])
 
@@ -464,7 +464,7 @@ def test_the_msssim_config_beats_bicubic_on_photographs_it_never_saw(tmp_path):
     for hr in sorted(Path(os.environ["ISR_DATA"], "benchmarks/Set5/x4/hr").iterdir()):
         pair = (hr, hr.parent.parent / "lr" / hr.name)
         target, lr = (np.array(PIL.Image.open(path).convert("RGB")) for path in pair)
-        scores.append(metrics.measure(upscaler(lr), target, crop=4).psnr)
+        scores.append(protocols.measure(upscaler(lr), target, crop=4).psnr)
     assert np.mean(scores) > 28.8  # bicubic has 28.42
 
 

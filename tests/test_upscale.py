@@ -15,11 +15,11 @@ from isr_jax import images
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
 from isr_jax.models import generator
+from isr_jax.models.generators import make_enlarge
 from isr_jax.resize import resize_float64, resize_uint8
 from isr_jax.tiling import tiles as tiling
 from isr_jax.tiling.tiles import make_tiled, plan
 from isr_jax.tiling.windows import receptive_field, windowed
-from isr_jax.upscaling.upscaler import make_enlarge
 
 DEEP = {"name": "rrdbnet", "width": 6, "growth": 4, "blocks": 1}
 CASES = {

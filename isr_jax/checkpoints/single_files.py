@@ -20,7 +20,7 @@ _ENTRY = "isr_jax"  # of the metadata, which tells these files from PyTorch's
 
 # Names that stand for a model: those of configs/compact.py, trained on T91 and BSD400.
 PRETRAINED = {
-    name: Path(__file__).parent / "pretrained" / f"{name}.safetensors"
+    name: Path(__file__).parent.parent / "pretrained" / f"{name}.safetensors"
     for name in ("compact-x2", "compact-x3", "compact-x4")
 }
 

@@ -12,31 +12,32 @@ from typing import Any, NoReturn
 from absl import logging
 from rich.console import Console
 
-from isr_jax.checkpoints.runs import architecture, interpolate, restore_generator, write_generator
+from isr_jax.checkpoints.restore import interpolate, restore_generator
+from isr_jax.checkpoints.runs import architecture, write_generator
 from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.demo import add_demo
 from isr_jax.errors import UsageError, UserError, one_line
+from isr_jax.evaluation import tables
 from isr_jax.evaluation.evaluator import Evaluation, evaluate
 from isr_jax.export import FORMATS as EXPORTS
 from isr_jax.export import SUFFIXES as EXPORT_SUFFIXES
 from isr_jax.export import export_model
-from isr_jax.metrics import PROTOCOLS
 from isr_jax.perceptual.lpips import NETWORKS
 from isr_jax.photo.reading import MAX_PIXELS
 from isr_jax.photo.writing import FORMATS as FILE_FORMATS
+from isr_jax.protocols import PROTOCOLS
 from isr_jax.pytorch.files import SUFFIXES
 from isr_jax.pytorch.namings import NAMINGS
 from isr_jax.pytorch.weights import export_torch, import_torch
 from isr_jax.resize import METHODS
-from isr_jax.training import report
 from isr_jax.upscaling.folders import upscale_files
 from isr_jax.upscaling.upscaler import load
 
 DATA = "ISR_DATA"
 FORMATS: dict[str, Callable[[Evaluation], str]] = {
     "json": lambda result: json.dumps(result, indent=2) + "\n",
-    "csv": report.evaluation_csv,
-    "markdown": report.evaluation_markdown,
+    "csv": tables.evaluation_csv,
+    "markdown": tables.evaluation_markdown,
 }
 
 
@@ -162,7 +163,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         progress=True,
     )
     console = Console(stderr="-" in files.values())
-    for title, table in report.evaluation_tables(result).items() if result["sets"] else ():
+    for title, table in tables.evaluation_tables(result).items() if result["sets"] else ():
         console.print(title, style="bold", highlight=False, soft_wrap=True)
         console.print(table)
     for kind, file in files.items():

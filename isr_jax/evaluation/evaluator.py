@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from isr_jax.checkpoints.runs import new_folder
 from isr_jax.data.pairs import BenchmarkSet, Pair, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
-from isr_jax.metrics import PROTOCOLS, measure, measure_interpolation
+from isr_jax.files import new_folder
 from isr_jax.perceptual.lpips import Lpips, load_lpips
 from isr_jax.photo.writing import write_png
+from isr_jax.progress import image_bar
+from isr_jax.protocols import PROTOCOLS, measure, measure_interpolation
 from isr_jax.resize import METHODS
-from isr_jax.upscaling.folders import progress_of_images
 from isr_jax.upscaling.upscaler import Upscaler, load
 
 
@@ -111,7 +111,7 @@ def evaluate(
 
     results: list[SetScores] = []
     failed: list[str] = []
-    with progress_of_images(shown=progress) as bar:
+    with image_bar(shown=progress) as bar:
         task = bar.add_task("", total=sum(len(found.pairs) for found in sets))
         for found in sets:
             failed += found.faults

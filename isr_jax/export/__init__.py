@@ -32,7 +32,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.extend.core import Literal as Constant
 
 from isr_jax.checkpoints import single_files as model_files
-from isr_jax.checkpoints.runs import Restored, restore_generator
+from isr_jax.checkpoints.restore import Restored, restore_generator
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import replacing
 from isr_jax.models import Generator, generator

@@ -27,6 +27,7 @@ from PIL import Image
 from rich.console import Console
 
 from isr_jax.checkpoints import runs as checkpoint
+from isr_jax.config import flatten, sampled_crop
 from isr_jax.data import sources
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
@@ -34,15 +35,11 @@ from isr_jax.loss_study import report
 from isr_jax.loss_study.results import METRICS, Judged, Results, best_by_mean_rank, summarise
 from isr_jax.loss_study.runs import Course, Interrupted, Judge, Training, train_runs
 from isr_jax.perceptual import lpips
-from isr_jax.training import settings
-from isr_jax.training.loop import (
-    make_run_folder,
-    open_validation,
-    stop_signals,
-    use_compilation_cache,
-)
+from isr_jax.state import State
+from isr_jax.training import checks
+from isr_jax.training.loaders import open_validation
 from isr_jax.training.program import make_program, run_of
-from isr_jax.training.update import State
+from isr_jax.training.runtime import make_run_folder, stop_signals, use_compilation_cache
 
 # A run that ends so far below where it began has unlearnt rather than learnt.
 COLLAPSE = 3.0  # dB of PSNR-Y
@@ -77,7 +74,7 @@ def candidates_of(config: ConfigDict) -> list[Candidate]:
         fixed = (fields.learning_rate or config.g_optimizer.learning_rate,)
         rates = fixed if fields.learning_rate else tuple(options.learning_rates) or fixed
         try:
-            settings.check(run, devices=1)
+            checks.check(run, devices=1)
         except UserError as error:
             raise UserError(f"config.study.candidates.{name}: {error}") from None
         found.append(Candidate(name, run, rates))
@@ -119,7 +116,7 @@ def _check(config: ConfigDict) -> None:
                 f"config.study.{name} is {options[name]!r}; it can be {', '.join(allowed)}"
             )
     for name, needed in {"data.loader": "pool", "train.parallel": "jit"}.items():
-        value = settings.flatten(config.to_dict())[name]
+        value = flatten(config.to_dict())[name]
         if value != needed:
             raise UserError(f"config.{name} is {value}; a study needs {needed}")
     if config.train.init_from:
@@ -200,7 +197,7 @@ def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[sou
     source = sources.open_source(
         options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
     )
-    crop = settings.sampled_crop(config)
+    crop = sampled_crop(config)
     photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=say)
     if config.study.learning_rates and len(photos) <= config.study.tune_images:
         raise UserError(
@@ -290,13 +287,13 @@ def _scored(outcome: Mapping[str, Any], judge: Judge) -> str:
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write what the folder is to hold; where it holds something else, a UserError names that."""
     file = folder / "study.json"
-    now = settings.flatten(json.loads(json.dumps(identity)))
+    now = flatten(json.loads(json.dumps(identity)))
     before = _read(file)
     if before is None:
         folder.mkdir(parents=True, exist_ok=True)
         _write(file, identity)
         return
-    then = settings.flatten(before)
+    then = flatten(before)
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name):
             raise UserError(

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from isr_jax import metrics
+from isr_jax import protocols
 from isr_jax.data.sources import Photo
 from isr_jax.loss_study.results import METRICS, CandidateResult, Results
 from isr_jax.resize import resize_uint8
@@ -345,7 +345,7 @@ def _row(run: Path, results: Results, photo: Photo, number: int) -> Row:
     window = _window(photo.hr, enlarged["bicubic"])
     cells = [Cell("HR", "the photograph", _uri(photo.hr[window]))]
     for name, image in enlarged.items():
-        scores = metrics.measure(image, photo.hr, crop=scale)
+        scores = protocols.measure(image, photo.hr, crop=scale)
         caption = f"{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
         cells.append(Cell(name, caption, _uri(image[window])))
     return Row(Path(photo.name).stem, cells)

@@ -14,12 +14,14 @@ from jaxtyping import Float64, UInt8
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from isr_jax import metrics
+from isr_jax import protocols
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.data import pool, sources
 from isr_jax.errors import one_line
 from isr_jax.perceptual import lpips
+from isr_jax.progress import training_bar
 from isr_jax.resize import resize_uint8
+from isr_jax.state import State
 from isr_jax.training.loop import plan
 from isr_jax.training.program import (
     AXIS,
@@ -29,8 +31,6 @@ from isr_jax.training.program import (
     run_keys,
     run_of,
 )
-from isr_jax.training.record import progress_bar
-from isr_jax.training.update import State
 
 # Identical images have an infinite PSNR, of which there is no mean.
 MOST_PSNR = 100.0  # dB
@@ -58,7 +58,7 @@ class Judge(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Of the metrics."""
-        return [*metrics.Scores._fields, *(["lpips"] if self.distance else [])]
+        return [*protocols.Scores._fields, *(["lpips"] if self.distance else [])]
 
     def of_runs(
         self, states: State, alive: Sequence[bool]
@@ -67,7 +67,7 @@ class Judge(NamedTuple):
         scores = np.full((len(alive), len(self.photos), len(self.names)), np.nan)
         for r, images in self.enlarged(states, alive):
             scores[r] = [
-                self._score(sr, photo, metrics.measure(sr, photo.hr, crop=self.scale))
+                self._score(sr, photo, protocols.measure(sr, photo.hr, crop=self.scale))
                 for sr, photo in zip(images, self.photos, strict=True)
             ]
         return scores
@@ -89,12 +89,12 @@ class Judge(NamedTuple):
         """The scores of bicubic, as published tables have them."""
         rows = []
         for photo in self.photos:
-            scores = metrics.measure_interpolation(photo.lr, photo.hr, scale=self.scale)
+            scores = protocols.measure_interpolation(photo.lr, photo.hr, scale=self.scale)
             rows.append(self._score(resize_uint8(photo.lr, scale=self.scale), photo, scores))
         return np.array(rows)
 
     def _score(
-        self, sr: UInt8[np.ndarray, "h w 3"], photo: sources.Photo, scores: metrics.Scores
+        self, sr: UInt8[np.ndarray, "h w 3"], photo: sources.Photo, scores: protocols.Scores
     ) -> list[float]:
         row = [min(scores.psnr, MOST_PSNR), scores.ssim, scores.ms_ssim]
         if self.distance:
@@ -178,7 +178,7 @@ def train_runs(
             manager = stack.enter_context(checkpoint.open_manager(folder, keep=1))
             course = _resumed(manager, course, warn=warn)
         bar = stack.enter_context(
-            progress_bar(training.console, total=config.train.steps, step=course.step, title=title)
+            training_bar(training.console, total=config.train.steps, step=course.step, title=title)
         )
         states, step, curve, durations, failed = course
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
 
 from isr_jax import resize
 from isr_jax.errors import UserError
@@ -338,3 +339,10 @@ def discriminator(
         return logits, features, updated.get("spectral", stats)
 
     return Discriminator(init, apply)
+
+
+def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
+    """The discriminator of a config; see `models.discriminator`."""
+    options = config.discriminator.to_dict()
+    crop = options.pop("crop") or config.data.crop
+    return discriminator(options, crop=crop, axis_name=axis_name)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Float, Key, UInt8
 
+from isr_jax import images
 from isr_jax.errors import UserError
 from isr_jax.models.layers import Params
 from isr_jax.models.resnets import MSRResNet, ResNet
@@ -119,3 +121,17 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
         return sr, updated.get("batch_stats", stats)
 
     return Generator(init, apply, scale)
+
+
+Enlarge = Callable[[Any, Any, UInt8[np.ndarray, "h w 3"]], UInt8[Array, "sh sw 3"]]
+
+
+def make_enlarge(generator: Generator) -> Enlarge:
+    """A jitted (params, stats, uint8 [h w 3]) -> uint8 [scale*h scale*w 3], rounded half up."""
+
+    @jax.jit
+    def enlarge(params: Any, stats: Any, image: Any) -> Array:
+        sr, _ = generator.apply(params, stats, images.to_float(image)[None], False)
+        return images.to_uint8(sr[0])
+
+    return enlarge

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from isr_jax.images import depth_to_space
-from isr_jax.resize import pad_edge
+from isr_jax.images import depth_to_space, pad_edge
 
 Params = Any  # a pytree of float32 arrays
 

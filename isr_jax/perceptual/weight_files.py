@@ -21,18 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from safetensors import safe_open
 
 from isr_jax.errors import UserError, one_line
+from isr_jax.progress import download_bar
 
 TORCHVISION = "https://download.pytorch.org/models"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -270,7 +262,7 @@ def _download(file: WeightFile, target: Path) -> None:
         with (
             urllib.request.urlopen(request, timeout=30) as response,
             part.open("wb") as output,
-            _progress_bar() as bar,
+            download_bar() as bar,
         ):
             length = int(response.headers["Content-Length"] or 0)
             task = bar.add_task(f"downloading {file.name}", total=length or None)
@@ -290,14 +282,3 @@ def _download(file: WeightFile, target: Path) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

@@ -1,15 +1,10 @@
 """The training loop: a config and a run folder in, a trained generator and its records out."""
 
 import json
-import os
-import signal
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,81 +12,21 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from isr_jax import metrics
+from isr_jax import protocols
+from isr_jax.checkpoints import restore
 from isr_jax.checkpoints import runs as checkpoint
-from isr_jax.data import pool, sources, stream
+from isr_jax.data import sources
 from isr_jax.errors import UserError
 from isr_jax.models import count_params
-from isr_jax.training import report, settings
+from isr_jax.progress import training_bar
+from isr_jax.training import checks, pictures
+from isr_jax.training.loaders import open_loader, open_validation
 from isr_jax.training.program import Program, Series, make_dispatch, make_program, on_all, run_keys
-from isr_jax.training.record import Recorder, progress_bar, read_records
+from isr_jax.training.record import Recorder, read_records
+from isr_jax.training.runtime import make_run_folder, stop_signals, use_compilation_cache
 from isr_jax.training.update import State
 
 BASELINES = ("nearest", "bilinear", "bicubic")
-
-
-@dataclass
-class Loader:
-    """Where batches come from.
-
-    Attributes:
-        take: n -> the data for n updates, as `make_dispatch` wants it.
-        place: the place in the data, for a checkpoint.
-        restore: go to such a place.
-        close: end worker processes.
-    """
-
-    take: Callable[[int], Any]
-    place: Callable[[], dict[str, Any]]
-    restore: Callable[[dict[str, Any]], None]
-    close: Callable[[], None]
-
-
-def open_loader(
-    config: ConfigDict, devices: Sequence[jax.Device], warn: Callable[[str], None]
-) -> Loader:
-    """The pool in device memory, or the Grain stream."""
-    options, crop = config.data, settings.sampled_crop(config)
-    source = sources.open_source(
-        options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
-    )
-    if options.loader == "pool":
-        photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=warn)
-        resident = jax.device_put(pool.make_pool(photos), on_all(devices))
-        return Loader(lambda n: resident, dict, lambda place: None, lambda: None)
-
-    batches = stream.open_stream(
-        source,
-        scale=config.scale,
-        crop=crop,
-        batch=options.batch,
-        seed=config.seed,
-        workers=options.workers,
-        warn=warn,
-    )
-
-    def take(n: int) -> dict[str, np.ndarray]:
-        drawn = [next(batches) for _ in range(n)]
-        return {name: np.stack([batch[name] for batch in drawn]) for name in ("lr", "hr")}
-
-    return Loader(take, batches.get_state, batches.set_state, batches.close)
-
-
-def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[sources.Photo]:
-    """The whole held-out photographs, the first `config.data.validation_images` of them."""
-    options = config.data
-    source = sources.open_source(
-        options.validation, "validation", scale=config.scale, tfds_dir=options.tfds_dir or None
-    )
-    # SSIM's window must fit once the border is cropped.
-    least = 11 + 2 * config.scale
-    return sources.load_all(
-        source,
-        min_size=least,
-        scale=config.scale,
-        warn=warn,
-        most=options.validation_images or None,
-    )
 
 
 def validate(
@@ -102,14 +37,14 @@ def validate(
     ema, stats = jax.device_put((state.ema, state.g_stats), jax.local_devices()[0])
     enlarged = [np.asarray(program.enlarge(ema, stats, photo.lr)) for photo in photos]
     scores = [
-        metrics.measure(sr, photo.hr, crop=scale)
+        protocols.measure(sr, photo.hr, crop=scale)
         for sr, photo in zip(enlarged, photos, strict=True)
     ]
     return _mean(scores), enlarged
 
 
-def _mean(scores: Sequence[metrics.Scores]) -> dict[str, float]:
-    return dict(zip(metrics.Scores._fields, np.mean(scores, axis=0).tolist(), strict=True))
+def _mean(scores: Sequence[protocols.Scores]) -> dict[str, float]:
+    return dict(zip(protocols.Scores._fields, np.mean(scores, axis=0).tolist(), strict=True))
 
 
 def interpolations(photos: Sequence[sources.Photo], *, scale: int) -> dict[str, dict[str, float]]:
@@ -117,52 +52,12 @@ def interpolations(photos: Sequence[sources.Photo], *, scale: int) -> dict[str, 
     return {
         method: _mean(
             [
-                metrics.measure_interpolation(photo.lr, photo.hr, scale=scale, method=method)
+                protocols.measure_interpolation(photo.lr, photo.hr, scale=scale, method=method)
                 for photo in photos
             ]
         )
         for method in BASELINES
     }
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM (a preempted machine) asks to stop soon; a second one kills."""
-    caught: list[int] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, catch)
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/isr_jax."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/isr_jax/jax"))
-
-
-def make_run_folder(workdir: str | Path) -> Path:
-    """The folder of a run, made where it is missing.
-
-    Raises:
-        UserError: where it cannot be made or written to.
-    """
-    run = Path(workdir).expanduser()
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=run).close()
-    except OSError as error:
-        raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
-    return run
 
 
 def check_finite(
@@ -243,7 +138,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
 
     use_compilation_cache()
     devices = jax.devices()
-    for line in settings.check(config, devices=len(devices)):
+    for line in checks.check(config, devices=len(devices)):
         say(line)
     run = make_run_folder(workdir)
 
@@ -268,7 +163,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             loader.restore(resumed.data or {"next": step})
             say(f"going on from step {step} of {run}")
         elif config.train.init_from:
-            state = checkpoint.begin_from(config.train.init_from, state, config)
+            state = restore.begin_from(config.train.init_from, state, config)
             say(f"the generator begins as that of {config.train.init_from}")
         (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
         adversarial = config.loss.adversarial_weight or config.loss.feature_matching
@@ -286,7 +181,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         if not recorder.has_baselines:
             recorder.baselines(baselines)
         stopped = stack.enter_context(stop_signals())
-        bar = stack.enter_context(progress_bar(console, total=config.train.steps, step=step))
+        bar = stack.enter_context(training_bar(console, total=config.train.steps, step=step))
 
         def record(first: int, values: Series, *, flush: bool = False) -> None:
             """Wait for a dispatch, check what it computed, write means now and then."""
@@ -312,7 +207,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             if validating:
                 scores, enlarged = validate(program, state, photos, scale=config.scale)
                 recorder.scalars("validation", step, scores)
-                report.panel(
+                pictures.panel(
                     run / "images" / f"step_{step:06d}.png", photos, enlarged, scale=config.scale
                 )
                 say(_verdict(step, scores, baselines["bicubic"]))
@@ -320,9 +215,9 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             if stopping:
                 say(f"stopped at step {step}; the same command goes on from there")
                 break
-    report.curves(run)
+    pictures.curves(run)
     last = [line for line in read_records(run) if line["kind"] == "validation"]
-    scores = {name: last[-1][name] for name in metrics.Scores._fields} if last else {}
+    scores = {name: last[-1][name] for name in protocols.Scores._fields} if last else {}
     return Result(run, step, scores, baselines)
 
 

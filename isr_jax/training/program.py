@@ -12,14 +12,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Integer, Key
 from ml_collections import ConfigDict
 
+from isr_jax.config import sampled_crop
 from isr_jax.data import pool
 from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.images import to_float
-from isr_jax.models import generator
+from isr_jax.models import discriminators, generator
+from isr_jax.models.generators import make_enlarge
 from isr_jax.perceptual.vgg_loss import load_vgg19, make_perceptual_loss
-from isr_jax.training import settings
-from isr_jax.training.update import Batch, Metrics, State, init_state, make_update
-from isr_jax.upscaling.upscaler import make_enlarge
+from isr_jax.state import State
+from isr_jax.training import optimizers
+from isr_jax.training.update import Batch, Metrics, init_state, make_update
 
 AXIS = "devices"
 
@@ -60,13 +62,13 @@ def make_program(
     """
     axis_name = AXIS if config.train.parallel == "pmap" else None
     g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
-    d = settings.make_discriminator(config, axis_name=axis_name)
-    g_optimizer = settings.make_optimizer(
+    d = discriminators.make_discriminator(config, axis_name=axis_name)
+    g_optimizer = optimizers.make_optimizer(
         config.g_optimizer, steps=config.train.steps, learning_rate=g_learning_rate
     )
     # The discriminator's updates begin with the adversarial part.
     d_steps = max(1, config.train.steps - config.loss.adversarial_from)
-    d_optimizer = settings.make_optimizer(config.d_optimizer, steps=d_steps)
+    d_optimizer = optimizers.make_optimizer(config.d_optimizer, steps=d_steps)
     vgg19 = config.loss.perceptual
     layers = dict(zip(vgg19.layers, vgg19.layer_weights, strict=True)) if vgg19.weight else {}
 
@@ -153,7 +155,7 @@ def make_draw(config: ConfigDict, *, batch: int) -> Draw:
     """Crops from the pool: what each update draws depends on its key alone."""
 
     def draw(key: Key[Array, ""], data: pool.Pool, i: Array, first: int | Array) -> Batch:
-        crop = settings.sampled_crop(config)
+        crop = sampled_crop(config)
         return pool.sample(key, data, batch=batch, crop=crop, scale=config.scale, first=first)
 
     return draw

@@ -7,17 +7,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.table import Table
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
@@ -87,30 +77,19 @@ class Recorder:
         self._events.close()
 
 
-class _Rate(ProgressColumn):
-    """Steps per second, or seconds per step where that is the larger number."""
-
-    def render(self, task: Task) -> Text:
-        """Draw the column."""
-        speed = task.speed or task.finished_speed
-        if not speed:
-            return Text("- step/s")
-        return Text(f"{speed:.1f} step/s" if speed >= 1 else f"{1 / speed:.1f} s/step")
-
-
-def progress_bar(console: Console, *, total: int, step: int, title: str = "training") -> Progress:
-    """A bar over the steps with rate, loss and time left; `loss` is a field of its one task."""
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        speed_estimate_period=60,
+def closing_table(
+    console: Console, scores: dict[str, float], baselines: dict[str, dict[str, float]], title: str
+) -> None:
+    """Print the generator's scores beside the interpolations', with the gain over bicubic."""
+    table = Table(title=title)
+    table.add_column("method")
+    for name in ("PSNR-Y (dB)", "SSIM-Y", "MS-SSIM"):
+        table.add_column(name, justify="right")
+    for method, row in {**baselines, "SR": scores}.items():
+        table.add_row(method, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{row['ms_ssim']:.4f}")
+    gain = {name: scores[name] - baselines["bicubic"][name] for name in scores}
+    table.add_section()
+    table.add_row(
+        "SR - bicubic", f"{gain['psnr']:+.2f}", f"{gain['ssim']:+.4f}", f"{gain['ms_ssim']:+.4f}"
     )
-    bar.add_task(title, total=total, completed=step, loss="-")
-    return bar
+    console.print(table)

@@ -12,43 +12,22 @@ they are those of the usual order, in which G is updated first, and then D by th
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from isr_jax import losses
 from isr_jax.models import Discriminator, Generator
+from isr_jax.state import State
 
 Batch = Mapping[str, Float[Array, "n _ _ 3"]]
 Metrics = dict[str, Float[Array, ""]]
 # (frozen, sr, hr) -> scalar; frozen are the parameters of a network that is not trained
 Perceptual = Callable[[Any, Float[Array, "n h w 3"], Float[Array, "n h w 3"]], Float[Array, ""]]
-
-
-class State(NamedTuple):
-    """Everything that training changes, as one pytree of arrays.
-
-    Attributes:
-        step: int32, the number of updates done.
-        g_params, g_stats: the generator's parameters and batch norm's running statistics ({}).
-        ema: exponential moving average of g_params.
-        g_opt: the generator's optax state.
-        d_params, d_stats: the discriminator's parameters and spectral norm's vectors ({}).
-        d_opt: the discriminator's optax state.
-    """
-
-    step: Int[Array, ""]
-    g_params: Any
-    g_stats: Any
-    ema: Any
-    g_opt: Any
-    d_params: Any
-    d_stats: Any
-    d_opt: Any
 
 
 def init_state(

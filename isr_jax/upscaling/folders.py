@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import jax
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from isr_jax.data.sources import EXTENSIONS, image_files
 from isr_jax.errors import UsageError, UserError, one_line
@@ -30,6 +28,7 @@ from isr_jax.photo.writing import (
     holds_all,
     write_photo,
 )
+from isr_jax.progress import image_bar
 from isr_jax.upscaling.upscaler import Upscaler
 
 # An image too large for the memory or the disk; the next one may not be. Anything else is a bug.
@@ -110,7 +109,7 @@ def upscale_files(
     failed: dict[Path, str] = {}
     notices: Counter[str] = Counter()
     writing: dict[Future, tuple[Job, int]] = {}
-    with _own_limits(), progress_of_images(shown=progress) as bar, _threads(jobs) as pool:
+    with _own_limits(), image_bar(shown=progress) as bar, _threads(jobs) as pool:
         images = bar.add_task("", total=len(plan), completed=len(plan) - len(todo))
         tiles = bar.add_task("tiles", visible=False)
 
@@ -330,17 +329,3 @@ def _own_limits() -> Iterator[None]:
         finally:
             Image.MAX_IMAGE_PIXELS = limit
             logger.setLevel(level)
-
-
-def progress_of_images(*, shown: bool) -> Progress:
-    """A bar over images on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (shown and console.is_terminal),
-        transient=True,
-    )

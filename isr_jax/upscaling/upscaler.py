@@ -3,18 +3,16 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import numpy as np
-from jaxtyping import Array, UInt8, UInt16
+from jaxtyping import UInt8, UInt16
 from ml_collections import ConfigDict
 
 from isr_jax import images
-from isr_jax.checkpoints import runs as checkpoints
+from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.errors import UserError
-from isr_jax.models import Generator
 from isr_jax.resize import METHODS, resize_uint8, resize_uint16
 from isr_jax.tiling.tiles import (
     Enlarged,
@@ -27,19 +25,6 @@ from isr_jax.tiling.tiles import (
     plan,
 )
 from isr_jax.tiling.windows import windowed
-
-Enlarge = Callable[[Any, Any, UInt8[np.ndarray, "h w 3"]], UInt8[Array, "sh sw 3"]]
-
-
-def make_enlarge(generator: Generator) -> Enlarge:
-    """A jitted (params, stats, uint8 [h w 3]) -> uint8 [scale*h scale*w 3], rounded half up."""
-
-    @jax.jit
-    def enlarge(params: Any, stats: Any, image: Any) -> Array:
-        sr, _ = generator.apply(params, stats, images.to_float(image)[None], False)
-        return images.to_uint8(sr[0])
-
-    return enlarge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +158,7 @@ def load(
         )
     if dtype not in (None, "float32", "bfloat16"):
         raise UserError(f"dtype is {dtype!r}; it can be float32 or bfloat16")
-    restored = checkpoints.restore_generator(model, weights=weights, checkpoint=checkpoint)
+    restored = restore_generator(model, weights=weights, checkpoint=checkpoint)
     own = restored.generator.scale
     if scale not in (None, own):
         raise UserError(f"{name} enlarges by {own}, not by {scale}")

@@ -1,37 +1,22 @@
 """What a config may say, and the optimizers it asks for."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from isr_jax import losses, metrics
+from isr_jax.config import flatten
 from isr_jax.degrade import DEGRADATIONS
 from isr_jax.errors import UserError
-from isr_jax.models.discriminators import ARCHITECTURES, Discriminator, discriminator
+from isr_jax.models.discriminators import ARCHITECTURES, make_discriminator
 from isr_jax.models.generators import complete
 from isr_jax.models.layers import ACTIVATIONS
 from isr_jax.perceptual.backbones import backbone
 from isr_jax.perceptual.vgg_loss import CRITERIA
-
-Rate = float | Float[Array, ""]
-# (first learning rate, options of an optimizer, steps) -> schedule
-SCHEDULES: dict[str, Callable[[Rate, ConfigDict, int], optax.Schedule]] = {
-    "constant": lambda rate, options, steps: optax.constant_schedule(rate),
-    "cosine": lambda rate, options, steps: optax.cosine_decay_schedule(rate, steps),
-    # SRGAN, section 3.2: the rate falls to a tenth at half of the updates.
-    "halfway": lambda rate, options, steps: optax.piecewise_constant_schedule(
-        rate, {steps // 2: 0.1}
-    ),
-    "milestones": lambda rate, options, steps: optax.piecewise_constant_schedule(
-        rate, dict.fromkeys(options.milestones, options.decay)
-    ),
-}
+from isr_jax.training.optimizers import SCHEDULES
 
 CHOICES: dict[str, Collection[Any]] = {
     "data.loader": ("pool", "stream"),
@@ -95,17 +80,6 @@ BELOW_ONE = (
     "d_optimizer.b2",
     "train.ema_decay",
 )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted names; tuples become lists, as in JSON."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def check(config: ConfigDict, *, devices: int) -> list[str]:
@@ -183,18 +157,6 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     return advice
 
 
-def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
-    """The discriminator of a config; see `models.discriminator`."""
-    options = config.discriminator.to_dict()
-    crop = options.pop("crop") or config.data.crop
-    return discriminator(options, crop=crop, axis_name=axis_name)
-
-
-def sampled_crop(config: ConfigDict) -> int:
-    """Side in HR pixels of what is cut from an image: a crop, and the margin around it."""
-    return config.data.crop + 2 * config.data.margin
-
-
 def _check_perceptual(config: ConfigDict) -> None:
     options = config.loss.perceptual
     if len(options.layers) != len(options.layer_weights):
@@ -225,28 +187,3 @@ def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
             f"config.data.crop={crop} is too small for ms_ssim: two scales need 22 px, five 176"
         )
     return [f"MS-SSIM uses {scales} of its 5 scales, renormalised: five need crops of 176 px"]
-
-
-def make_schedule(
-    options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
-) -> optax.Schedule:
-    """Update number, from 0 -> learning rate; it rises linearly over the first warmup_steps.
-
-    The rise is ours, for Optax's schedules with a warm-up of 0 steps stay at their first value, 0.
-    A `learning_rate` stands for that of the options, and may be traced.
-    """
-    rate = options.learning_rate if learning_rate is None else learning_rate
-    schedule = SCHEDULES[options.schedule](rate, options, steps)
-    warmup = options.warmup_steps
-    if not warmup:
-        return schedule
-    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup)
-
-
-def make_optimizer(
-    options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
-) -> optax.GradientTransformation:
-    """Adam with a schedule over `steps` and, where grad_clip is positive, clipping by norm."""
-    clip = optax.clip_by_global_norm(options.grad_clip) if options.grad_clip else optax.identity()
-    schedule = make_schedule(options, steps=steps, learning_rate=learning_rate)
-    return optax.chain(clip, optax.adam(schedule, b1=options.b1, b2=options.b2, eps=options.eps))

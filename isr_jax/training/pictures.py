@@ -1,7 +1,5 @@
 """Pictures and tables: comparison panels, training curves, a run's and an evaluation's scores."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import ImageDraw, ImageFont
-from rich.console import Console
-from rich.table import Table
 
-from isr_jax import losses, metrics
+from isr_jax import losses, protocols
 from isr_jax.data.sources import Photo
-from isr_jax.evaluation.evaluator import Evaluation, ImageScores, SetScores
 from isr_jax.resize import resize_uint8
 from isr_jax.training.record import read_records
 
@@ -83,7 +78,7 @@ def panel(
 def _caption(image: Image, hr: Image, scale: int) -> str:
     if image is hr:
         return "the photograph"
-    scores = metrics.measure(image, hr, crop=scale)
+    scores = protocols.measure(image, hr, crop=scale)
     return f"{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
 
 
@@ -159,96 +154,3 @@ def _line(
     points = [(line["step"], line[name]) for line in records if name in line]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, ms=4)
-
-
-def closing_table(
-    console: Console, scores: dict[str, float], baselines: dict[str, dict[str, float]], title: str
-) -> None:
-    """Print the generator's scores beside the interpolations', with the gain over bicubic."""
-    table = Table(title=title)
-    table.add_column("method")
-    for name in ("PSNR-Y (dB)", "SSIM-Y", "MS-SSIM"):
-        table.add_column(name, justify="right")
-    for method, row in {**baselines, "SR": scores}.items():
-        table.add_row(method, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{row['ms_ssim']:.4f}")
-    gain = {name: scores[name] - baselines["bicubic"][name] for name in scores}
-    table.add_section()
-    table.add_row(
-        "SR - bicubic", f"{gain['psnr']:+.2f}", f"{gain['ssim']:+.4f}", f"{gain['ms_ssim']:+.4f}"
-    )
-    console.print(table)
-
-
-# Heading and decimals of each score.
-SCORES = {
-    "psnr": ("PSNR (dB)", 2),
-    "ssim": ("SSIM", 4),
-    "ms_ssim": ("MS-SSIM", 4),
-    "lpips": ("LPIPS", 4),
-}
-
-
-def evaluation_tables(result: Evaluation) -> dict[str, Table]:
-    """By title, a table of each set at each scale, and last one of all the means."""
-    subject = f"{result['model']}, {result['protocol']}"
-    tables = {f"{s['name']} x{s['scale']}: {subject}": _set_table(s) for s in result["sets"]}
-    return {**tables, f"Mean PSNR (dB)/SSIM: {subject}": _means_table(result["sets"])}
-
-
-def _set_table(scores: SetScores) -> Table:
-    """Each image, and the mean."""
-    table = Table("image")
-    for name, (heading, _) in SCORES.items():
-        if name in scores:
-            table.add_column(heading, justify="right")
-    for image in scores["images"]:
-        table.add_row(image["name"], *_shown(image).values())
-    table.add_section()
-    table.add_row("mean", *_shown(scores).values(), style="bold")
-    return table
-
-
-def _shown(scores: ImageScores | SetScores) -> dict[str, str]:
-    """Each score that there is, rounded."""
-    values = {name: value for name, value in scores.items() if name in SCORES}
-    numbers = {name: f"{value:.{SCORES[name][1]}f}" for name, value in values.items()}
-    return {name: "-" if number == "nan" else number for name, number in numbers.items()}
-
-
-def _means_table(sets: Sequence[SetScores]) -> Table:
-    """Mean PSNR/SSIM of each set by scale, as papers print them."""
-    table = Table("set")
-    scales = sorted({scores["scale"] for scores in sets})
-    for scale in scales:
-        table.add_column(f"x{scale}", justify="right")
-    means = {(s["name"], s["scale"]): _shown(s) for s in sets}
-    for name in dict.fromkeys(name for name, _ in means):
-        cells = [means.get((name, scale), {}) for scale in scales]
-        table.add_row(name, *(f"{c['psnr']}/{c['ssim']}" if c else "-" for c in cells))
-    return table
-
-
-def evaluation_markdown(result: Evaluation) -> str:
-    """The tables as Markdown."""
-    tables = evaluation_tables(result)
-    return "\n".join(f"### {title}\n\n{_markdown(tables[title])}" for title in tables)
-
-
-def _markdown(table: Table) -> str:
-    heads = [str(column.header) for column in table.columns]
-    rules = ["---:" if column.justify == "right" else "---" for column in table.columns]
-    rows = zip(*(column.cells for column in table.columns), strict=True)
-    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (heads, rules, *rows))
-
-
-def evaluation_csv(result: Evaluation) -> str:
-    """A line per image and one for each mean, unrounded, with model, protocol, set and scale."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [name for name in SCORES if all(name in scores for scores in result["sets"])]
-    writer.writerow(["model", "protocol", "set", "scale", "image", *names])
-    for scores in result["sets"]:
-        key = [result["model"], result["protocol"], scores["name"], scores["scale"]]
-        for row in (*scores["images"], {**scores, "name": "mean"}):
-            writer.writerow([*key, row["name"], *(row[name] for name in names)])
-    return text.getvalue()
