@@ -1,5 +1,8 @@
 """Messages for the person at the command line."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(ValueError):
     """Something the user can put right: one line that names it and says what to do.
@@ -17,3 +20,17 @@ def one_line(reason: object, *, limit: int = 200) -> str:
     """What an exception says, in one line of at most `limit` characters, for a message."""
     text = " ".join(str(reason).split()) or type(reason).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def unknown(what: str, value: object, choices: Iterable[object]) -> UserError:
+    """Return the error for a name that is none of `choices`; it names the nearest.
+
+    Args:
+        what: what the name stands for, such as "protocol" or "config.loss.adversarial".
+        value: what was given.
+        choices: what could have been given.
+    """
+    names = [str(choice) for choice in choices]
+    message = f"unknown {what} {str(value)!r}; choose one of {', '.join(names)}"
+    near = get_close_matches(str(value), names, n=1)
+    return UserError(f"{message}; did you mean {near[0]}?" if near else message)

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from isr_jax import metrics
+from isr_jax import protocols
 from isr_jax.errors import UserError
 from isr_jax.metrics import MS_SSIM_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
 from isr_jax.protocols import Scores, measure, measure_interpolation
