@@ -56,6 +56,7 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
 
     from isr_jax import UserError, study, train
+    from isr_jax.training import record
 
     logging.set_verbosity(logging.ERROR)
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
