@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from isr_jax import errors
 
 # The published generators; see isr_jax.models.generators. `config.generator` is one of them:
 #     config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
@@ -220,16 +223,61 @@ def small() -> ConfigDict:
 
 
 def candidate(
-    *, adversarial_weight: float = 0.0, learning_rate: float = 0.0, **content: float
+    *,
+    loss: Mapping[str, Any],
+    g_optimizer: Mapping[str, Any] | None = None,
+    d_optimizer: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """One loss of a study: weights of content losses, and of the adversarial part."""
-    fields = ConfigDict()
-    fields.content = ConfigDict(dict.fromkeys(get_config().loss.content, 0.0) | content)
-    fields.perceptual_weight = 0.0  # of VGG19's features; config.loss.perceptual has the rest
-    fields.adversarial_weight = adversarial_weight
-    fields.feature_matching = 0.0
-    fields.learning_rate = learning_rate  # the generator's; 0 for the study's
+    """Return a candidate of a study: a partial config, laid over the study's by `overlay`.
+
+        candidate(loss={"content": {"l1": 1.0}}, g_optimizer={"learning_rate": 1e-3})
+
+    A weight that `loss` does not name is 0, whatever it is in the study's config: a candidate says
+    its loss in full. All other fields are the study's where they are not named; so is
+    `g_optimizer.learning_rate`, whose None means the best of `study.learning_rates`.
+
+    Args:
+        loss: fields of `config.loss`.
+        g_optimizer, d_optimizer: fields of these.
+    """
+    fields = ConfigDict(
+        {
+            "loss": {
+                "content": dict.fromkeys(get_config().loss.content, 0.0),
+                "perceptual": {"weight": 0.0},
+                "adversarial_weight": 0.0,
+                "feature_matching": 0.0,
+            },
+            "g_optimizer": {"learning_rate": placeholder(float)},
+        }
+    )
+    fields.update({"loss": loss, "g_optimizer": g_optimizer or {}})
+    if d_optimizer:
+        fields.d_optimizer = ConfigDict(d_optimizer)
     return fields
+
+
+def overlay(config: ConfigDict, partial: ConfigDict) -> ConfigDict:
+    """Return a copy of a config with the fields of a partial one; None leaves a field as it is.
+
+    Raises:
+        UserError: for an unknown field, naming the nearest, and for a value of another type.
+    """
+    changed = config.copy_and_resolve_references()
+    known = flatten(config.to_dict())
+    for name, value in flatten(partial.to_dict()).items():
+        if name not in known:
+            section = name.split(".")[0]
+            near = [field for field in known if field.split(".")[0] == section]
+            raise errors.unknown("field", name, near or config)
+        if value is None:
+            continue
+        try:
+            changed.update_from_flattened_dict({name: value})
+        except TypeError:
+            kind = type(known[name]).__name__
+            raise errors.UserError(f"{name} is {value!r}; it must be of type {kind}") from None
+    return changed
 
 
 def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigDict:
