@@ -41,6 +41,7 @@ def make(
     axis_name=None,
     optimizer=None,
     discriminator_crop=0,
+    ema_decay=0.999,
     **loss,
 ):
     parts = {
@@ -64,7 +65,11 @@ def make(
     )
     with fake:
         update = make_update(
-            fields, discriminator_crop=discriminator_crop, axis_name=axis_name, **parts
+            fields,
+            discriminator_crop=discriminator_crop,
+            ema_decay=ema_decay,
+            axis_name=axis_name,
+            **parts,
         )
     return update, jax.jit(lambda: init_state(jax.random.key(1), **parts)), parts
 
