@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from isr_jax.config import sampled_crop
-from isr_jax.data import pool, sources, stream
+from isr_jax.data import pool, sources
 from isr_jax.training.program import Inputs, on_all
 
 
@@ -32,7 +32,9 @@ class Loader(Protocol):
 class PoolLoader:
     """Every image in device memory: all updates share the same inputs, and there is no state."""
 
-    def __init__(self, photos: Sequence[sources.Photo], frozen: Any, devices: Sequence[jax.Device]):
+    def __init__(
+        self, photos: Sequence[sources.Photo], *, frozen: Any, devices: Sequence[jax.Device]
+    ):
         """Put the images and the frozen parameters on all devices."""
         inputs = Inputs(frozen=frozen, images=pool.make_pool(photos))
         self._inputs = jax.device_put(inputs, on_all(devices))
@@ -55,9 +57,28 @@ class PoolLoader:
 class StreamLoader:
     """Batches that Grain cuts on the host, for data sets that do not fit in device memory."""
 
-    def __init__(self, batches: stream.Stream, frozen: Any, devices: Sequence[jax.Device]):
-        """Put the frozen parameters on all devices."""
-        self._batches = batches
+    def __init__(
+        self,
+        source: sources.Source,
+        config: ConfigDict,
+        *,
+        frozen: Any,
+        devices: Sequence[jax.Device],
+        warn: Callable[[str], None],
+    ):
+        """Open the stream, and put the frozen parameters on all devices."""
+        # Imported late: the pool does not need Grain.
+        from isr_jax.data.stream import open_stream
+
+        self._batches = open_stream(
+            source,
+            scale=config.scale,
+            crop=sampled_crop(config),
+            batch=config.data.batch,
+            seed=config.seed,
+            workers=config.data.workers,
+            warn=warn,
+        )
         self._frozen = jax.device_put(frozen, on_all(devices))
 
     def take(self, n: int) -> Inputs:
@@ -97,23 +118,15 @@ def open_loader(
     Raises:
         UserError: for a data set that cannot be read or has no usable image.
     """
-    options, crop = config.data, sampled_crop(config)
+    options = config.data
     source = sources.open_source(
         options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
     )
-    if options.loader == "pool":
-        photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=warn)
-        return PoolLoader(photos, frozen, devices)
-    batches = stream.open_stream(
-        source,
-        scale=config.scale,
-        crop=crop,
-        batch=options.batch,
-        seed=config.seed,
-        workers=options.workers,
-        warn=warn,
-    )
-    return StreamLoader(batches, frozen, devices)
+    if options.loader == "stream":
+        return StreamLoader(source, config, frozen=frozen, devices=devices, warn=warn)
+    crop = sampled_crop(config)
+    photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=warn)
+    return PoolLoader(photos, frozen=frozen, devices=devices)
 
 
 def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[sources.Photo]:

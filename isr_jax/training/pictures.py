@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import ImageDraw, ImageFont
 
 from isr_jax import losses, protocols
@@ -104,6 +101,10 @@ def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side
 
 def curves(run: Path) -> None:
     """Draw RUN/curves.png from RUN/metrics.jsonl: losses, adversarial losses, PSNR-Y and SSIMs."""
+    # Imported late: only the end of a run needs Matplotlib.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     records = read_records(run)
     training = [line for line in records if line["kind"] == "train"]
     validation = [line for line in records if line["kind"] == "validation"]
@@ -143,7 +144,7 @@ def curves(run: Path) -> None:
 
 
 def _line(
-    axes: Axes,
+    axes: Any,
     records: Sequence[dict[str, Any]],
     name: str,
     colour: str | None,
@@ -151,6 +152,7 @@ def _line(
     label: str,
     marker: str = "",
 ) -> None:
+    """Draw a metric of the records on Matplotlib's `axes`."""
     points = [(line["step"], line[name]) for line in records if name in line]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, ms=4)
