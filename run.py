@@ -41,7 +41,7 @@ def _one_line(error: Exception) -> str:
     """Return the message of absl or ml_collections without quoting, line breaks and traceback."""
     lines = str(error).replace("\\n", "\n").replace("\\", "").strip(" '\"\n").splitlines()
     if any(line.strip().startswith("Traceback") for line in lines):
-        lines = [lines[0], lines[-1]]
+        lines = [lines[0], lines[-1].rpartition("UserError: ")[2]]
     text = " ".join(" ".join(lines).split()).replace("'", "")
     return text.replace(" Did you mean", ": no such config field; did you mean", 1).strip('"')
 
