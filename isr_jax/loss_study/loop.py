@@ -70,17 +70,15 @@ def candidates_of(config: ConfigDict) -> list[Candidate]:
     for name in options.only or options.candidates:
         partial = options.candidates[name]
         try:
-            for part in partial:
-                if part not in PARTS:
-                    raise unknown("part of a candidate", part, PARTS)
+            for part in set(partial) - set(PARTS):
+                raise unknown("part of a candidate", part, PARTS)
             run = overlay(shared, partial)
             checks.check(run, devices=1)
         except UserError as error:
             raise UserError(f"config.study.candidates.{name}: {error}") from None
         own = flatten(partial.to_dict()).get("g_optimizer.learning_rate") is not None
-        fixed = (run.g_optimizer.learning_rate,)
-        rates = fixed if own else tuple(options.learning_rates) or fixed
-        found.append(Candidate(name, run, rates))
+        rates = () if own else tuple(options.learning_rates)
+        found.append(Candidate(name, run, rates or (run.g_optimizer.learning_rate,)))
     return found
 
 
