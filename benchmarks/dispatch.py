@@ -19,16 +19,16 @@ def seconds_per_update(n: int, *, dispatches: int) -> float:
     config = msssim.get_config()
     program, devices = make_program(config), jax.devices()
     dispatch = make_dispatch(config, program.update, devices)
-    loader = open_loader(config, devices, print)
+    loader = open_loader(config, devices, warn=print)
     key = jax.random.key(0)
     state = jax.jit(program.init)(key)
     # Twice: the state that comes back may be laid out otherwise than the first, and compile anew.
     for _ in range(2):
-        state, _ = dispatch(state, (), loader.take(n), key, n)
+        state, _ = dispatch(state, loader.take(n), key, n=n, adversarial=True)
     jax.block_until_ready(state)
     began = time.perf_counter()
     for _ in range(dispatches):
-        state, _ = dispatch(state, (), loader.take(n), key, n)
+        state, _ = dispatch(state, loader.take(n), key, n=n, adversarial=True)
     jax.block_until_ready(state)
     return (time.perf_counter() - began) / (n * dispatches)
 

@@ -18,6 +18,7 @@ from benchmarks.degrade import machine
 from isr_jax import config as base
 from isr_jax.data import pool, sources
 from isr_jax.training.program import (
+    Inputs,
     make_dispatch,
     make_program,
     make_runs_dispatch,
@@ -63,7 +64,7 @@ def make_steps(crop: int, batch: int, width: int, runs: int) -> dict[str, Callab
     used = devices[: max(d for d in range(1, len(devices) + 1) if runs % d == 0)]
     source = sources.open_source("samples", "train", scale=4)
     photos = sources.load_all(source, min_size=crop, scale=4, warn=print)
-    data = pool.make_pool(photos)
+    data = Inputs(frozen=(), images=pool.make_pool(photos))
     keys = jax.vmap(run_keys)(jnp.arange(runs))
     rates = jnp.full(runs, 1e-3)
 
@@ -73,7 +74,7 @@ def make_steps(crop: int, batch: int, width: int, runs: int) -> dict[str, Callab
 
     def in_turn() -> None:
         for r in range(runs):
-            alone[r], series = single(alone[r], (), one, keys[r, 1], 1)
+            alone[r], series = single(alone[r], one, keys[r, 1], n=1, adversarial=True)
             series["loss"].block_until_ready()
 
     split = on_all(used, "devices")
@@ -85,7 +86,9 @@ def make_steps(crop: int, batch: int, width: int, runs: int) -> dict[str, Callab
         dispatch = make_runs_dispatch(config, used, together=together)
 
         def step() -> None:
-            states[0], series = dispatch(states[0], (), shared, train_keys, g_rates, 1)
+            states[0], series = dispatch(
+                states[0], shared, train_keys, g_rates, n=1, adversarial=True
+            )
             series["loss"].block_until_ready()
 
         return step

@@ -1,24 +1,26 @@
-"""The models that ship with the package: small, for PSNR, without a discriminator.
+"""The models shipped with the package: compact, trained for PSNR, without a discriminator.
 
     python run.py --config configs/compact.py --config.data.train=folder:PHOTOGRAPHS
     python run.py --config configs/compact.py:x2 --config.data.train=folder:PHOTOGRAPHS
     isr export runs/compact compact-x4.safetensors
 
-The first is for 4x; :x2 and :x3 begin as it. The package's were trained on T91 and BSD400.
+The first is for 4x; :x2 and :x3 are initialised from it. The shipped models were trained on T91 and
+BSD400.
 """
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import errors
+from isr_jax.config import small
 
 SCALES = {"": 4, "x2": 2, "x3": 3}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """`base.small` with three more blocks and L1 alone; a crop has 32x32 LR pixels."""
+    """Return `small` with three more blocks and only L1; a crop has 32x32 LR pixels."""
     if variant not in SCALES:
-        raise ValueError(f"no variant is called {variant!r}; there are x2 and x3")
-    config = base.small()
+        raise errors.unknown("variant", variant, ["x2", "x3"])
+    config = small()
     config.scale = SCALES[variant]
     config.data.crop = 32 * config.scale
     config.data.batch = 8

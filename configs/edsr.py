@@ -4,7 +4,7 @@
 
 Source: Lim et al. 2017 (EDSR), sections 3.3 and 4.2: L1, crops of 48 LR px, batches of 16, Adam at
 1e-4 (b1 = 0.9, b2 = 0.999), halved every 2e5 updates; 3e5 updates as in the authors' PyTorch code.
-The paper starts the network for 4x from the one for 2x; here it starts anew.
+The paper starts the network for 4x from the one for 2x; here it starts from scratch.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The published values; `:baseline`, and `:smoke` for a minute on a CPU."""
+    """Return the published values; `:baseline`, and `:smoke` for a minute on a CPU."""
     config = base.div2k()
     published = "edsr_baseline" if variant == "baseline" else "edsr"
     config.generator = ConfigDict(base.GENERATORS[published])

@@ -2,7 +2,7 @@
 
     python run.py --config configs/esrgan.py:psnr && python run.py --config configs/esrgan.py
 
-`--config.train.init_from=RRDB_PSNR_x4.pth` begins with the published first stage instead.
+`--config.train.init_from=RRDB_PSNR_x4.pth` starts from the published first stage instead.
 
 Source: Wang et al. 2018 (ESRGAN), section 4.1: crops of 128 px, batches of 16; L1 at 2e-4, halved
 every 2e5 updates, for 1e6 updates; then VGG19's conv5_4 before the activation by L1, 5e-3 times the
@@ -17,7 +17,7 @@ from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The published values; `:psnr`, and `:smoke` for a minute on a CPU."""
+    """Return the published values; `:psnr`, and `:smoke` for a minute on a CPU."""
     config = base.div2k()
     config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
     config.discriminator = ConfigDict(base.DISCRIMINATORS["vgg"])

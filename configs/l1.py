@@ -1,20 +1,20 @@
-"""A GAN whose content loss is L1, small enough for a CPU.
+"""A GAN whose content loss is L1, sized for a CPU.
 
     python run.py --config configs/l1.py
 
-On the four held-out photographs that come with it, seed 0: PSNR-Y 29.10 dB
-(+1.28 to bicubic), SSIM-Y 0.7951 (+0.0391), MS-SSIM 0.9630 (+0.0164).
+On the four validation photos of the package, seed 0: PSNR-Y 29.10 dB
+(+1.28 over bicubic), SSIM-Y 0.7951 (+0.0391), MS-SSIM 0.9630 (+0.0164).
 Set5 at 4x: 30.27 dB, SSIM 0.8579.
 """
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax.config import small
 
 
 def get_config() -> ConfigDict:
-    """`base.small` with L1."""
-    config = base.small()
+    """Return `small` with L1."""
+    config = small()
     config.loss.content.l1 = 1.0
     config.loss.adversarial_weight = 1e-4
     return config

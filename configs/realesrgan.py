@@ -11,11 +11,11 @@ in configs/realesrnet.py. VGG19: isr_jax.perceptual.weight_files.
 from ml_collections import ConfigDict
 
 from configs import realesrnet
-from isr_jax import config as base
+from isr_jax.config import variant_of
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The published values; `:smoke` for a minute on a CPU."""
+    """Return the published values; `:smoke` for a minute on a CPU."""
     config = realesrnet.get_config()
     config.loss.perceptual.weight = 1.0
     config.loss.perceptual.layers = ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4")
@@ -25,4 +25,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.d_optimizer = config.g_optimizer.copy_and_resolve_references()
     config.train.init_from = "runs/realesrnet"
     config.train.steps = 400_000
-    return base.variant_of(config, variant)
+    return variant_of(config, variant)

@@ -2,10 +2,10 @@
 
     python run.py --config configs/realesrnet.py
 
-Source: Wang et al. 2021 (Real-ESRGAN), section 4.1, and the authors' options for x4plus: begins as
-ESRGAN's first stage; crops of 256 px within 400 px that are degraded, batches of 48, sharpened
-targets, L1, Adam (b1 = 0.9, b2 = 0.99) at 2e-4 for 1e6 updates, moving average of 0.999. The paper
-trains on DIV2K, Flickr2K and OST; here on DIV2K.
+Source: Wang et al. 2021 (Real-ESRGAN), section 4.1, and the authors' options for x4plus: starts
+from ESRGAN's first stage; crops of 256 px within 400 px that are degraded, batches of 48, sharpened
+targets, L1, Adam (b1 = 0.9, b2 = 0.99) at 2e-4 for 1e6 updates, EMA of 0.999. The paper trains on
+DIV2K, Flickr2K and OST; here on DIV2K.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from isr_jax import config as base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The published values; `:smoke` for a minute on a CPU."""
+    """Return the published values; `:smoke` for a minute on a CPU."""
     config = base.div2k()
     config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
     config.discriminator = ConfigDict(base.DISCRIMINATORS["unet"])

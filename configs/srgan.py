@@ -9,12 +9,12 @@ squared error, 1e-3 times the adversarial loss, crops of 96 px, batches of 16, A
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax.config import div2k, variant_of
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The published values; `:smoke` for a minute on a CPU."""
-    config = base.div2k()
+    """Return the published values; `:smoke` for a minute on a CPU."""
+    config = div2k()
     config.loss.content.mse = 0.0
     config.loss.perceptual.weight = 1 / 12.75**2
     config.loss.perceptual.layers = ("relu5_4",)
@@ -22,4 +22,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss.adversarial_weight = 1e-3
     config.train.init_from = "runs/srresnet"
     config.train.steps = 200_000
-    return base.variant_of(config, variant)
+    return variant_of(config, variant)

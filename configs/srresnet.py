@@ -8,13 +8,13 @@ b1 = 0.9 at 1e-4 for 1e6 updates. The paper trains on ImageNet; here on DIV2K.
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax.config import div2k, variant_of
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The published values; `:smoke` for a minute on a CPU."""
-    config = base.div2k()
+    """Return the published values; `:smoke` for a minute on a CPU."""
+    config = div2k()
     config.loss.adversarial_weight = 0.0
     config.g_optimizer.schedule = "constant"
     config.train.steps = 1_000_000
-    return base.variant_of(config, variant)
+    return variant_of(config, variant)

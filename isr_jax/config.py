@@ -1,9 +1,9 @@
-"""Every field of a run, with its unit. The other files of this folder edit a few of them.
+"""Every field of a run: its type, bound, unit, default and meaning. configs/ overrides a few.
 
     python run.py --config isr_jax/config.py --config.data.train=folder:photos --workdir runs/mine
 
-Trains SRGAN's setting at 4x (SRResNet and its discriminator, MSE + 1e-3 adversarial) on whatever
-`data.train` names. It is sized for a GPU or a TPU; configs/msssim.py is one for a CPU.
+Trains SRGAN's setting at 4x (SRResNet and its discriminator, MSE + 1e-3 adversarial) on the images
+of `data.train`. It is sized for a GPU or a TPU; configs/msssim.py is sized for a CPU.
 
 Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, Adam with b1 = 0.9 at
 1e-4, a tenth of it after half of the updates.
@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from isr_jax import errors
 
 # The published generators; see isr_jax.models.generators. `config.generator` is one of them:
 #     config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
@@ -108,78 +111,78 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
 
 
 def get_config() -> ConfigDict:
-    """The base configuration."""
+    """Return the base configuration; comments give type, bound and unit, then the meaning."""
     config = ConfigDict()
-    config.seed = 0
-    config.scale = 4  # factor of enlargement; the generator says which it has
+    config.seed = 0  # int in [0, 2**32)
+    config.scale = 4  # int; scale factor, one that the generator has
 
     config.data = ConfigDict()
     config.data.train = "samples"  # samples | folder:PATH | tfds:NAME[:SPLIT]
-    config.data.validation = "samples"  # the same; whole held-out images
-    config.data.validation_images = 0  # use the first so many; 0 for all
-    config.data.tfds_dir = ""  # where TFDS keeps data sets; "" for its own default
+    config.data.validation = "samples"  # the same; the validation set, whole images
+    config.data.validation_images = 0  # int >= 0; use the first so many, 0 for all
+    config.data.tfds_dir = ""  # path; where TFDS keeps data sets, "" for TFDS's default
     config.data.loader = "pool"  # pool: in device memory | stream: Grain, for what does not fit
-    config.data.workers = 0  # Grain's worker processes; 0 for none
-    config.data.crop = 96  # side of an HR crop, pixels; a multiple of scale
-    config.data.batch = 16  # crops per update, over all devices
+    config.data.workers = 0  # int >= 0; Grain's worker processes, 0 for none
+    config.data.crop = 96  # int >= 1, HR pixels; side of a crop, divisible by scale
+    config.data.batch = 16  # int >= 1; crops per update over all devices, divisible by their number
     config.data.degradation = "bicubic"  # bicubic | second_order (Real-ESRGAN's)
-    config.data.margin = 0  # HR pixels around a crop that are degraded with it, then cut away
-    config.data.sharpen = False  # learn sharpened HR images; the discriminator sees them as is
+    config.data.margin = 0  # int >= 0, HR pixels, divisible by scale; degraded, then cut away
+    config.data.sharpen = False  # bool; sharpened targets, but not for the discriminator
 
     config.generator = ConfigDict(GENERATORS["srresnet"])
 
     config.discriminator = ConfigDict(DISCRIMINATORS["classifier"])
 
     config.loss = ConfigDict()
-    config.loss.content = ConfigDict()  # weights; 0 leaves a loss out
-    config.loss.content.mse = 1.0
-    config.loss.content.psnr = 0.0  # negative dB
-    config.loss.content.ssim = 0.0  # 1 - SSIM
-    config.loss.content.ms_ssim = 0.0  # 1 - MS-SSIM
-    config.loss.content.l1 = 0.0
-    config.loss.content.charbonnier = 0.0
+    config.loss.content = ConfigDict()  # floats >= 0; weights, 0 leaves a loss out
+    config.loss.content.mse = 1.0  # of squared units of [0, 1]
+    config.loss.content.psnr = 0.0  # of negative dB
+    config.loss.content.ssim = 0.0  # of 1 - SSIM
+    config.loss.content.ms_ssim = 0.0  # of 1 - MS-SSIM
+    config.loss.content.l1 = 0.0  # of units of [0, 1]
+    config.loss.content.charbonnier = 0.0  # of units of [0, 1]
     config.loss.perceptual = ConfigDict()  # VGG19's features; see isr_jax.perceptual.vgg_loss
-    config.loss.perceptual.weight = 0.0
+    config.loss.perceptual.weight = 0.0  # float >= 0; 0 leaves it out
     config.loss.perceptual.layers = ("conv5_4",)  # conv: before the activation, relu: after it
-    config.loss.perceptual.layer_weights = (1.0,)
+    config.loss.perceptual.layer_weights = (1.0,)  # floats; one per layer
     config.loss.perceptual.criterion = "l1"  # l1 | l2
-    config.loss.perceptual.path = ""  # the weight file, or its folder; "" for the cache
+    config.loss.perceptual.path = ""  # path; the weight file or its folder, "" for the cache
+    # With both of the following weights 0, no discriminator is trained.
+    config.loss.adversarial_weight = 1e-3  # float >= 0; of the generator's adversarial loss
+    config.loss.feature_matching = 0.0  # float >= 0; weight, of the discriminator's features
     config.loss.adversarial = "vanilla"  # vanilla | least_squares | hinge | relativistic
-    config.loss.adversarial_weight = 1e-3
-    config.loss.feature_matching = 0.0  # weight of the distance of the discriminator's features
-    # 0 for both weights trains without a discriminator.
-    config.loss.adversarial_from = 0  # updates before the adversarial part joins in
+    config.loss.adversarial_from = 0  # int >= 0, updates before the adversarial part joins in
 
-    config.g_optimizer = ConfigDict()
-    config.g_optimizer.learning_rate = 1e-4
+    config.g_optimizer = ConfigDict()  # Adam
+    config.g_optimizer.learning_rate = 1e-4  # float >= 0; the highest of the schedule
     # constant | cosine | halfway (a tenth from there) | milestones
     config.g_optimizer.schedule = "halfway"
-    config.g_optimizer.milestones = ()  # updates from which the rate is multiplied by decay
-    config.g_optimizer.decay = 0.5
-    config.g_optimizer.warmup_steps = 0  # updates of linear increase from 0
-    config.g_optimizer.b1 = 0.9
-    config.g_optimizer.b2 = 0.999
-    config.g_optimizer.eps = 1e-8
-    config.g_optimizer.grad_clip = 0.0  # largest norm of the gradient; 0 for no limit
+    config.g_optimizer.milestones = ()  # ints, updates; from each the rate is multiplied by decay
+    config.g_optimizer.decay = 0.5  # float >= 0
+    config.g_optimizer.warmup_steps = 0  # int >= 0, updates of linear increase from 0
+    config.g_optimizer.b1 = 0.9  # float in [0, 1)
+    config.g_optimizer.b2 = 0.999  # float in [0, 1)
+    config.g_optimizer.eps = 1e-8  # float > 0
+    config.g_optimizer.grad_clip = 0.0  # float >= 0; largest norm of the gradient, 0 for no limit
     config.d_optimizer = config.g_optimizer.copy_and_resolve_references()
 
     config.train = ConfigDict()
-    config.train.steps = 200_000  # updates
-    config.train.init_from = ""  # a model whose averaged generator this one begins as
-    config.train.steps_per_dispatch = 100  # updates in one compiled program
+    config.train.steps = 200_000  # int >= 1, updates
+    config.train.init_from = ""  # MODEL; whose EMA the generator is initialised from
+    config.train.steps_per_dispatch = 100  # int >= 1, updates in one compiled program
     config.train.parallel = "jit"  # jit | pmap, over all devices
-    config.train.ema_decay = 0.999  # of the moving average that is validated and restored
-    config.train.log_every = 100  # updates; metrics.jsonl and TensorBoard get their means
-    config.train.validate_every = 5000  # updates
-    config.train.checkpoint_every = 5000  # updates
-    config.train.keep = 2  # latest checkpoints kept, beside the best
+    config.train.ema_decay = 0.999  # float in [0, 1); of the EMA that is validated and restored
+    config.train.log_every = 100  # int >= 1, updates; their means go to metrics and TensorBoard
+    config.train.validate_every = 5000  # int >= 1, updates
+    config.train.checkpoint_every = 5000  # int >= 1, updates
+    config.train.keep = 2  # int >= 1; latest checkpoints kept, besides the best
     return config.lock()
 
 
 def small() -> ConfigDict:
-    """A compact GAN for two CPU cores: minutes of training on the embedded photographs.
+    """Return a compact GAN for two CPU cores: minutes of training on the sample photos.
 
-    The generator adds what it learns to the bicubic image: EDSR's blocks and one sub-pixel layer,
+    The generator predicts a residual to the bicubic image: EDSR's blocks and one sub-pixel layer,
     equivariant, so that flat areas keep their colour.
     Crops of 176 px give MS-SSIM its five scales. No content loss has a weight yet.
     """
@@ -220,44 +223,90 @@ def small() -> ConfigDict:
 
 
 def candidate(
-    *, adversarial_weight: float = 0.0, learning_rate: float = 0.0, **content: float
+    *,
+    loss: Mapping[str, Any],
+    g_optimizer: Mapping[str, Any] | None = None,
+    d_optimizer: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """One loss of a study: weights of content losses, and of the adversarial part."""
-    fields = ConfigDict()
-    fields.content = ConfigDict(dict.fromkeys(get_config().loss.content, 0.0) | content)
-    fields.perceptual_weight = 0.0  # of VGG19's features; config.loss.perceptual has the rest
-    fields.adversarial_weight = adversarial_weight
-    fields.feature_matching = 0.0
-    fields.learning_rate = learning_rate  # the generator's; 0 for the study's
+    """Return a candidate of a study: a partial config, laid over the study's by `overlay`.
+
+        candidate(loss={"content": {"l1": 1.0}}, g_optimizer={"learning_rate": 1e-3})
+
+    A weight that `loss` does not name is 0, whatever it is in the study's config: a candidate says
+    its loss in full. All other fields are the study's where they are not named; so is
+    `g_optimizer.learning_rate`, whose None means the best of `study.learning_rates`.
+
+    Args:
+        loss: fields of `config.loss`.
+        g_optimizer, d_optimizer: fields of these.
+    """
+    fields = ConfigDict(
+        {
+            "loss": {
+                "content": dict.fromkeys(get_config().loss.content, 0.0),
+                "perceptual": {"weight": 0.0},
+                "adversarial_weight": 0.0,
+                "feature_matching": 0.0,
+            },
+            "g_optimizer": {"learning_rate": placeholder(float)},
+        }
+    )
+    fields.update({"loss": loss, "g_optimizer": g_optimizer or {}})
+    if d_optimizer:
+        fields.d_optimizer = ConfigDict(d_optimizer)
     return fields
 
 
-def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigDict:
-    """A configuration with the fields of a loss study, over those of its runs.
+def overlay(config: ConfigDict, partial: ConfigDict) -> ConfigDict:
+    """Return a copy of a config with the fields of a partial one; None leaves a field as it is.
 
-    Every candidate is trained by `config` but for its own loss and learning rate, and judged on
-    `data.validation`; `data.loader` is pool and `train.parallel` jit.
+    Raises:
+        UserError: for an unknown field, naming the nearest, and for a value of another type.
+    """
+    changed = config.copy_and_resolve_references()
+    known = flatten(config.to_dict())
+    for name, value in flatten(partial.to_dict()).items():
+        if name not in known:
+            section = name.split(".")[0]
+            near = [field for field in known if field.split(".")[0] == section]
+            raise errors.unknown("field", name, near or config)
+        if value is None:
+            continue
+        try:
+            changed.update_from_flattened_dict({name: value})
+        except TypeError:
+            kind = type(known[name]).__name__
+            raise errors.UserError(f"{name} is {value!r}; it must be of type {kind}") from None
+    return changed
+
+
+def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigDict:
+    """Return a configuration with the fields of a loss study added to those of its runs.
+
+    Every candidate is trained by `config` with its own fields laid over it (see `candidate`), and
+    scored on `data.validation`; `data.loader` must be pool and `train.parallel` jit.
     """
     with config.unlocked():
         config.study = ConfigDict()
         config.study.candidates = ConfigDict(candidates)
         config.study.only = ()  # names of the candidates to study; () for all
-        config.study.seeds = (0, 1, 2)  # of each candidate; they train at once
-        # The rates tried for the generator, each for tune_steps updates with the first seed; () for
-        # g_optimizer.learning_rate alone.
+        config.study.seeds = (0, 1, 2)  # distinct ints in [0, 2**32); they train at once
+        # Floats > 0, the rates tried for the generator, each for tune_steps updates with the first
+        # seed; () for g_optimizer.learning_rate alone.
         config.study.learning_rates = (5e-4, 1e-3, 2e-3, 4e-3)
-        config.study.tune_steps = 400  # updates; the schedule is shortened to them
-        # Images at the end of data.train that judge the rates, and are not trained on meanwhile.
+        config.study.tune_steps = 400  # int >= 1, updates; the schedule is shortened to them
+        # Int >= 1; so many of the last images of data.train score the rates, and are left out of
+        # training meanwhile.
         config.study.tune_images = 2
         config.study.together = "auto"  # auto | vmap | unroll, of the runs of one device
-        config.study.lpips = "auto"  # auto: alex, where its weights are at hand | none | alex | vgg
-        config.study.resamples = 10_000  # of the bootstrap
-        config.study.pictures = 4  # held-out images shown in the report
+        config.study.lpips = "auto"  # auto: alex if its weights are cached | none | alex | vgg
+        config.study.resamples = 10_000  # int >= 100, of the bootstrap
+        config.study.pictures = 4  # int >= 0; validation images shown in the report
     return config.lock()
 
 
 def div2k() -> ConfigDict:
-    """The base of the published recipes: SRGAN's sizes, on DIV2K by way of TensorFlow Datasets."""
+    """Return the base of the published recipes: SRGAN's sizes, on DIV2K from TFDS."""
     config = get_config()
     config.data.train = config.data.validation = "tfds:div2k/bicubic_x4"
     config.data.validation_images = 10
@@ -271,18 +320,23 @@ SMOKE: dict[str, dict[str, Any]] = {
 
 
 def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) -> ConfigDict:
-    """The recipe itself, or its smoke variant: the same parts, tiny, for a minute on a CPU.
+    """Return the recipe itself, or its smoke variant: the same parts, tiny, a minute on a CPU.
 
-    It trains on the embedded photographs, from scratch, and has feature matching in the place of
+    The smoke variant trains on the sample photos from scratch, with feature matching in place of
     VGG19, which needs a file. It shows that a recipe runs and learns, not what it can do.
 
+    Args:
+        config: the recipe.
+        variant: "", "smoke" or one of `of`.
+        of: the recipe's own variants, already applied.
+
     Raises:
-        ValueError: for a variant that is neither smoke nor one of `of`.
+        UserError: for an unknown variant.
     """
     if variant in ("", *of):
         return config
     if variant != "smoke":
-        raise ValueError(f"no variant is called {variant!r}; there are {', '.join((*of, 'smoke'))}")
+        raise errors.unknown("variant", variant, (*of, "smoke"))
     for part, sizes in SMOKE.items():
         fields = config[part]
         fields.update({name: size for name, size in sizes.items() if name in fields})
@@ -310,7 +364,7 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted names; tuples become lists, as in JSON."""
+    """Return a nested mapping as one of dotted names; tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -321,5 +375,5 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def sampled_crop(config: ConfigDict) -> int:
-    """Side in HR pixels of what is cut from an image: a crop, and the margin around it."""
+    """Return the side in HR pixels of what is cut from an image: a crop and its margin."""
     return config.data.crop + 2 * config.data.margin

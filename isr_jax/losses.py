@@ -2,8 +2,8 @@
 
 Images are float [n h w c] in [0, 1]. Every content loss is a mean over the images of the batch, is
 lower when better, and is finite with finite gradients everywhere, also at sr == hr and on constant
-images. Logits are float of any shape, one per image, patch or pixel, and their losses means over
-all of them; `real` belong to photographs, `fake` to the generator's.
+images. Logits are float of any shape, one per image, patch or pixel, and their losses are means
+over all of them; `real` are of photos, `fake` of the generator's images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
-from isr_jax import metrics
-from isr_jax.errors import UserError
+from isr_jax import errors, metrics
 
 Images = Float[Array, "n h w c"]
 Scalar = Float[Array, ""]
@@ -23,22 +23,22 @@ Feature = Float[Array, "n _ _ _"]
 
 
 def mse(sr: Images, hr: Images) -> Scalar:
-    """Mean squared error, in squared units of [0, 1]."""
+    """Return the mean squared error, in squared units of [0, 1]."""
     return jnp.mean(jnp.square(sr - hr))
 
 
 def l1(sr: Images, hr: Images) -> Scalar:
-    """Mean absolute error. Source: Zhao et al. 2017, "Loss Functions...", section III-A."""
+    """Return the mean absolute error. Source: Zhao et al. 2017, section III-A."""
     return jnp.mean(jnp.abs(sr - hr))
 
 
 def charbonnier(sr: Images, hr: Images) -> Scalar:
-    """Mean of sqrt(d^2 + eps^2), eps = 1e-3. Source: Lai et al. 2017 (LapSRN), section 3.3."""
+    """Return the mean of sqrt(d^2 + 1e-6). Source: Lai et al. 2017 (LapSRN), section 3.3."""
     return jnp.mean(jnp.sqrt(jnp.square(sr - hr) + 1e-6))
 
 
 def psnr(sr: Images, hr: Images) -> Scalar:
-    """Negative PSNR in dB, mean over images; from 100 dB up, -100 with zero gradient.
+    """Return the negative PSNR in dB, mean over images; from 100 dB up, -100 with zero gradient.
 
     PSNR = -10 log10(MSE) grows without bound at sr == hr. An image that is within 100 dB of its
     target is replaced by one that is exactly 100 dB away and does not depend on sr.
@@ -48,12 +48,12 @@ def psnr(sr: Images, hr: Images) -> Scalar:
 
 
 def ssim(sr: Images, hr: Images) -> Scalar:
-    """1 - SSIM. Source: Wang et al. 2004, "Image Quality Assessment", section III-B."""
+    """Return 1 - SSIM. Source: Wang et al. 2004, section III-B."""
     return 1.0 - jnp.mean(metrics.ssim(sr, hr))
 
 
 def ms_ssim(sr: Images, hr: Images) -> Scalar:
-    """1 - MS-SSIM. Source: Wang et al. 2003, "Multiscale Structural Similarity", equation 7."""
+    """Return 1 - MS-SSIM. Source: Wang et al. 2003, equation 7."""
     return 1.0 - jnp.mean(metrics.ms_ssim(sr, hr))
 
 
@@ -68,14 +68,14 @@ CONTENT: dict[str, Callable[[Images, Images], Scalar]] = {
 
 
 def content_terms(sr: Images, hr: Images, *, weights: Mapping[str, float]) -> dict[str, Scalar]:
-    """Each content loss that has a weight, unweighted, by name.
+    """Return each content loss whose weight is not 0, unweighted, by name.
 
     Raises:
-        UserError: for a name that is no content loss.
+        UserError: for an unknown content loss.
     """
-    unknown = sorted(set(weights) - set(CONTENT))
-    if unknown:
-        raise UserError(f"no content loss is called {unknown[0]!r}; there are {', '.join(CONTENT)}")
+    for name in weights:
+        if name not in CONTENT:
+            raise errors.unknown("content loss", name, CONTENT)
     return {name: CONTENT[name](sr, hr) for name, weight in weights.items() if weight}
 
 
@@ -87,18 +87,19 @@ class Adversarial(NamedTuple):
 
 
 def _mean_real(logits: Logits) -> Scalar:
-    """Mean of -log sigmoid(logit)."""
+    """Return the mean of -log sigmoid(logit)."""
     return jnp.mean(jax.nn.softplus(-logits))
 
 
 def _mean_fake(logits: Logits) -> Scalar:
-    """Mean of -log(1 - sigmoid(logit))."""
+    """Return the mean of -log(1 - sigmoid(logit))."""
     return jnp.mean(jax.nn.softplus(logits))
 
 
-# As the papers write them. Other code differs by constants. The generator's is for the weight
-# to mend: BasicSR halves both relativistic losses, so its 5e-3 is 2.5e-3 here, and does not halve
-# least squares, so its 1.0 is 2.0 here. The discriminator's, which pix2pix halves, is lost in Adam.
+# As the papers write them. Other code differs by constants, which the generator's weight can
+# absorb: BasicSR halves both relativistic losses, so its 5e-3 is 2.5e-3 here, and does not halve
+# least squares, so its 1.0 is 2.0 here. pix2pix halves the discriminator's, to which Adam is
+# invariant.
 ADVERSARIAL: dict[str, Adversarial] = {
     # Goodfellow et al. 2014, section 3: the non-saturating generator loss.
     "vanilla": Adversarial(
@@ -130,8 +131,13 @@ ADVERSARIAL: dict[str, Adversarial] = {
 }
 
 
+def has_adversarial(loss: ConfigDict) -> bool:
+    """Return whether `config.loss` has an adversarial part: a discriminator is trained and used."""
+    return bool(loss.adversarial_weight or loss.feature_matching)
+
+
 def feature_matching(sr: Sequence[Feature], hr: Sequence[Feature]) -> Scalar:
-    """The L1 distance of the discriminator's features of sr and of hr, summed over its layers.
+    """Return the L1 distance of the discriminator's features of sr and hr, summed over layers.
 
     Each layer counts by the mean over its features, whatever their number.
 

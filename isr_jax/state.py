@@ -1,4 +1,4 @@
-"""Everything that training changes."""
+"""State: everything that training changes."""
 
 from typing import Any, NamedTuple
 

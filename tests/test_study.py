@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
 
@@ -27,17 +28,23 @@ from isr_jax.errors import UserError
 from isr_jax.loss_study import loop
 from isr_jax.perceptual.lpips import at_hand, load_lpips
 from isr_jax.resize import resize_uint8
-from isr_jax.training.program import make_program, make_runs_dispatch, on_all, run_keys
+from isr_jax.training.program import (
+    Inputs,
+    make_program,
+    make_runs_dispatch,
+    on_all,
+    run_keys,
+)
 from isr_jax.training.record import read_records
 from tests.helpers.tiny_runs import environment, silent, tiny
 
 ROOT = Path(__file__).parent.parent
 # Beside two that are what they seem: one that cannot but diverge, and one twin.
 CANDIDATES = {
-    "l1": {"l1": 1.0},
-    "l1_again": {"l1": 1.0},
-    "mse_gan": {"mse": 1.0, "adversarial_weight": 1e-3},
-    "too_fast": {"l1": 1.0, "learning_rate": 1e6},
+    "l1": {"loss": {"content": {"l1": 1.0}}},
+    "l1_again": {"loss": {"content": {"l1": 1.0}}},
+    "mse_gan": {"loss": {"content": {"mse": 1.0}, "adversarial_weight": 1e-3}},
+    "too_fast": {"loss": {"content": {"l1": 1.0}}, "g_optimizer": {"learning_rate": 1e6}},
 }
 
 
@@ -95,12 +102,12 @@ def test_runs_at_once_have_the_losses_of_single_runs(photos, single_losses, toge
     split = on_all(used, "devices")
     keys = jax.vmap(run_keys)(jnp.array(SEEDS, jnp.uint32))
     states = jax.jit(jax.vmap(make_program(config).init), out_shardings=split)(keys[:, 0])
-    data = jax.device_put(pool.make_pool(photos), on_all(used))
+    inputs = jax.device_put(Inputs(frozen=(), images=pool.make_pool(photos)), on_all(used))
     each = jax.device_put((keys[:, 1], jnp.array(RATES)), split)
     dispatch = make_runs_dispatch(config, used, together=together)
     losses = []
     for _ in range(20):
-        states, series = dispatch(states, (), data, *each, 1)
+        states, series = dispatch(states, inputs, *each, n=1, adversarial=True)
         losses.append(series["loss"][:, 0])
     np.testing.assert_allclose(np.transpose(losses), single_losses, rtol=1e-4)
     assert states.ema["Conv_0"]["kernel"].sharding.device_set == set(used)
@@ -237,7 +244,7 @@ def test_the_learning_rate_is_tuned_on_images_that_are_not_the_test_s(photos, tm
         "study.tune_images": 2,
         "study.seeds": (0,),
     }
-    config = tiny_study(photos, {"l1": {"l1": 1.0}}, **extra)
+    config = tiny_study(photos, {"l1": {"loss": {"content": {"l1": 1.0}}}}, **extra)
     judged = []
 
     def noted(config, training, **options):
@@ -264,7 +271,7 @@ def test_the_learning_rate_is_tuned_on_images_that_are_not_the_test_s(photos, tm
 
 def test_another_study_in_the_same_folder_is_refused(photos, done):
     config = tiny_study(photos, **{"data.batch": 2})
-    with pytest.raises(UserError, match=r"was begun with run.data.batch=4, which is now 2; give"):
+    with pytest.raises(UserError, match=r"was started with run.data.batch=4, which is now 2; give"):
         isr_jax.study(config, done.run, console=silent())
 
 
@@ -279,21 +286,71 @@ def test_a_damaged_outcome_is_done_again(photos, tmp_path, done):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"study.only": ("l1", "l3")}, "no candidate is called 'l3'; there are l1, l1_again"),
+        (
+            {"study.only": ("l1", "l3")},
+            "unknown candidate in config.study.only 'l3'; choose one of l1, l1_again",
+        ),
         ({"study.seeds": (1, 1)}, "seeds is .1, 1.; give different ones"),
         ({"study.learning_rates": (1e-3, 0.0)}, "give different ones above 0"),
-        ({"study.together": "both"}, "together is 'both'; it can be auto, vmap, unroll"),
-        ({"study.lpips": "resnet"}, "lpips is 'resnet'; it can be auto, none, alex"),
+        (
+            {"study.together": "both"},
+            "unknown config.study.together 'both'; choose one of auto, vmap, unroll",
+        ),
+        (
+            {"study.lpips": "resnet"},
+            "unknown config.study.lpips 'resnet'; choose one of auto, none, alex",
+        ),
         ({"data.loader": "stream"}, "data.loader is stream; a study needs pool"),
         ({"train.parallel": "pmap"}, "train.parallel is pmap; a study needs jit"),
         ({"study.resamples": 10}, "resamples is 10; it must be 100 or more"),
         ({"study.learning_rates": (1e-3, 1e-2), "study.tune_images": 5}, "leaves none of the 5"),
-        ({"study.candidates.l1.content.l1": 0.0}, "candidates.l1: every weight .* is 0"),
+        ({"study.candidates.l1.loss.content.l1": 0.0}, "candidates.l1: every weight .* is 0"),
     ],
 )
 def test_settings_that_cannot_work_are_named(photos, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         isr_jax.study(tiny_study(photos, **changes), tmp_path, console=silent())
+
+
+def test_a_candidate_is_laid_over_the_study_s_config(photos):
+    """Weights that it does not name are 0; other fields that it does not name are the study's."""
+    config = tiny_study(photos, **{"study.learning_rates": (1e-4, 1e-3)})
+    assert config.loss.content.mse == 1.0 and config.loss.adversarial_weight > 0
+    config.loss.adversarial = "hinge"
+    found = {one.name: one for one in loop.candidates_of(config)}
+    loss = found["l1"].config.loss
+    assert {name for name, weight in loss.content.items() if weight} == {"l1"}
+    assert (loss.adversarial, loss.adversarial_weight, loss.feature_matching) == ("hinge", 0.0, 0.0)
+    assert found["l1"].rates == (1e-4, 1e-3)
+    assert found["too_fast"].rates == (1e6,)
+    only_loss = found["mse_gan"].config.copy_and_resolve_references()
+    only_loss.loss = found["l1"].config.loss
+    assert only_loss == found["l1"].config
+    assert "study" not in only_loss
+
+
+@pytest.mark.parametrize(
+    "partial, message",
+    [
+        (
+            {"loss": {"content": {"l11": 1.0}}},
+            "l1: unknown field 'loss.content.l11'; .* mean .*l1?",
+        ),
+        ({"loss": {"adversarial": 3}}, "candidates.l1: loss.adversarial is 3; .* of type str"),
+        ({"loss": {}}, "candidates.l1: every weight .* is 0"),
+    ],
+)
+def test_a_wrong_field_of_a_candidate_is_named(photos, partial, message):
+    with pytest.raises(UserError, match=message):
+        loop.candidates_of(tiny_study(photos, {"l1": partial}))
+
+
+def test_a_candidate_changes_no_data(photos):
+    config = tiny_study(photos)
+    with config.unlocked():
+        config.study.candidates.l1.data = ConfigDict({"batch": 2})
+    with pytest.raises(UserError, match="unknown part of a candidate 'data'; choose one of loss"):
+        loop.candidates_of(config)
 
 
 def test_the_shipped_studies_are_valid():
@@ -306,8 +363,8 @@ def test_the_shipped_studies_are_valid():
         for candidate in candidates:
             loss = candidate.config.loss
             expected = config.study.candidates[candidate.name]
-            assert loss.content.to_dict() == expected.content.to_dict()
-            assert loss.adversarial_weight == expected.adversarial_weight
+            assert loss.content.to_dict() == expected.loss.content.to_dict()
+            assert loss.adversarial_weight == expected.loss.adversarial_weight
 
 
 def test_lpips_is_judged_where_its_weights_are_at_hand(photos, tmp_path, monkeypatch):
@@ -334,7 +391,7 @@ def test_lpips_is_judged_where_its_weights_are_at_hand(photos, tmp_path, monkeyp
     save_file(heads, tmp_path / "alex.safetensors")
 
     extra = {"study.lpips": "auto", "study.seeds": (0,), "train.steps": 4}
-    config = tiny_study(photos, {"l1": {"l1": 1.0}}, **extra)
+    config = tiny_study(photos, {"l1": {"loss": {"content": {"l1": 1.0}}}}, **extra)
     results = isr_jax.study(config, tmp_path / "run", console=silent()).results
     assert results["metrics"] == ["psnr", "ssim", "ms_ssim", "lpips"]
     candidate = results["candidates"]["l1"]

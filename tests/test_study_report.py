@@ -20,7 +20,7 @@ def run(tmp_path_factory):
     """The report of a made-up study: three losses, of which one diverged, and two photographs."""
     rng, run = np.random.default_rng(0), tmp_path_factory.mktemp("study")
     losses = {"l1": {"l1": 1.0}, "mse & more": {"mse": 1.0, "ssim": 0.1}, "bad": {"l1": 1.0}}
-    candidates = {name: base.candidate(**weights) for name, weights in losses.items()}
+    candidates = {name: base.candidate(loss={"content": w}) for name, w in losses.items()}
     config = base.with_study(base.small(), candidates)
     photos, judged = [], []
     for i in range(2):

@@ -17,7 +17,6 @@ import pytest
 from isr_jax import config as base
 from isr_jax.models import discriminator, generator
 from isr_jax.perceptual.backbones import params_from_torch
-from isr_jax.perceptual.vgg_loss import make_perceptual_loss
 from isr_jax.state import State
 from isr_jax.training.update import make_update
 from tests.helpers.discriminator_cases import random_like
@@ -143,19 +142,26 @@ def ours(case):
         d_stats=d_stats,
         d_opt=optimizer.init(d_params),
     )
-    layers, perceptual, frozen = options["layers"], None, ()
+    layers, frozen = options["layers"], ()
+    loss = base.get_config().loss
+    loss.content.update({**dict.fromkeys(loss.content, 0.0), **options["content"]})
+    loss.update(
+        adversarial=options["adversarial"], adversarial_weight=options["adversarial_weight"]
+    )
     if layers:
         frozen = params_from_torch("vgg19", trunks.arrays(vgg19()), layers=list(layers))
-        perceptual = make_perceptual_loss(layers, criterion=options["criterion"])
+        loss.perceptual.update(
+            weight=1.0,
+            layers=tuple(layers),
+            layer_weights=tuple(layers.values()),
+            criterion=options["criterion"],
+        )
     update = make_update(
+        loss,
         generator=g,
         discriminator=d,
         g_optimizer=optimizer,
         d_optimizer=optimizer,
-        content=options["content"],
-        adversarial=options["adversarial"],
-        adversarial_weight=options["adversarial_weight"],
-        perceptual=perceptual,
     )
     new, metrics = jax.jit(update)(state, a_batch(), jax.random.key(3), frozen)
     # After one update, Adam's first moment is 1 - b1 times the gradient.

@@ -2,6 +2,7 @@
 
 import itertools
 from functools import cache, partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from isr_jax import config as base
 from isr_jax import losses
 from isr_jax.models import discriminator, generator
+from isr_jax.training import update as update_module
 from isr_jax.training.update import init_state, make_update
 
 CROP, BATCH = 24, 8
@@ -31,14 +34,22 @@ def a_discriminator(*, crop, batch_norm, spectral, axis_name):
 
 
 def make(
-    adversarial, *, batch_norm=True, spectral=False, axis_name=None, optimizer=None, **options
+    adversarial,
+    *,
+    batch_norm=True,
+    spectral=False,
+    axis_name=None,
+    optimizer=None,
+    discriminator_crop=0,
+    ema_decay=0.999,
+    **loss,
 ):
     parts = {
         "generator": generator(
             {"width": 6, "blocks": 1, "batch_norm": batch_norm}, scale=2, axis_name=axis_name
         ),
         "discriminator": a_discriminator(
-            crop=options.get("discriminator_crop") or CROP,
+            crop=discriminator_crop or CROP,
             batch_norm=batch_norm,
             spectral=spectral,
             axis_name=axis_name,
@@ -46,10 +57,20 @@ def make(
         "g_optimizer": optimizer or keep_gradient(),
         "d_optimizer": optimizer or keep_gradient(),
     }
-    options = {"adversarial_weight": 0.1, **options}
-    update = make_update(
-        content=CONTENT, adversarial=adversarial, axis_name=axis_name, **parts, **options
+    fields = base.get_config().loss
+    fields.content.update({**dict.fromkeys(fields.content, 0.0), **CONTENT})
+    fields.update({"adversarial": adversarial, "adversarial_weight": 0.1, **loss})
+    fake = mock.patch.object(
+        update_module, "make_perceptual_loss", lambda *_, **__: weighted_colours
     )
+    with fake:
+        update = make_update(
+            fields,
+            discriminator_crop=discriminator_crop,
+            ema_decay=ema_decay,
+            axis_name=axis_name,
+            **parts,
+        )
     return update, jax.jit(lambda: init_state(jax.random.key(1), **parts)), parts
 
 
@@ -83,7 +104,7 @@ def weighted_colours(frozen, sr, hr):
 
 
 FROZEN = {"colours": jnp.array([[1.0, 0.5], [-2.0, 0.25], [0.5, 3.0]])}
-PERCEPTUAL = {"perceptual": weighted_colours, "perceptual_weight": 0.3}
+PERCEPTUAL = {"perceptual": {"weight": 0.3}}
 EVERYTHING = {"spectral": True, "feature_matching": 0.2, **PERCEPTUAL}
 
 

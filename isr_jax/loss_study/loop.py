@@ -1,16 +1,16 @@
 """The loss study: by which loss does a generator learn most?
 
-Candidates differ by their loss, and by the learning rate that suits it: all start from the same
-parameters, per seed, and see the same crops in the same order. "Learns most" means the largest gain
-over bicubic on held-out images after the same number of updates, by each metric; overall, the best
-mean rank over the metrics. Candidates between which a bootstrap sees no difference are tied.
+Candidates differ by their loss, and by the learning rate tuned for it: all start from the same
+parameters, per seed, and see the same crops in the same order. The best loss has the largest gain
+over bicubic on the validation set after the same number of updates, by each metric; overall, the
+best mean rank over the metrics. Candidates between which a bootstrap sees no difference are tied.
 
     RUN/report.html, report.md, results.json, curves.png
     RUN/best/                       the best run: a run folder for `isr upscale`
     RUN/candidates/NAME/seed_S/     the run folder of each seed's generator
                         outcome.json, tuning.json, study.json, images/
 
-A candidate that is finished is not repeated, and one that was interrupted goes on.
+A finished candidate is not repeated, and an interrupted one is resumed.
 """
 
 import json
@@ -27,9 +27,9 @@ from PIL import Image
 from rich.console import Console
 
 from isr_jax.checkpoints import runs as checkpoint
-from isr_jax.config import flatten, sampled_crop
+from isr_jax.config import flatten, overlay, sampled_crop
 from isr_jax.data import sources
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, unknown
 from isr_jax.files import replacing
 from isr_jax.loss_study import report
 from isr_jax.loss_study.results import METRICS, Judged, Results, best_by_mean_rank, summarise
@@ -41,12 +41,14 @@ from isr_jax.training.loaders import open_validation
 from isr_jax.training.program import make_program, run_of
 from isr_jax.training.runtime import make_run_folder, stop_signals, use_compilation_cache
 
-# A run that ends so far below where it began has unlearnt rather than learnt.
+# What a candidate may change; everything else is the same for all.
+PARTS = ("loss", "g_optimizer", "d_optimizer")
+# A run whose score ends this far below where it began counts as diverged.
 COLLAPSE = 3.0  # dB of PSNR-Y
 
 
 class Candidate(NamedTuple):
-    """A loss to be studied: its name, the config of its runs, and the learning rates to try."""
+    """A loss of the study: its name, the config of its runs, and the learning rates to try."""
 
     name: str
     config: ConfigDict
@@ -54,30 +56,29 @@ class Candidate(NamedTuple):
 
 
 def candidates_of(config: ConfigDict) -> list[Candidate]:
-    """The candidates of a study, each with a config of its own, without the study's fields.
+    """Return the candidates of a study, each with its own config, without the study's fields.
 
     Raises:
-        UserError: for settings that cannot work, naming the first.
+        UserError: for the first setting that cannot work.
     """
     options = config.study
     _check(config)
+    shared = config.copy_and_resolve_references()
+    with shared.unlocked():
+        del shared.study
     found = []
     for name in options.only or options.candidates:
-        fields = options.candidates[name]
-        run = config.copy_and_resolve_references()
-        with run.unlocked():
-            del run.study
-        run.loss.content.update(fields.content)
-        run.loss.perceptual.weight = fields.perceptual_weight
-        run.loss.adversarial_weight = fields.adversarial_weight
-        run.loss.feature_matching = fields.feature_matching
-        fixed = (fields.learning_rate or config.g_optimizer.learning_rate,)
-        rates = fixed if fields.learning_rate else tuple(options.learning_rates) or fixed
+        partial = options.candidates[name]
         try:
+            for part in set(partial) - set(PARTS):
+                raise unknown("part of a candidate", part, PARTS)
+            run = overlay(shared, partial)
             checks.check(run, devices=1)
         except UserError as error:
             raise UserError(f"config.study.candidates.{name}: {error}") from None
-        found.append(Candidate(name, run, rates))
+        own = flatten(partial.to_dict()).get("g_optimizer.learning_rate") is not None
+        rates = () if own else tuple(options.learning_rates)
+        found.append(Candidate(name, run, rates or (run.g_optimizer.learning_rate,)))
     return found
 
 
@@ -85,17 +86,12 @@ def _check(config: ConfigDict) -> None:
     options = config.study
     for name in options.only:
         if name not in options.candidates:
-            raise UserError(
-                f"config.study.only: no candidate is called {name!r}; there are "
-                + ", ".join(options.candidates)
-            )
+            raise unknown("candidate in config.study.only", name, options.candidates)
     if not options.candidates:
         raise UserError("config.study.candidates is empty; give at least one loss")
     for name in options.candidates:
         if not name.replace("_", "").replace("-", "").isalnum():
             raise UserError(f"config.study.candidates: {name!r} cannot name a folder")
-        if options.candidates[name].learning_rate < 0:
-            raise UserError(f"config.study.candidates.{name}.learning_rate is below 0")
     seeds = tuple(options.seeds)
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= s < 2**32 for s in seeds):
         raise UserError(f"config.study.seeds is {seeds}; give different ones in [0, 2**32)")
@@ -112,9 +108,7 @@ def _check(config: ConfigDict) -> None:
         "lpips": ("auto", "none", *lpips.NETWORKS),
     }.items():
         if options[name] not in allowed:
-            raise UserError(
-                f"config.study.{name} is {options[name]!r}; it can be {', '.join(allowed)}"
-            )
+            raise unknown(f"config.study.{name}", options[name], allowed)
     for name, needed in {"data.loader": "pool", "train.parallel": "jit"}.items():
         value = flatten(config.to_dict())[name]
         if value != needed:
@@ -124,7 +118,7 @@ def _check(config: ConfigDict) -> None:
 
 
 class StudyResult(NamedTuple):
-    """What a study came to: its folder, and its results, None where it was interrupted."""
+    """The outcome of a study: its folder, and its results, None where it was interrupted."""
 
     run: Path
     results: Results | None
@@ -133,15 +127,15 @@ class StudyResult(NamedTuple):
 def study(
     config: ConfigDict, workdir: str | Path, *, console: Console | None = None
 ) -> StudyResult:
-    """Study the candidates of `config.study`, or go on where the study in `workdir` was.
+    """Study the candidates of `config.study`, or resume the study in `workdir`.
 
     Args:
         config: see configs/study.py, and `with_study` in isr_jax/config.py for the fields.
-        workdir: the study's folder; made where it is missing.
+        workdir: the study's folder; created if missing.
         console: where to print; standard error by default.
 
     Raises:
-        UserError: for settings, data or a folder that cannot be used.
+        UserError: for unusable settings, data or folder.
     """
     console = console or Console(stderr=True)
 
@@ -174,7 +168,7 @@ def study(
                 )
                 judged.append(Judged(candidate.name, candidate.config.loss.to_dict(), outcome))
         except Interrupted:
-            say("interrupted; the same command goes on from there")
+            say("interrupted; run the same command again to resume")
             return StudyResult(run, None)
     names = [photo.name for photo in judge.photos]
     results = summarise(judged, judge.of_bicubic(), judge.names, names, config)
@@ -187,7 +181,9 @@ def _distance(network: str, say: Callable[[str], None]) -> lpips.Lpips | None:
     if network == "none":
         return None
     if network == "auto" and not lpips.at_hand("alex"):
-        say("LPIPS is left out: its weights are not at hand (config.study.lpips=alex gets them)")
+        say(
+            "LPIPS is left out: its weights are not cached (config.study.lpips=alex downloads them)"
+        )
         return None
     return lpips.load_lpips("alex" if network == "auto" else network)
 
@@ -208,7 +204,7 @@ def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[sou
 
 
 def _pictures(photos: Sequence[sources.Photo], most: int) -> list[sources.Photo]:
-    """Up to so many of the images, spread over all of them."""
+    """Return up to `most` of the images, evenly spread."""
     places = np.linspace(0, len(photos) - 1, min(most, len(photos))).round().astype(int)
     return [photos[i] for i in places]
 
@@ -224,7 +220,7 @@ def _outcome(
     title: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Tune and train a candidate, or read what was done before; what its folder holds is whole."""
+    """Tune and train a candidate, or read what was done before."""
     options, seeds = config.study, tuple(config.study.seeds)
     tuning_of = {"steps": options.tune_steps, "images": options.tune_images, "seed": seeds[0]}
     _claim(
@@ -285,7 +281,7 @@ def _scored(outcome: Mapping[str, Any], judge: Judge) -> str:
 
 
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write what the folder is to hold; where it holds something else, a UserError names that."""
+    """Write what the folder is for; a UserError names the first difference to an earlier study."""
     file = folder / "study.json"
     now = flatten(json.loads(json.dumps(identity)))
     before = _read(file)
@@ -297,7 +293,7 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name):
             raise UserError(
-                f"{folder} was begun with {name}={then.get(name)}, which is now {now.get(name)}; "
+                f"{folder} was started with {name}={then.get(name)}, which is now {now.get(name)}; "
                 "give another --workdir, or remove that folder"
             )
 
@@ -311,9 +307,9 @@ def _tune(
     *,
     title: str,
 ) -> dict[str, Any]:
-    """The learning rate of the best mean rank over the metrics, and what each came to.
+    """Return the learning rate of the best mean rank over the metrics, and the scores of each.
 
-    All rates train at once, by the first seed, on all images but those that judge them.
+    All rates train at once, by the first seed, on all images but those that score them.
     """
     if len(candidate.rates) == 1:
         return {"learning_rate": candidate.rates[0], "tuning": []}
@@ -345,7 +341,7 @@ def _tune(
 
 
 def _divergence(course: Course, seeds: Sequence[int]) -> str | None:
-    """Why a candidate counts as diverged, or None."""
+    """Return why a candidate counts as diverged, or None."""
     if course.failed:
         r, step = next(iter(course.failed.items()))
         return f"the loss or its gradient was not finite at update {step} of seed {seeds[int(r)]}"
@@ -379,7 +375,7 @@ def _keep_runs(
 
 
 def _keep_best(run: Path, results: Results) -> None:
-    """Copy the run folder of the winner's best seed to RUN/best."""
+    """Copy the run folder of the best loss's best seed to RUN/best."""
     shutil.rmtree(run / "best", ignore_errors=True)
     if not results["winner"]:
         return
@@ -390,7 +386,7 @@ def _keep_best(run: Path, results: Results) -> None:
 
 
 def _read(file: Path) -> Any:
-    """A JSON file, or None where there is none or it is damaged: what it held is done again."""
+    """Return a JSON file, or None if it is missing or damaged: what it held is done again."""
     try:
         return json.loads(file.read_text())
     except (OSError, ValueError):
@@ -398,6 +394,6 @@ def _read(file: Path) -> Any:
 
 
 def _write(file: Path, content: Any) -> None:
-    """Write a JSON file that is there whole or not at all."""
+    """Write a JSON file whole or not at all."""
     with replacing(file) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n")

@@ -22,12 +22,13 @@ from isr_jax.perceptual import lpips
 from isr_jax.progress import training_bar
 from isr_jax.resize import resize_uint8
 from isr_jax.state import State
-from isr_jax.training.loop import plan
 from isr_jax.training.program import (
     AXIS,
+    Inputs,
     make_program,
     make_runs_dispatch,
     on_all,
+    plan,
     run_keys,
     run_of,
 )
@@ -37,7 +38,7 @@ MOST_PSNR = 100.0  # dB
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM; what was done is saved."""
+    """Stopped by Ctrl-C or SIGTERM; what was done is saved."""
 
 
 class Judge(NamedTuple):
@@ -128,7 +129,7 @@ class Training(NamedTuple):
         devices: over which the runs of one candidate are spread.
         together: vmap or unroll; see `program.make_runs_dispatch`.
         console: where the bar is drawn.
-        stopped: whether the person wants to stop.
+        stopped: whether the user wants to stop.
     """
 
     devices: Sequence[jax.Device]
@@ -151,23 +152,21 @@ def train_runs(
 ) -> Course:
     """Train the runs (seed, learning rate) of one config at once, and judge them on the way.
 
-    With a `folder` the runs are saved there and go on from there, and end as soon as one of them is
+    With a `folder` the runs are saved there, resume from there, and end as soon as one of them is
     not finite; without one, when none is.
 
     Raises:
-        Interrupted: when the person wanted to stop.
+        Interrupted: when the user wanted to stop.
     """
     devices = training.devices[: _most_that_divides(len(training.devices), len(seeds))]
     program = make_program(config)
     keys = jax.vmap(run_keys)(jnp.array(seeds, jnp.uint32))
     states = jax.jit(jax.vmap(program.init), out_shardings=on_all(devices, AXIS))(keys[:, 0])
-    frozen, data = jax.device_put((program.frozen(), pool.make_pool(photos)), on_all(devices))
+    inputs = Inputs(frozen=program.frozen(), images=pool.make_pool(photos))
+    inputs = jax.device_put(inputs, on_all(devices))
     split = on_all(devices, AXIS)
     train_keys, g_rates = jax.device_put((keys[:, 1], jnp.array(rates, jnp.float32)), split)
-    dispatches = {
-        pretrain: make_runs_dispatch(config, devices, pretrain=pretrain, together=training.together)
-        for pretrain in (False, True)
-    }
+    dispatch = make_runs_dispatch(config, devices, together=training.together)
     course = Course(states, 0, [], [], {})
     compiled: set[tuple[bool, int]] = set()
 
@@ -194,15 +193,16 @@ def train_runs(
 
         if not curve:
             curve.append(judged())
-        for n, validating, saving in plan(step, config):
-            pretrain = step < config.loss.adversarial_from
+        for n, adversarial, validating, saving in plan(config, step=step):
             began = time.perf_counter()
-            states, values = dispatches[pretrain](states, frozen, data, train_keys, g_rates, n)
+            states, values = dispatch(
+                states, inputs, train_keys, g_rates, n=n, adversarial=adversarial
+            )
             series = {name: np.asarray(value) for name, value in values.items()}
             took = time.perf_counter() - began
-            if (pretrain, n) in compiled:
+            if (adversarial, n) in compiled:
                 durations.append(took / n / len(seeds))
-            compiled.add((pretrain, n))
+            compiled.add((adversarial, n))
             finite = np.all([np.isfinite(x) for x in series.values()], axis=0)
             for r in np.flatnonzero(~finite.all(axis=1)):
                 failed.setdefault(str(r), step + int(np.argmin(finite[r])) + 1)
@@ -241,7 +241,7 @@ def _save(manager: ocp.CheckpointManager, course: Course) -> None:
 def _resumed(
     manager: ocp.CheckpointManager, course: Course, *, warn: Callable[[str], None]
 ) -> Course:
-    """The newest course that can be read, or the one given."""
+    """Return the newest course that can be read, or the one given."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, course.states)._asdict()
     for step in sorted(manager.all_steps(), reverse=True):
         args = ocp.args.Composite(
@@ -250,7 +250,7 @@ def _resumed(
         try:
             saved = manager.restore(step, args=args)
             return Course(states=State(**saved.states), **saved.progress)
-        # Whatever a damaged file makes of itself.
+        # A damaged file can raise anything.
         except Exception as error:
             place = f"{manager.directory}/{step}"
             warn(f"{place} cannot be read ({one_line(error, limit=120)}) and is done again")

@@ -1,4 +1,4 @@
-"""What a config may say, and the optimizers it asks for."""
+"""Check the fields of a config before training starts."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from isr_jax import losses, metrics
 from isr_jax.config import flatten
 from isr_jax.degrade import DEGRADATIONS
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, unknown
 from isr_jax.models.discriminators import ARCHITECTURES, make_discriminator
 from isr_jax.models.generators import complete
 from isr_jax.models.layers import ACTIVATIONS
@@ -83,22 +83,24 @@ BELOW_ONE = (
 
 
 def check(config: ConfigDict, *, devices: int) -> list[str]:
-    """What to tell the person before training starts.
+    """Check a config, and return advice for the user, one line each.
+
+    Args:
+        config: of a run; see isr_jax/config.py.
+        devices: how many train.
 
     Raises:
-        UserError: for settings that cannot work, naming the first.
+        UserError: for the first field that cannot work.
     """
     try:
         complete(config.generator.to_dict(), scale=config.scale)
     except UserError as error:
         raise UserError(f"config.{error}") from None
-    # Some fields are of one architecture alone.
+    # Some fields exist in one architecture only.
     values = flatten(config.to_dict())
     for name, allowed in CHOICES.items():
         if name in values and values[name] not in allowed:
-            raise UserError(
-                f"config.{name} is {values[name]!r}; it can be {', '.join(map(str, allowed))}"
-            )
+            raise unknown(f"config.{name}", values[name], allowed)
     for name, least in LEAST.items():
         if name in values and not values[name] >= least:
             raise UserError(f"config.{name} is {values[name]}; it must be {least} or more")
@@ -127,10 +129,10 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     for name in ("data.crop", "data.margin"):
         if values[name] % config.scale:
             raise UserError(
-                f"config.{name}={values[name]} is no multiple of config.scale={config.scale}"
+                f"config.{name}={values[name]} must be divisible by config.scale={config.scale}"
             )
     if batch % devices:
-        raise UserError(f"config.data.batch={batch} does not divide among {devices} devices")
+        raise UserError(f"config.data.batch={batch} must be divisible by {devices}, the devices")
     if config.discriminator.crop > crop:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
@@ -140,19 +142,15 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     except UserError as error:
         raise UserError(f"config.{error}") from None
     weights = config.loss.content.to_dict()
-    others = (
-        config.loss.adversarial_weight,
-        config.loss.feature_matching,
-        config.loss.perceptual.weight,
-    )
-    if not any(weights.values()) and not any(others):
-        raise UserError("every weight in config.loss is 0; give one, as config.loss.content.l1=1.0")
+    others = losses.has_adversarial(config.loss) or config.loss.perceptual.weight
+    if not any(weights.values()) and not others:
+        raise UserError("every weight in config.loss is 0; set one, as config.loss.content.l1=1.0")
     _check_perceptual(config)
     advice = _check_ssim(crop, weights)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
         advice.append(
-            "on a CPU config.train.steps_per_dispatch=1 is much faster: XLA's convolutions there "
-            "are slow inside a loop"
+            "on a CPU config.train.steps_per_dispatch=1 is much faster: XLA's convolutions are "
+            "slow inside a loop there"
         )
     return advice
 
@@ -162,28 +160,28 @@ def _check_perceptual(config: ConfigDict) -> None:
     if len(options.layers) != len(options.layer_weights):
         raise UserError(
             f"config.loss.perceptual.layers has {len(options.layers)} names and layer_weights "
-            f"{len(options.layer_weights)} values; give one for each"
+            f"{len(options.layer_weights)} values; give one weight per layer"
         )
     if not options.weight:
         return
     if not any(options.layer_weights):
-        raise UserError("config.loss.perceptual.layer_weights are all 0; give one, or weight=0")
+        raise UserError("config.loss.perceptual.layer_weights are all 0; set one, or weight=0")
     least = backbone("vgg19", layers=tuple(options.layers)).least
     if config.data.crop < least:
         raise UserError(
-            f"config.data.crop={config.data.crop} is too small for {options.layers[-1]} of VGG19, "
-            f"which needs {least} px"
+            f"config.data.crop={config.data.crop} is too small for {options.layers[-1]} of VGG19; "
+            f"it must be {least} px or more"
         )
 
 
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:
     scales = metrics.ms_ssim_scales(crop, crop)
     if weights["ssim"] and scales < 1:
-        raise UserError(f"config.data.crop={crop} is too small for ssim, which needs 11 px")
+        raise UserError(f"config.data.crop={crop} is too small for ssim; it must be 11 px or more")
     if not weights["ms_ssim"] or scales == 5:
         return []
     if scales < 2:
         raise UserError(
             f"config.data.crop={crop} is too small for ms_ssim: two scales need 22 px, five 176"
         )
-    return [f"MS-SSIM uses {scales} of its 5 scales, renormalised: five need crops of 176 px"]
+    return [f"MS-SSIM uses {scales} of its 5 scales, renormalised; five need crops of 176 px"]

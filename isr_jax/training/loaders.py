@@ -1,67 +1,136 @@
 """Where batches come from: the pool in device memory, or the Grain stream."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from isr_jax.config import sampled_crop
-from isr_jax.data import pool, sources, stream
-from isr_jax.training.program import on_all
+from isr_jax.data import pool, sources
+from isr_jax.training.program import Inputs, on_all
 
 
-@dataclass
-class Loader:
-    """Where batches come from.
+@runtime_checkable
+class Loader(Protocol):
+    """What the loop asks of a loader."""
 
-    Attributes:
-        take: n -> the data for n updates, as `make_dispatch` wants it.
-        place: the place in the data, for a checkpoint.
-        restore: go to such a place.
-        close: end worker processes.
-    """
+    def take(self, n: int) -> Inputs:
+        """Return the inputs of n updates."""
 
-    take: Callable[[int], Any]
-    place: Callable[[], dict[str, Any]]
-    restore: Callable[[dict[str, Any]], None]
-    close: Callable[[], None]
+    def state(self) -> dict[str, Any]:
+        """Return the loader state for a checkpoint, as JSON."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a loader state."""
+
+    def close(self) -> None:
+        """End worker processes."""
+
+
+class PoolLoader:
+    """Every image in device memory: all updates share the same inputs, and there is no state."""
+
+    def __init__(
+        self, photos: Sequence[sources.Photo], *, frozen: Any, devices: Sequence[jax.Device]
+    ):
+        """Put the images and the frozen parameters on all devices."""
+        inputs = Inputs(frozen=frozen, images=pool.make_pool(photos))
+        self._inputs = jax.device_put(inputs, on_all(devices))
+
+    def take(self, n: int) -> Inputs:
+        """Return the pool: each update draws its batch from it by its key."""
+        return self._inputs
+
+    def state(self) -> dict[str, Any]:
+        """Return {}."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Do nothing: what an update draws depends on its step alone."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class StreamLoader:
+    """Batches that Grain cuts on the host, for data sets that do not fit in device memory."""
+
+    def __init__(
+        self,
+        source: sources.Source,
+        config: ConfigDict,
+        *,
+        frozen: Any,
+        devices: Sequence[jax.Device],
+        warn: Callable[[str], None],
+    ):
+        """Open the stream, and put the frozen parameters on all devices."""
+        # Imported late: the pool does not need Grain.
+        from isr_jax.data.stream import open_stream
+
+        self._batches = open_stream(
+            source,
+            scale=config.scale,
+            crop=sampled_crop(config),
+            batch=config.data.batch,
+            seed=config.seed,
+            workers=config.data.workers,
+            warn=warn,
+        )
+        self._frozen = jax.device_put(frozen, on_all(devices))
+
+    def take(self, n: int) -> Inputs:
+        """Return the next n batches, stacked."""
+        drawn = [next(self._batches) for _ in range(n)]
+        images = {name: np.stack([batch[name] for batch in drawn]) for name in ("lr", "hr")}
+        return Inputs(frozen=self._frozen, images=images)
+
+    def state(self) -> dict[str, Any]:
+        """Return {"next": number of the next batch}."""
+        return self._batches.get_state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue with the batch that the state names."""
+        self._batches.set_state(state)
+
+    def close(self) -> None:
+        """End worker processes."""
+        self._batches.close()
 
 
 def open_loader(
-    config: ConfigDict, devices: Sequence[jax.Device], warn: Callable[[str], None]
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+    *,
+    frozen: Any = (),
+    warn: Callable[[str], None],
 ) -> Loader:
-    """The pool in device memory, or the Grain stream."""
-    options, crop = config.data, sampled_crop(config)
+    """Open the training images by `config.data.loader`.
+
+    Args:
+        config: the run's configuration.
+        devices: those that train.
+        frozen: what updates read besides images: VGG19's parameters, or ().
+        warn: takes one line for the user, such as a skipped image.
+
+    Raises:
+        UserError: for a data set that cannot be read or has no usable image.
+    """
+    options = config.data
     source = sources.open_source(
         options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
     )
-    if options.loader == "pool":
-        photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=warn)
-        resident = jax.device_put(pool.make_pool(photos), on_all(devices))
-        return Loader(lambda n: resident, dict, lambda place: None, lambda: None)
-
-    batches = stream.open_stream(
-        source,
-        scale=config.scale,
-        crop=crop,
-        batch=options.batch,
-        seed=config.seed,
-        workers=options.workers,
-        warn=warn,
-    )
-
-    def take(n: int) -> dict[str, np.ndarray]:
-        drawn = [next(batches) for _ in range(n)]
-        return {name: np.stack([batch[name] for batch in drawn]) for name in ("lr", "hr")}
-
-    return Loader(take, batches.get_state, batches.set_state, batches.close)
+    if options.loader == "stream":
+        return StreamLoader(source, config, frozen=frozen, devices=devices, warn=warn)
+    crop = sampled_crop(config)
+    photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=warn)
+    return PoolLoader(photos, frozen=frozen, devices=devices)
 
 
 def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[sources.Photo]:
-    """The whole held-out photographs, the first `config.data.validation_images` of them."""
+    """Return the validation set: whole images, the first `config.data.validation_images`."""
     options = config.data
     source = sources.open_source(
         options.validation, "validation", scale=config.scale, tfds_dir=options.tfds_dir or None

@@ -27,10 +27,15 @@ SCHEDULES: dict[str, Callable[[Rate, ConfigDict, int], optax.Schedule]] = {
 def make_schedule(
     options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
 ) -> optax.Schedule:
-    """Update number, from 0 -> learning rate; it rises linearly over the first warmup_steps.
+    """Return the schedule: number of an update, from 0 -> learning rate.
 
-    The rise is ours, for Optax's schedules with a warm-up of 0 steps stay at their first value, 0.
-    A `learning_rate` stands for that of the options, and may be traced.
+    It rises linearly over the first warmup_steps. That is done here, because Optax's schedules with
+    a warm-up of 0 steps stay at their first value, 0.
+
+    Args:
+        options: config.g_optimizer or config.d_optimizer.
+        steps: updates of the whole schedule.
+        learning_rate: replaces that of the options; it may be traced.
     """
     rate = options.learning_rate if learning_rate is None else learning_rate
     schedule = SCHEDULES[options.schedule](rate, options, steps)
@@ -43,7 +48,7 @@ def make_schedule(
 def make_optimizer(
     options: ConfigDict, *, steps: int, learning_rate: Rate | None = None
 ) -> optax.GradientTransformation:
-    """Adam with a schedule over `steps` and, where grad_clip is positive, clipping by norm."""
+    """Return Adam with a schedule over `steps` and, if grad_clip is set, clipping by norm."""
     clip = optax.clip_by_global_norm(options.grad_clip) if options.grad_clip else optax.identity()
     schedule = make_schedule(options, steps=steps, learning_rate=learning_rate)
     return optax.chain(clip, optax.adam(schedule, b1=options.b1, b2=options.b2, eps=options.eps))

@@ -1,4 +1,4 @@
-"""Pictures and tables: comparison panels, training curves, a run's and an evaluation's scores."""
+"""Pictures of a run: comparison panels and training curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import ImageDraw, ImageFont
 
 from isr_jax import losses, protocols
@@ -22,12 +19,12 @@ Image = UInt8[np.ndarray, "_ _ 3"]
 # The colour-blind safe palette of Okabe and Ito.
 BLUE, ORANGE, RED, GRAY = "#0072B2", "#E69F00", "#D55E00", "#6E6E6E"
 
-# A panel's measures in pixels: a column's width, the space between, the text, and a detail's side.
+# A panel in pixels: width of a column, gap, height of the text, and side of a detail.
 COLUMN, GAP, HEADER, DETAIL = 320, 6, 42, 80
 
 
 def busiest(image: Image, side: int) -> tuple[int, int]:
-    """Top-left corner (y, x) of the side x side window in which neighbouring pixels differ most."""
+    """Return the corner (y, x) of the side x side window whose neighbouring pixels differ most."""
     gray = image.astype(np.float32).mean(axis=-1)
     change = np.zeros_like(gray)
     change[:, 1:] += np.abs(np.diff(gray, axis=1))
@@ -40,21 +37,21 @@ def busiest(image: Image, side: int) -> tuple[int, int]:
 
 
 def panel(
-    path: Path, photos: Sequence[Photo], enlarged: Sequence[Image], *, scale: int, most: int = 4
+    path: Path, photos: Sequence[Photo], images: Sequence[Image], *, scale: int, most: int = 4
 ) -> None:
-    """Draw LR (nearest) | bicubic | SR | HR, and below each a detail, for each photograph.
+    """Draw LR (nearest) | bicubic | SR | HR, and below each a detail, for each photo.
 
-    The detail is where the bicubic image has most edges; its pixels are enlarged by nearest.
+    The detail is where the bicubic image has most edges, shown by nearest-neighbour upscaling.
 
     Args:
         path: of the PNG to write.
-        photos: held-out photographs with their LR images.
-        enlarged: the generator's image of each.
-        scale: the factor of enlargement.
+        photos: validation images with their LR images.
+        images: the generator's output for each.
+        scale: the scale factor.
         most: draw the first so many.
     """
     strips = []
-    for photo, sr in list(zip(photos, enlarged, strict=True))[:most]:
+    for photo, sr in list(zip(photos, images, strict=True))[:most]:
         bicubic = resize_uint8(photo.lr, scale=scale)
         side = min(DETAIL, *photo.hr.shape[:2])
         corner = busiest(bicubic, side)
@@ -77,13 +74,13 @@ def panel(
 
 def _caption(image: Image, hr: Image, scale: int) -> str:
     if image is hr:
-        return "the photograph"
+        return "ground truth"
     scores = protocols.measure(image, hr, crop=scale)
     return f"{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
 
 
 def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side: int) -> Image:
-    """Two lines of text, the whole image with the detail framed, and the detail, COLUMN wide."""
+    """Draw two lines of text, the image with the detail framed, and the detail, COLUMN wide."""
     y, x = corner
     framed = PIL.Image.fromarray(image).convert("RGB")
     frame = (x, y, x + side - 1, y + side - 1)
@@ -104,6 +101,10 @@ def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side
 
 def curves(run: Path) -> None:
     """Draw RUN/curves.png from RUN/metrics.jsonl: losses, adversarial losses, PSNR-Y and SSIMs."""
+    # Imported late: only the end of a run needs Matplotlib.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     records = read_records(run)
     training = [line for line in records if line["kind"] == "train"]
     validation = [line for line in records if line["kind"] == "validation"]
@@ -115,7 +116,7 @@ def curves(run: Path) -> None:
     for name in ("loss", *(name for name in losses.CONTENT if any(name in t for t in training))):
         label = "generator, total" if name == "loss" else name
         _line(content, training, name, GRAY if name == "loss" else None, label=label)
-    content.set_title("Generator's losses")
+    content.set_title("Generator losses")
     for name, colour in (("g_adversarial", BLUE), ("d_loss", ORANGE)):
         label = "generator, adversarial" if name == "g_adversarial" else "discriminator"
         _line(adversarial, training, name, colour, label=label)
@@ -125,13 +126,13 @@ def curves(run: Path) -> None:
         (ssim, "ssim", "SSIM-Y"),
         (ms_ssim, "ms_ssim", "MS-SSIM (Y)"),
     ):
-        _line(axes, validation, name, BLUE, label="SR (moving average)", marker="o")
+        _line(axes, validation, name, BLUE, label="SR (EMA)", marker="o")
         axes.axhline(bicubic[name], color=GRAY, linestyle="--", label="bicubic")
-        axes.set_title(f"{title} of held-out photographs")
+        axes.set_title(f"{title}, validation set")
     for name, colour in (("g_grad_norm", BLUE), ("d_grad_norm", ORANGE)):
         label = "generator" if name == "g_grad_norm" else "discriminator"
         _line(norms, training, name, colour, label=label)
-    norms.set_title("Norms of the gradients")
+    norms.set_title("Gradient norms")
     norms.set_yscale("log")
     for axes in figure.axes:
         axes.set_xlabel("updates")
@@ -143,7 +144,7 @@ def curves(run: Path) -> None:
 
 
 def _line(
-    axes: Axes,
+    axes: Any,
     records: Sequence[dict[str, Any]],
     name: str,
     colour: str | None,
@@ -151,6 +152,7 @@ def _line(
     label: str,
     marker: str = "",
 ) -> None:
+    """Draw a metric of the records on Matplotlib's `axes`."""
     points = [(line["step"], line[name]) for line in records if name in line]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, ms=4)

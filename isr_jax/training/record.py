@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: metrics.jsonl, TensorBoard events, and the terminal's bar."""
+"""What a run records: metrics.jsonl, TensorBoard events, and the table at its end."""
 
 import json
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from rich.table import Table
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
-    """The whole lines of RUN/metrics.jsonl; a last one cut short by a kill is left out."""
+    """Return the records of RUN/metrics.jsonl, without a last line that a kill cut short."""
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class Recorder:
-    """Scalars to RUN/metrics.jsonl and to TensorBoard; a resumed run replaces what it does again.
+    """Write scalars to RUN/metrics.jsonl and TensorBoard; a resumed run replaces what it repeats.
 
     A line of metrics.jsonl is {"kind": "train" | "validation" | "baselines", "step": int, ...}.
     """
 
     def __init__(self, run: Path, *, step: int):
-        """Go on from `step`: records after it, of a run that was killed, are dropped."""
+        """Resume from `step`: records after it, of a run that was killed, are dropped."""
         kept = [record for record in read_records(run) if record["step"] <= step]
         self.has_baselines = any(record["kind"] == "baselines" for record in kept)
         # Replaced as a whole: a kill in between must not lose the records.
@@ -32,7 +32,7 @@ class Recorder:
         renewed.write_text("".join(json.dumps(record) + "\n" for record in kept))
         renewed.replace(path)
         self._file = open(path, "a")  # noqa: SIM115 (closed on exit)
-        # Here, because it imports PyTorch wherever that is installed: a second, for every command.
+        # Imported late: it imports PyTorch where that is installed, which takes a second.
         from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(run), purge_step=step + 1)
@@ -49,7 +49,7 @@ class Recorder:
             self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def training(self, step: int, series: Mapping[str, np.ndarray], *, flush: bool) -> None:
-        """Take the metrics of the updates up to `step`; with `flush`, record means since the last.
+        """Take the metrics of the updates up to `step`; with `flush`, record their means.
 
         Args:
             step: the last update of the series.
@@ -66,7 +66,7 @@ class Recorder:
             self._window.clear()
 
     def baselines(self, table: Mapping[str, Mapping[str, float]]) -> None:
-        """Record the interpolations' scores, by method."""
+        """Record the scores of interpolation, by method."""
         self._write({"kind": "baselines", "step": 0, **table})
 
     def __enter__(self) -> "Recorder":
@@ -80,7 +80,7 @@ class Recorder:
 def closing_table(
     console: Console, scores: dict[str, float], baselines: dict[str, dict[str, float]], title: str
 ) -> None:
-    """Print the generator's scores beside the interpolations', with the gain over bicubic."""
+    """Print the generator's scores beside those of interpolation, with the gain over bicubic."""
     table = Table(title=title)
     table.add_column("method")
     for name in ("PSNR-Y (dB)", "SSIM-Y", "MS-SSIM"):

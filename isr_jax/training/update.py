@@ -1,4 +1,4 @@
-"""State and one GAN update: a pure function, the same under jit, pmap and vmap.
+"""The initial state and one GAN update: pure functions, the same under jit, pmap and vmap.
 
 One forward pass of the generator and one of the discriminator on each of the generated and the
 real images serve both updates; the gradients are pulled back through those same passes:
@@ -8,26 +8,52 @@ real images serve both updates; the gradients are pulled back through those same
                                      d_loss(real, fake) ----------------------> D's gradient
 
 Both are gradients at the state before the update, each with the other network held constant. So
-they are those of the usual order, in which G is updated first, and then D by the same sr.
+they equal those of the usual order, in which G is updated first and then D on the same sr.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
 
 from isr_jax import losses
 from isr_jax.models import Discriminator, Generator
+from isr_jax.perceptual.vgg_loss import make_perceptual_loss
 from isr_jax.state import State
 
 Batch = Mapping[str, Float[Array, "n _ _ 3"]]
 Metrics = dict[str, Float[Array, ""]]
-# (frozen, sr, hr) -> scalar; frozen are the parameters of a network that is not trained
-Perceptual = Callable[[Any, Float[Array, "n h w 3"], Float[Array, "n h w 3"]], Float[Array, ""]]
+
+
+@runtime_checkable
+class Update(Protocol):
+    """One update, as `make_update` builds it."""
+
+    def __call__(
+        self,
+        state: State,
+        batch: Batch,
+        key: Key[Array, ""],
+        frozen: Any = (),
+        *,
+        adversarial: bool = True,
+    ) -> tuple[State, Metrics]:
+        """Return the state after one update, and its metrics.
+
+        Args:
+            state: before the update.
+            batch: "lr" and "hr", float32 in [0, 1], and optionally "target", which the content and
+                perceptual losses then use instead of "hr".
+            key: for all that the update draws.
+            frozen: VGG19's parameters where the loss has a perceptual part. They are an argument,
+                so that a compiled program does not hold them as constants.
+            adversarial: whether the adversarial part has joined in; static.
+        """
 
 
 def init_state(
@@ -38,7 +64,7 @@ def init_state(
     g_optimizer: optax.GradientTransformation,
     d_optimizer: optax.GradientTransformation,
 ) -> State:
-    """The state before the first update."""
+    """Return the state before the first update."""
     g_key, d_key = jax.random.split(key)
     g_params, g_stats = generator.init(g_key)
     d_params, d_stats = discriminator.init(d_key)
@@ -55,75 +81,75 @@ def init_state(
     )
 
 
+def perceptual_layers(loss: ConfigDict) -> dict[str, float]:
+    """Return the weights of VGG19's layers in `config.loss`; {} without a perceptual part."""
+    options = loss.perceptual
+    if not options.weight:
+        return {}
+    return dict(zip(options.layers, options.layer_weights, strict=True))
+
+
 def make_update(
+    loss: ConfigDict,
     *,
     generator: Generator,
     discriminator: Discriminator,
     g_optimizer: optax.GradientTransformation,
     d_optimizer: optax.GradientTransformation,
-    content: Mapping[str, float],
-    adversarial: str,
-    adversarial_weight: float,
-    feature_matching: float = 0.0,
-    perceptual: Perceptual | None = None,
-    perceptual_weight: float = 1.0,
     discriminator_crop: int = 0,
     ema_decay: float = 0.999,
     axis_name: str | None = None,
-) -> Callable[..., tuple[State, Metrics]]:
-    """Build the update (state, batch, key, frozen=()) -> (state, metrics).
+) -> Update:
+    """Build the update (state, batch, key, frozen=(), *, adversarial=True) -> (state, metrics).
 
     Args:
+        loss: `config.loss`: which losses, and their weights. Where it has no adversarial part, the
+            discriminator is left out and stays as it is.
         generator, discriminator: the networks.
         g_optimizer, d_optimizer: their optimizers.
-        content: weights of the content losses, by name (see `losses.CONTENT`).
-        adversarial: name of the adversarial loss (see `losses.ADVERSARIAL`).
-        adversarial_weight: its weight in the generator's loss.
-        feature_matching: weight of `losses.feature_matching` in it. Where this and the
-            adversarial weight are 0, the discriminator is left out and stays as it is.
-        perceptual: a loss of (frozen, sr, hr), whose parameters `frozen` are an argument of the
-            update, so that a compiled program does not hold them as constants; None for none.
-        perceptual_weight: its weight.
         discriminator_crop: side in pixels of the crop that the discriminator sees, at one random
             place per update; 0 for the whole images.
-        ema_decay: decay of the average; (1 + step) / (10 + step) where that is less, so that the
+        ema_decay: decay of the EMA; (1 + step) / (10 + step) where that is less, so that the
             first updates do not linger in it.
         axis_name: of the pmap axis over which the batch is split, None without one. Under jit the
             batch may be split over devices by its sharding; nothing changes here.
 
     Returns:
-        A pure function. `batch` holds "lr" and "hr", float32 in [0, 1], and may hold "target",
-        with which the content and perceptual losses compare instead of with "hr". Metrics are
-        means over the whole batch: "loss" (the generator's), and, unweighted, each content loss by
-        name, "perceptual", "g_adversarial" and "feature_matching"; "d_loss", "d_real" and "d_fake"
-        (mean logits), "g_grad_norm", "d_grad_norm".
+        A pure function; see `Update`. Metrics are means over the whole batch: "loss" (the
+        generator's), and, unweighted, each content loss by name, "perceptual", "g_adversarial" and
+        "feature_matching"; "d_loss", "d_real" and "d_fake" (mean logits), "g_grad_norm",
+        "d_grad_norm".
     """
-    adversary = losses.ADVERSARIAL[adversarial]
+    content = loss.content.to_dict()
+    layers = perceptual_layers(loss)
+    criterion = loss.perceptual.criterion
+    perceptual = make_perceptual_loss(layers, criterion=criterion) if layers else None
+    adversary = losses.ADVERSARIAL[loss.adversarial]
 
     def all_mean(tree: Any) -> Any:
         return lax.pmean(tree, axis_name) if axis_name else tree
 
     def content_loss(sr: Array, hr: Array, frozen: Any) -> tuple[Array, Metrics]:
         terms = losses.content_terms(sr, hr, weights=content)
-        loss = sum((content[name] * term for name, term in terms.items()), jnp.zeros(()))
+        total = sum((content[name] * term for name, term in terms.items()), jnp.zeros(()))
         if perceptual:
             terms["perceptual"] = perceptual(frozen, sr, hr)
-            loss += perceptual_weight * terms["perceptual"]
-        return loss, terms
+            total += loss.perceptual.weight * terms["perceptual"]
+        return total, terms
 
     def logit_gradients(
-        loss: Callable[[Array, Array], Array], real: Array, fake: Array
+        of_logits: Callable[[Array, Array], Array], real: Array, fake: Array
     ) -> tuple[Array, tuple[Array, Array]]:
-        """A loss of the whole batch's logits, and its gradients by this device's.
+        """Return a loss of the whole batch's logits, and its gradients by this device's.
 
         The logits of all devices are gathered first, since a relativistic loss compares each with
         the mean of all; so no derivative is taken through a collective. The gradients are scaled
         to those of a mean over this device's images, as the content losses' are.
         """
         if axis_name is None:
-            return jax.value_and_grad(loss, argnums=(0, 1))(real, fake)
+            return jax.value_and_grad(of_logits, argnums=(0, 1))(real, fake)
         every = (lax.all_gather(x, axis_name, tiled=True) for x in (real, fake))
-        value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(*every)
+        value, gradients = jax.value_and_grad(of_logits, argnums=(0, 1))(*every)
         first = lax.axis_index(axis_name) * real.shape[0]
         own = tuple(lax.dynamic_slice_in_dim(g, first, real.shape[0]) for g in gradients)
         devices = lax.axis_size(axis_name)
@@ -132,32 +158,32 @@ def make_update(
     def discriminate(
         state: State, sr: Array, hr: Array, key: Key[Array, ""]
     ) -> tuple[Array, Array, State, Metrics]:
-        """D's part of G's loss, its gradient by sr, the state with D updated, and metrics."""
+        """Return D's part of G's loss, its gradient by sr, the new state, and metrics."""
         crop = discriminator_crop or hr.shape[1]
         y, x = jax.random.randint(key, (2,), 0, hr.shape[1] - crop + 1)
 
-        def judge(d_params: Any, d_stats: Any, images: Array) -> tuple[tuple[Array, Any], Any]:
+        def classify(d_params: Any, d_stats: Any, images: Array) -> tuple[tuple[Array, Any], Any]:
             n, _, _, c = images.shape
             window = lax.dynamic_slice(images, (0, y, x, 0), (n, crop, crop, c))
             logits, features, d_stats = discriminator.apply(d_params, d_stats, window, True)
-            return (logits, features if feature_matching else ()), d_stats
+            return (logits, features if loss.feature_matching else ()), d_stats
 
-        # The generated images first, which spectral norm's iterations notice: as those who update G
-        # first do.
+        # The generated images first, as where G is updated first: spectral norm's power iterations
+        # depend on the order.
         (fake, sr_features), fake_pullback, d_stats = jax.vjp(
-            lambda p, images: judge(p, state.d_stats, images), state.d_params, sr, has_aux=True
+            lambda p, images: classify(p, state.d_stats, images), state.d_params, sr, has_aux=True
         )
         (real, hr_features), real_pullback, d_stats = jax.vjp(
-            lambda p: judge(p, d_stats, hr), state.d_params, has_aux=True
+            lambda p: classify(p, d_stats, hr), state.d_params, has_aux=True
         )
 
         g_loss, (_, by_fake) = logit_gradients(adversary.g_loss, real, fake)
         matching, by_features = jax.value_and_grad(losses.feature_matching)(
             sr_features, hr_features
         )
-        loss = adversarial_weight * g_loss + feature_matching * matching
-        by_features = jax.tree.map(lambda g: feature_matching * g, by_features)
-        _, gradient = fake_pullback((adversarial_weight * by_fake, by_features))
+        total = loss.adversarial_weight * g_loss + loss.feature_matching * matching
+        by_features = jax.tree.map(lambda g: loss.feature_matching * g, by_features)
+        _, gradient = fake_pullback((loss.adversarial_weight * by_fake, by_features))
 
         d_loss, (by_real, by_fake) = logit_gradients(adversary.d_loss, real, fake)
         none = jax.tree.map(jnp.zeros_like, by_features)
@@ -172,24 +198,29 @@ def make_update(
             "d_fake": jnp.mean(fake),
             "d_grad_norm": optax.tree.norm(d_gradient),
         }
-        if feature_matching:
+        if loss.feature_matching:
             metrics["feature_matching"] = matching
         state = state._replace(d_params=d_params, d_stats=all_mean(d_stats), d_opt=d_opt)
-        return loss, gradient, state, metrics
+        return total, gradient, state, metrics
 
     def update(
-        state: State, batch: Batch, key: Key[Array, ""], frozen: Any = ()
+        state: State,
+        batch: Batch,
+        key: Key[Array, ""],
+        frozen: Any = (),
+        *,
+        adversarial: bool = True,
     ) -> tuple[State, Metrics]:
         lr, hr = batch["lr"], batch["hr"]
         sr, g_pullback, g_stats = jax.vjp(
             lambda p: generator.apply(p, state.g_stats, lr, True), state.g_params, has_aux=True
         )
-        (loss, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(
+        (total, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(
             sr, batch.get("target", hr), frozen
         )
-        if adversarial_weight or feature_matching:
+        if adversarial and losses.has_adversarial(loss):
             d_part, d_part_gradient, state, d_metrics = discriminate(state, sr, hr, key)
-            loss, gradient = loss + d_part, gradient + d_part_gradient
+            total, gradient = total + d_part, gradient + d_part_gradient
             metrics |= d_metrics
 
         (g_gradient,) = g_pullback(gradient)
@@ -205,7 +236,7 @@ def make_update(
             g_opt=g_opt,
         )
         return new_state, all_mean(
-            {"loss": loss, **metrics, "g_grad_norm": optax.tree.norm(g_gradient)}
+            {"loss": total, **metrics, "g_grad_norm": optax.tree.norm(g_gradient)}
         )
 
     return update

@@ -1,4 +1,4 @@
-"""What a config may say, and the schedules it asks for."""
+"""The checks of a config, and the schedules and optimizers that it names."""
 
 import dataclasses
 
@@ -92,7 +92,11 @@ def fields_of(name):
     [
         ("rrdbnet", {"growth": 0}, "config.generator.growth is 0; it must be 1 or more"),
         ("rrdbnet", {"kernel": 3}, "config.generator.kernel: rrdbnet has no such field"),
-        ("srvggnet", {"dtype": "float16"}, "config.generator.dtype is 'float16'; it can be"),
+        (
+            "srvggnet",
+            {"dtype": "float16"},
+            "unknown config.generator.dtype 'float16'; choose one of",
+        ),
         ("edsr", {"img_range": 0.0}, "config.generator.img_range is 0.0; it must be above 0"),
         ("edsr", {"rgb_mean": (0.5, 0.5)}, "config.generator.rgb_mean is .*; it has 3 values"),
         ("msrresnet", {"name": "msresnet"}, "config.generator.name is 'msresnet'; it can be"),
@@ -129,8 +133,8 @@ def test_no_loss_at_all_is_refused():
 
 
 WRONG = {
-    "generator.skip": ("times", "it can be add, concat"),
-    "generator.convs": (3, "it can be 1, 2"),
+    "generator.skip": ("times", "choose one of add, concat"),
+    "generator.convs": (3, "choose one of 1, 2"),
     "generator.activation": ("gelu", "relu, leaky_relu, prelu"),
     "generator.dtype": ("float16", "float32, bfloat16"),
     "generator.kernel": (4, "must be odd"),
@@ -148,4 +152,12 @@ def test_a_wrong_value_is_named_with_what_it_can_be(name):
     config.update_from_flattened_dict({name: value})
     with pytest.raises(UserError, match=remedy) as caught:
         checks.check(config, devices=1)
-    assert f"config.{name} is {value!r}" in str(caught.value)
+    said = str(caught.value)
+    assert f"config.{name} is {value!r}" in said or f"unknown config.{name} {str(value)!r}" in said
+
+
+def test_a_misspelt_choice_names_the_nearest():
+    config = base.get_config()
+    config.loss.adversarial = "relativist"
+    with pytest.raises(UserError, match=r"unknown config.loss.adversarial .*did you mean relativi"):
+        checks.check(config, devices=1)
