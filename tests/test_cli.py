@@ -135,7 +135,7 @@ def test_a_pytorch_file_is_a_model(weights, photos, tmp_path, capsys):
     assert "already exists" in err[0]
     code, _, err = run(capsys, "import-torch", weights[0], tmp_path / "run")
     assert code == 1
-    assert "run is in use: name a new folder" in err[0]
+    assert "run is not empty: name a new folder" in err[0]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])

@@ -112,7 +112,7 @@ def test_an_interpolation_is_the_image_that_is_saved(benchmark_tree, tmp_path):
         np.testing.assert_array_equal(saved, resize_uint8(lr, scale=2, method="bilinear"))
         np.testing.assert_array_equal(saved, isr_jax.load("bilinear", scale=2)(lr))
     assert not list(folder.rglob("*.part"))
-    with pytest.raises(UserError, match="saved is in use: name a new folder"):
+    with pytest.raises(UserError, match="saved is not empty: name a new folder"):
         isr_jax.evaluate("bilinear", benchmark_tree, save=folder)
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 ONLY_TRAINING = {
-    "grain", "matplotlib", "optax", "orbax", "skimage", "tensorboardX", "tensorflow_datasets", "torch"
+    "grain", "matplotlib", "orbax", "skimage", "tensorboardX", "tensorflow_datasets", "torch"
 }  # fmt: skip
 HEAVY = {*ONLY_TRAINING, "PIL", "flax", "imagecodecs", "jax", "jaxlib", "numpy", "rich", "scipy"}
 
