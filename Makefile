@@ -49,7 +49,7 @@ floors:
 	.venv-floors/bin/python -m pip install --quiet uv
 	.venv-floors/bin/uv pip install --quiet --python .venv-floors/bin/python \
 	  --resolution lowest-direct --editable ".[test]"
-	.venv-floors/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+	.venv-floors/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -o filterwarnings=default
 
 clean:
 	rm -rf .venv .venv-floors build *.egg-info

@@ -274,7 +274,7 @@ def test_csv_and_markdown_hold_the_same_rows(benchmark_tree, tmp_path, capsys):
         (("--model", "runs/none", "--data", "sets"), 1, "there is no model runs/none"),
         (("--model", "bicubic", "--data", "sets", "--scale", "3"), 1, "at scale 3; it has 2"),
         (("--model", "bicubic", "--data", "sets", "--json", "no/x.json"), 1, "no/x.json cannot be"),
-        (("--model", "bicubic", "--data", "sets", "--save", "sets"), 1, "sets is in use"),
+        (("--model", "bicubic", "--data", "sets", "--save", "sets"), 1, "sets is not empty"),
         (("--model", "bicubic", "--data", "sets", "--save", "file"), 1, "file: File exists"),
     ],
 )
