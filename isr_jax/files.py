@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from isr_jax.errors import UserError
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A new name in the file's folder, which is made; what is there at the end becomes the file.
+    """Yield a temporary name beside a file; what was written there replaces the file at the end.
 
-    Where something is raised there is nothing but what was there before.
+    The folder is created if needed. If an exception is raised, the file stays as it was.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, so that no walk over the folder takes it for a photograph.
+    # Hidden, so that no search of the folder takes it for a photo.
     unfinished = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         yield unfinished
@@ -25,10 +25,10 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def new_folder(path: str | Path) -> Path:
-    """A folder that is there and empty, made where it is missing.
+    """Create a folder, or accept an existing empty one.
 
     Raises:
-        UserError: where it holds something or cannot be made.
+        UserError: it is not empty or cannot be created.
     """
     folder = Path(path).expanduser()
     try:
@@ -37,5 +37,5 @@ def new_folder(path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: name another folder") from error
     if used:
-        raise UserError(f"{path} is in use: name a new folder")
+        raise UserError(f"{path} is not empty: name a new folder")
     return folder

@@ -56,7 +56,7 @@ def to_unsigned(
     """Clip [0, 1] images and round them half up to the range of an unsigned type: 255 or 65535."""
     xp = np if isinstance(images, np.ndarray) else jnp
     # Half precision has no 255.5: white would round to 256 and wrap to black.
-    wide = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    wide = images.astype(np.promote_types(images.dtype, np.float32))
     return xp.floor(xp.clip(wide, 0.0, 1.0) * np.iinfo(dtype).max + 0.5).astype(dtype)
 
 

@@ -108,7 +108,7 @@ def require_window(h: int, w: int) -> None:
 
 
 def _at_least_float32(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def _planes(images: Array) -> Array:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
-    """Steps per second, or seconds per step where that is the larger number."""
+    """Steps per second, or seconds per step if that is the larger number."""
 
     def render(self, task: Task) -> Text:
         """Draw the column."""
@@ -28,7 +28,7 @@ class _Rate(ProgressColumn):
 
 
 def training_bar(console: Console, *, total: int, step: int, title: str = "training") -> Progress:
-    """A bar over the steps with rate, loss and time left; `loss` is a field of its one task."""
+    """Return a bar over the steps, with rate, loss and time left; `loss` is a field of its task."""
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -46,7 +46,7 @@ def training_bar(console: Console, *, total: int, step: int, title: str = "train
 
 
 def image_bar(*, shown: bool) -> Progress:
-    """A bar over images on standard error, where that is a terminal."""
+    """Return a bar over images on standard error, shown only in a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -60,7 +60,7 @@ def image_bar(*, shown: bool) -> Progress:
 
 
 def download_bar() -> Progress:
-    """A bar over the bytes of a download, with rate and time left."""
+    """Return a bar over the bytes of a download, with rate and time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

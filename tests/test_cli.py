@@ -8,10 +8,16 @@ from safetensors.numpy import load_file
 
 import isr_jax
 from isr_jax import config as base
+from isr_jax import export, protocols, resize
+from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.checkpoints.runs import write_generator
+from isr_jax.cli import evaluate, options, upscale
+from isr_jax.cli import weights as cli_weights
 from isr_jax.errors import UserError
 from isr_jax.models import generator
+from isr_jax.perceptual import lpips
+from isr_jax.photo import reading, writing
 from isr_jax.pytorch.weights import export_torch
 from isr_jax.resize import resize_uint8
 from tests.helpers.command import run
@@ -54,7 +60,7 @@ def photos(tmp_path):
 def test_a_folder_is_enlarged_into_another(photos, tmp_path, capsys):
     out = tmp_path / "out"
     code, _, err = run(capsys, "upscale", photos, "--model", "lanczos", "--scale", 3, "--out", out)
-    assert (code, err) == (0, ["isr upscale: 2 enlarged, 0 skipped, 0 failed"])
+    assert (code, err) == (0, ["isr upscale: 2 upscaled, 0 skipped, 0 failed"])
     for name, made in (("a.png", "a_x3.png"), ("deep/gray.bmp", "deep/gray_x3.bmp")):
         image, written = read(photos / name), read(out / made)
         np.testing.assert_array_equal(written, resize_uint8(image, scale=3, method="lanczos"))
@@ -69,7 +75,7 @@ def test_beside_each_image_and_never_over_one(photos, capsys):
     made.write_bytes(b"precious")
     code, _, (line,) = run(capsys, "upscale", photos / "a.png", *options)
     assert code == 0
-    assert "0 enlarged, 1 skipped (there already; --overwrite replaces them), 0 failed" in line
+    assert "0 upscaled, 1 skipped (already exist; --overwrite replaces them), 0 failed" in line
     assert made.read_bytes() == b"precious"
     assert run(capsys, "upscale", photos / "a.png", *options, "--overwrite")[0] == 0
     assert read(made).shape == (40, 54, 3)
@@ -126,10 +132,10 @@ def test_a_pytorch_file_is_a_model(weights, photos, tmp_path, capsys):
         np.testing.assert_array_equal(array, after[key])
     code, _, err = run(capsys, "export-torch", tmp_path / "run", tmp_path / "back.safetensors")
     assert code == 1
-    assert "is there already" in err[0]
+    assert "already exists" in err[0]
     code, _, err = run(capsys, "import-torch", weights[0], tmp_path / "run")
     assert code == 1
-    assert "run is in use: name a new folder" in err[0]
+    assert "run is not empty: name a new folder" in err[0]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
@@ -167,7 +173,7 @@ def test_what_a_file_does_not_tell_is_said_and_can_be_set(tmp_path, capsys):
     export_torch(file, *network.init(jax.random.key(0)), options=options, size=2)
     code, _, (line,) = run(capsys, "import-torch", file, tmp_path / "assumed")
     assert code == 0
-    assert "not told by the file: " in line
+    assert "not determined by the file: " in line
     assert "residual_scale" in line
     setting = ("--set", "residual_scale=0.5")
     assert run(capsys, "import-torch", file, tmp_path / "told", *setting)[0] == 0
@@ -179,3 +185,15 @@ def test_what_a_file_does_not_tell_is_said_and_can_be_set(tmp_path, capsys):
     code, _, (line,) = run(capsys, "import-torch", file, tmp_path / "no", "--set", "width")
     assert code == 2
     assert "'width' is not NAME=VALUE" in line
+
+
+def test_choices_are_the_keys_of_the_tables():
+    """The parser repeats them, to answer without loading JAX."""
+    assert tuple(single_files.PRETRAINED) == options.PRETRAINED
+    assert tuple(resize.METHODS) == options.INTERPOLATIONS
+    assert options.MAX_PIXELS == reading.MAX_PIXELS
+    assert tuple(writing.FORMATS) == upscale.FILE_FORMATS
+    assert tuple(protocols.PROTOCOLS) == evaluate.PROTOCOLS
+    assert tuple(lpips.NETWORKS) == evaluate.LPIPS_NETWORKS
+    assert tuple(export.FORMATS) == cli_weights.EXPORT_FORMATS
+    assert tuple(export.SUFFIXES) == cli_weights.EXPORT_SUFFIXES

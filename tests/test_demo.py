@@ -21,7 +21,7 @@ from PIL import Image
 import isr_jax
 from isr_jax import cli
 from isr_jax.checkpoints.runs import write_generator
-from isr_jax.demo import Choice, Limits, cached
+from isr_jax.demo.models import Choice, Limits, cached
 from isr_jax.demo.photos import Stopped
 from isr_jax.models import generator
 
@@ -487,8 +487,8 @@ def test_a_signal_ends_it_at_work_and_leaves_nothing(server, folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--port", "99999"), 2, "is no port"),
-        (("--max-megapixels", "none"), 2, "is no number above 0"),
+        (("--port", "99999"), 2, "is not a port"),
+        (("--max-megapixels", "none"), 2, "is not a number above 0"),
         (("--port", "0", "--model", "none"), 1, "there is no model none"),
         (("--port", "0", "--host", "no.such.host.invalid"), 1, "cannot listen on no.such.host"),
     ],

@@ -112,7 +112,7 @@ def test_an_interpolation_is_the_image_that_is_saved(benchmark_tree, tmp_path):
         np.testing.assert_array_equal(saved, resize_uint8(lr, scale=2, method="bilinear"))
         np.testing.assert_array_equal(saved, isr_jax.load("bilinear", scale=2)(lr))
     assert not list(folder.rglob("*.part"))
-    with pytest.raises(UserError, match="saved is in use: name a new folder"):
+    with pytest.raises(UserError, match="saved is not empty: name a new folder"):
         isr_jax.evaluate("bilinear", benchmark_tree, save=folder)
 
 
@@ -266,7 +266,7 @@ def test_csv_and_markdown_hold_the_same_rows(benchmark_tree, tmp_path, capsys):
     [
         ((), 2, "required: --model"),
         (("--model", "bicubic"), 2, "required: --data"),
-        (("--model", "bicubic", "--data", "X", "--scale", "0"), 2, "'0' is no factor"),
+        (("--model", "bicubic", "--data", "X", "--scale", "0"), 2, "'0' is not a scale factor"),
         (("--model", "bicubic", "--data", "X", "--protocol", "y"), 2, "invalid choice: 'y'"),
         (("--model", "bicubic", "--data", "X", "--json", "-", "--csv", "-"), 2, "only one of"),
         (("--model", "bicubic", "--data", "X"), 1, "X is no folder"),
@@ -274,7 +274,7 @@ def test_csv_and_markdown_hold_the_same_rows(benchmark_tree, tmp_path, capsys):
         (("--model", "runs/none", "--data", "sets"), 1, "there is no model runs/none"),
         (("--model", "bicubic", "--data", "sets", "--scale", "3"), 1, "at scale 3; it has 2"),
         (("--model", "bicubic", "--data", "sets", "--json", "no/x.json"), 1, "no/x.json cannot be"),
-        (("--model", "bicubic", "--data", "sets", "--save", "sets"), 1, "sets is in use"),
+        (("--model", "bicubic", "--data", "sets", "--save", "sets"), 1, "sets is not empty"),
         (("--model", "bicubic", "--data", "sets", "--save", "file"), 1, "file: File exists"),
     ],
 )

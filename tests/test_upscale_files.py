@@ -125,7 +125,7 @@ def check_exif(path, size):
 def test_every_bit_of_a_png_survives(tmp_path, capsys, channels, dtype):
     pixels = noise(5, 7, channels, dtype=dtype)
     (tmp_path / "a.png").write_bytes(png(pixels))
-    assert upscale(capsys, tmp_path) == (0, ["1 enlarged, 0 skipped, 0 failed"])
+    assert upscale(capsys, tmp_path) == (0, ["1 upscaled, 0 skipped, 0 failed"])
     written = tmp_path / "a_x2.png"
     kinds = {1: 0, 2: 4, 3: 2, 4: 6}
     header = written.read_bytes()[24:26]
@@ -528,7 +528,7 @@ def test_bad_files_are_named_and_the_others_enlarged(tmp_path, capsys):
     Image.fromarray(noise(1, 1)).save(folder / "deep" / "one.png")
     code, lines = upscale(capsys, folder, "--out", out)
     assert code == 1
-    assert lines[-1] == f"6 enlarged, 0 skipped, {len(bad)} failed"
+    assert lines[-1] == f"6 upscaled, 0 skipped, {len(bad)} failed"
     named = {line.split(": ")[0].removeprefix(f"{folder}/"): line for line in lines[:-1]}
     assert named.keys() == bad.keys()
     for name in ("bomb.png", "bomb16.png"):
@@ -549,11 +549,11 @@ def test_a_second_run_does_what_is_left(tmp_path, capsys):
     (tmp_path / "1_x2.png").write_bytes(b"precious")
     (tmp_path / "2_x2.png").unlink()
     # The outputs of the first run are no inputs of the second.
-    again = "(there already; --overwrite replaces them)"
-    assert upscale(capsys, tmp_path) == (0, [f"1 enlarged, 2 skipped {again}, 0 failed"])
+    again = "(already exist; --overwrite replaces them)"
+    assert upscale(capsys, tmp_path) == (0, [f"1 upscaled, 2 skipped {again}, 0 failed"])
     assert (tmp_path / "1_x2.png").read_bytes() == b"precious"
     assert upscale(capsys, *tmp_path.glob("*.png"), "--overwrite")[1] == [
-        "3 enlarged, 0 skipped, 0 failed"
+        "3 upscaled, 0 skipped, 0 failed"
     ]
     np.testing.assert_array_equal(read(tmp_path / "1_x2.png"), twice(noise(4, 4, seed=1)))
     assert len(files_in(tmp_path)) == 6
@@ -642,8 +642,8 @@ def test_shards_are_disjoint_and_whole(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("a.png", "--shard", "4/3"), 2, "'4/3' is no part such as 3/8"),
-        (("a.png", "--shard", "0/3"), 2, "'0/3' is no part"),
+        (("a.png", "--shard", "4/3"), 2, "'4/3' is not a shard I/N such as 3/8"),
+        (("a.png", "--shard", "0/3"), 2, "'0/3' is not a shard"),
         (("a.png", "--quality", "101"), 2, "'101' is not an integer of 1 to 100"),
         (("a.png", "--jobs", "0"), 2, "'0' is not an integer of 1 or more"),
         (("a.png", "--format", "gif"), 2, "invalid choice: 'gif'"),
@@ -731,7 +731,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, capsys):
     with mounted(out, "size=60k"):
         code, lines = upscale(capsys, images, "--out", out, "--quality", 100, "--jobs", 1)
         assert code == 1
-        assert lines[-1] == "5 enlarged, 0 skipped, 6 failed"
+        assert lines[-1] == "5 upscaled, 0 skipped, 6 failed"
         assert all("cannot be written: No space left on device" in line for line in lines[:-1])
         forms = ("bmp", "jpg", "png", "tif", "webp")
         assert files_in(out) == [f"small_x2.{form}" for form in forms]

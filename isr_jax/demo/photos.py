@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from isr_jax.demo import MEGA, Choice, cached
+from isr_jax.demo.models import MEGA, Choice, cached
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.reading import Page, Photo, probe, read_photo, to_8_bits
 from isr_jax.photo.writing import as_image, write_photo

@@ -42,7 +42,7 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
-from isr_jax.demo import MEGA, Choice, Limits
+from isr_jax.demo.models import MEGA, Choice, Limits
 from isr_jax.demo.photos import EXCUSED, Stopped, View, enlarge, take
 from isr_jax.errors import UserError, one_line
 

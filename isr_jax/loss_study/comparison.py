@@ -103,7 +103,7 @@ def _weights(
     return np.concatenate([np.full((1, cells), 1 / cells), drawn])
 
 
-def _interval(values: Float64[np.ndarray, "resample *shape"]) -> Interval:
+def _interval(values: Float64[np.ndarray, " resample *shape"]) -> Interval:
     """The first of the values, with the limits between which the middle 95% of the others lie."""
     low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Interval(values[0], low, high)

@@ -41,7 +41,7 @@ class Discriminator(NamedTuple):
     init: Callable[[Key[Array, ""]], tuple[Params, Params]]
     apply: Callable[
         [Params, Params, Float[Array, "n h w 3"], bool],
-        tuple[Float[Array, "n *map"], Features, Params],
+        tuple[Float[Array, " n *map"], Features, Params],
     ]
 
 
@@ -330,7 +330,7 @@ def discriminator(
 
     def apply(
         params: Params, stats: Params, images: Float[Array, "n h w 3"], train: bool
-    ) -> tuple[Float[Array, "n *map"], Features, Params]:
+    ) -> tuple[Float[Array, " n *map"], Features, Params]:
         variables = {"params": params, "spectral": stats}
         # Batch norm writes running statistics that nobody reads.
         (logits, features), updated = module.apply(

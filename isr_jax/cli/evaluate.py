@@ -1,0 +1,109 @@
+"""`isr evaluate`."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from isr_jax.cli.options import add_model, scale_factor
+from isr_jax.errors import UsageError, UserError
+
+DATA = "ISR_DATA"
+PROTOCOLS = ("vdsr", "basicsr", "rgb")
+LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
+TABLE_FORMATS = ("json", "csv", "markdown")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `isr evaluate`."""
+    parser.description = (
+        "Score a model on every benchmark set in a folder: PSNR, SSIM and MS-SSIM per image and "
+        "on average, with SCALE pixels cropped from each side. LR images are read where the set "
+        "has them, and are otherwise the exact bicubic of the HR images. A file that cannot be "
+        "scored is reported on standard error, and the exit code is then 1."
+    )
+    add_model(parser)
+    default = os.environ.get(DATA)
+    parser.add_argument(
+        "--data",
+        required=default is None,
+        default=default and os.path.join(default, "benchmarks"),
+        metavar="DIR",
+        help="a benchmark set (hr/NAME.png, optionally with lr/NAME.png) or a tree of sets; the "
+        f"layouts of EDSR and BasicSR work too; default: ${DATA}/benchmarks if that is set",
+    )
+    parser.add_argument(
+        "--scale",
+        type=scale_factor,
+        nargs="+",
+        default=(),
+        metavar="S",
+        help="one or more scale factors; default: the generator's own, or every one that the set "
+        "has LR images for",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="vdsr",
+        help="vdsr: Y rounded to 8 bits (default); basicsr: Y not rounded; rgb: all channels",
+    )
+    parser.add_argument(
+        "--lpips", choices=LPIPS_NETWORKS, help="also measure LPIPS, with the published weights"
+    )
+    parser.add_argument(
+        "--lpips-folder",
+        metavar="DIR",
+        help="folder searched for the LPIPS weights before $ISR_WEIGHTS",
+    )
+    for kind in TABLE_FORMATS:
+        parser.add_argument(
+            f"--{kind}", metavar="FILE", help=f"also write {kind}; - for standard output"
+        )
+    parser.add_argument("--save", metavar="DIR", help="new folder for the upscaled images")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate, print the tables and write the files; return the exit code."""
+    files = {kind: file for kind in TABLE_FORMATS if (file := getattr(options, kind))}
+    if list(files.values()).count("-") > 1:
+        raise UsageError("only one of --json, --csv and --markdown can be -")
+    for file in files.values():
+        if file != "-" and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
+            raise UserError(f"{file} cannot be written: name a file in an existing folder")
+
+    from rich.console import Console
+
+    from isr_jax.evaluation import tables
+    from isr_jax.evaluation.evaluator import evaluate
+
+    writers = {
+        "json": lambda result: json.dumps(result, indent=2) + "\n",
+        "csv": tables.evaluation_csv,
+        "markdown": tables.evaluation_markdown,
+    }
+    result = evaluate(
+        options.model,
+        options.data,
+        scale=options.scale,
+        protocol=options.protocol,
+        weights=options.weights,
+        lpips=options.lpips,
+        lpips_folder=options.lpips_folder,
+        save=options.save,
+        progress=True,
+    )
+    console = Console(stderr="-" in files.values())
+    for title, table in tables.evaluation_tables(result).items() if result["sets"] else ():
+        console.print(title, style="bold", highlight=False, soft_wrap=True)
+        console.print(table)
+    for kind, file in files.items():
+        text = writers[kind](result)
+        if file == "-":
+            sys.stdout.write(text)
+        else:
+            Path(file).write_text(text)
+    for line in result["failed"]:
+        print(f"isr evaluate: {line}", file=sys.stderr)
+    return 1 if result["failed"] else 0

@@ -1,0 +1,99 @@
+"""Options that several commands share, and the types of their values.
+
+A command line is parsed before JAX is loaded, so that help and wrong usage are answered at once.
+The names below therefore repeat the keys of tables that only load with JAX; a test compares them.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+PRETRAINED = ("compact-x2", "compact-x3", "compact-x4")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+MAX_PIXELS = 10**9
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that reports wrong usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line on standard error and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def scale_factor(text: str) -> int:
+    """Parse a scale factor, an integer of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a scale factor such as 4")
+    return int(text)
+
+
+def integer(least: int, *, most: int | None = None) -> Callable[[str], int]:
+    """Return the type of an option that is an integer from `least` to `most`."""
+    bounds = f"{least} or more" if most is None else f"{least} to {most}"
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of {bounds}")
+        return int(text)
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """Parse a number above 0 and below 10^6."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def port(text: str) -> int:
+    """Parse a TCP port, or 0 for any free one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Parse I/N with 1 <= I <= N."""
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shard I/N such as 3/8")
+    return int(i), int(n)
+
+
+def field(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE, where VALUE is JSON."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE such as width=64") from None
+
+
+def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add --model and --weights; --model is required where it has no default."""
+    parser.add_argument(
+        "--model",
+        required=default is None,
+        help=f"a model shipped with the package ({', '.join(PRETRAINED)}); a run folder or one of "
+        "its checkpoints/STEP; a file written by isr export (.safetensors) or by PyTorch (.pth, "
+        f".safetensors); or {', '.join(INTERPOLATIONS)}"
+        + (f"; default: {default}" if default else ""),
+    )
+    add_weights(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add --weights."""
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="a run's EMA parameters, or the raw ones; default: ema",
+    )

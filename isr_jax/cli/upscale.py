@@ -1,0 +1,126 @@
+"""`isr upscale`."""
+
+import argparse
+import sys
+
+from isr_jax.cli.options import MAX_PIXELS, add_model, integer, scale_factor, shard
+
+FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `isr upscale`."""
+    parser.description = (
+        "Upscale photos: PNG, JPEG, WebP, TIFF and BMP files. Orientation, EXIF, ICC profile, "
+        "transparency, 16 bits, pages and frames are kept where the output format supports them. "
+        "Existing outputs are skipped, so rerunning continues where it stopped. A file that "
+        "cannot be upscaled is reported on standard error, and the exit code is then 1."
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="image files, folders (searched at any depth), and patterns such as 'photos/**/*.jpg'",
+    )
+    add_model(parser, default="compact-xS, where S is the scale")
+    parser.add_argument(
+        "--scale",
+        type=scale_factor,
+        metavar="S",
+        help="scale factor; required by an interpolation; default without a model: 4",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="PATH",
+        help="output folder, which keeps the layout of an input folder, or output file for a "
+        "single image; default: beside each image",
+    )
+    parser.add_argument(
+        "--suffix", help="appended to each file name; default: _xS, where S is the scale"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("same", *FILE_FORMATS),
+        default="same",
+        help="output format; default: same, that of each file",
+    )
+    parser.add_argument(
+        "--quality",
+        type=integer(1, most=100),
+        default=95,
+        metavar="Q",
+        help="JPEG and WebP quality, 1 to 100; 100 makes WebP lossless; default: 95",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    parser.add_argument(
+        "--tile",
+        type=integer(1),
+        metavar="N",
+        help="tile size in input pixels; default: fits the device",
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="self-ensemble: average over the 8 flips and rotations of each image",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="dtype of the computation; default: the model's own",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=integer(1),
+        default=2,
+        metavar="N",
+        help="threads that read and write while the device computes; default: 2",
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="process the Ith of N parts of the files, to share them among N machines",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=integer(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse larger images, which can be made to exhaust the memory; "
+        f"default: {MAX_PIXELS}",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Upscale every image, report the failures and a count; return the exit code."""
+    from isr_jax.upscaling.folders import upscale_files
+    from isr_jax.upscaling.upscaler import load
+
+    upscaler = load(
+        options.model or f"compact-x{options.scale or 4}",
+        scale=options.scale,
+        weights=options.weights,
+        tile=options.tile,
+        ensemble=options.ensemble,
+        dtype=options.dtype,
+    )
+    outcome = upscale_files(
+        upscaler,
+        options.inputs,
+        out=options.out,
+        form=options.format,
+        suffix=options.suffix,
+        quality=options.quality,
+        overwrite=options.overwrite,
+        jobs=options.jobs,
+        shard=options.shard,
+        max_pixels=options.max_pixels,
+        progress=True,
+    )
+    skipped = f"{outcome.skipped} skipped"
+    skipped += " (already exist; --overwrite replaces them)" if outcome.skipped else ""
+    total = f"{outcome.enlarged} upscaled, {skipped}, {len(outcome.failed)} failed"
+    for line in (*outcome.notices, *outcome.failed, total):
+        print(f"isr upscale: {line}", file=sys.stderr)
+    return 1 if outcome.failed else 0

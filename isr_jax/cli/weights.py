@@ -1,0 +1,150 @@
+"""`isr import-torch`, `export-torch`, `export` and `interpolate`: generators as files."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from isr_jax.cli.options import add_weights, field
+from isr_jax.errors import UsageError, UserError, unknown
+
+EXPORT_FORMATS = ("onnx", "stablehlo", "safetensors")
+EXPORT_SUFFIXES = (".onnx", ".stablehlo", ".bin", ".safetensors")
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `isr import-torch`."""
+    parser.add_argument("file", metavar="FILE", help="a generator's .pth or .safetensors file")
+    parser.add_argument("out", metavar="OUT", help="a new run folder")
+    parser.add_argument(
+        "--set",
+        type=field,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a field that the file does not determine, such as residual_scale=0.1",
+    )
+    parser.set_defaults(run=run_import)
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """Write a run folder and print its architecture; return the exit code."""
+    from isr_jax.checkpoints.runs import write_generator
+    from isr_jax.pytorch.weights import import_torch
+
+    imported = import_torch(options.file, options=dict(options.set))
+    config = imported.config
+    if "generator" not in config:
+        raise UserError(f"{options.file} holds a discriminator ({imported.naming})")
+    write_generator(options.out, imported.params, imported.stats, config)
+    fields = ", ".join(f"{name}={value}" for name, value in config["generator"].items())
+    print(f"{options.out}: {config['scale']}x generator, {fields}")
+    if imported.assumed:
+        assumed = ", ".join(imported.assumed)
+        print(
+            f"not determined by the file: {assumed}; set them with --set NAME=VALUE",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `isr export`."""
+    parser.description = (
+        "Write a generator with its parameters to one file: safetensors for isr_jax, or for other "
+        "programs StableHLO, which JAX runs without isr_jax, or ONNX. StableHLO and ONNX take "
+        "batches of any number and size of images, compute in float32 and do not clip."
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a generator: anything --model accepts except interpolations"
+    )
+    parser.add_argument("file", metavar="FILE", help=f"output file, {', '.join(EXPORT_SUFFIXES)}")
+    parser.add_argument(
+        "--format",
+        choices=EXPORT_FORMATS,
+        help="onnx: NCHW, needs isr-jax[onnx]; stablehlo: NHWC; safetensors: for --model; "
+        "default: by FILE's suffix",
+    )
+    add_weights(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write the file and print what it holds; return the exit code."""
+    from isr_jax.export import export_model
+
+    written = export_model(
+        options.model,
+        options.file,
+        format=options.format,
+        weights=options.weights,
+        overwrite=options.overwrite,
+    )
+    print(written)
+    return 0
+
+
+def add_export_torch(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `isr export-torch`."""
+    parser.add_argument("model", metavar="MODEL", help="a run folder or one of its checkpoints")
+    parser.add_argument("file", metavar="FILE", help="output file, .pth or .safetensors")
+    add_weights(parser)
+    parser.add_argument(
+        "--naming",
+        metavar="NAME",
+        help="key map that names the layers; default: the architecture's usual one",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(run=run_export_torch)
+
+
+def run_export_torch(options: argparse.Namespace) -> int:
+    """Write the file; return the exit code."""
+    if Path(options.file).exists() and not options.overwrite:
+        raise UserError(f"{options.file} already exists; name another file or add --overwrite")
+
+    from isr_jax.checkpoints.restore import restore_generator
+    from isr_jax.pytorch.files import SUFFIXES
+    from isr_jax.pytorch.namings import NAMINGS
+    from isr_jax.pytorch.weights import export_torch
+
+    if Path(options.file).suffix not in SUFFIXES:
+        raise UserError(f"{options.file} must end in one of {', '.join(SUFFIXES)}")
+    if options.naming is not None and options.naming not in NAMINGS:
+        raise UsageError(str(unknown("--naming", options.naming, NAMINGS)))
+    restored = restore_generator(options.model, weights=options.weights)
+    export_torch(
+        options.file,
+        restored.params,
+        restored.stats,
+        options=restored.config.generator.to_dict(),
+        size=restored.config.scale,
+        naming=options.naming,
+    )
+    return 0
+
+
+def add_interpolate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `isr interpolate`."""
+    parser.add_argument(
+        "a", metavar="A", help="a run folder or PyTorch file, such as a generator trained for PSNR"
+    )
+    parser.add_argument(
+        "b", metavar="B", help="another, such as the GAN that was initialized from A"
+    )
+    parser.add_argument("out", metavar="OUT", help="a new run folder")
+    parser.add_argument(
+        "--alpha", type=float, required=True, help="(1 - ALPHA) A + ALPHA B for every parameter"
+    )
+    parser.set_defaults(run=run_interpolate)
+
+
+def run_interpolate(options: argparse.Namespace) -> int:
+    """Write the run folder; return the exit code."""
+    from isr_jax.checkpoints.restore import interpolate, restore_generator
+    from isr_jax.checkpoints.runs import architecture, write_generator
+
+    a, b = restore_generator(options.a), restore_generator(options.b)
+    params, stats = interpolate(a, b, alpha=options.alpha)
+    write_generator(options.out, params, stats, architecture(a.config))
+    return 0

@@ -1,0 +1,47 @@
+"""The floor plan: which module may import which, and how large one may be."""
+
+from tests.helpers import floors as house
+
+
+def test_no_cycle():
+    assert house.cycle(house.imports()) == []
+
+
+def test_no_room_imports_from_a_higher_one():
+    upward = [
+        f"{name} -> {target}"
+        for name, targets in house.imports().items()
+        for target in targets
+        if house.tier(target) > house.tier(name)
+    ]
+    assert upward == []
+
+
+def test_every_room_has_its_tier():
+    assert {house.room(name) for name in house.modules()} - {""} == {
+        name for rooms in house.TIERS for name in rooms
+    }
+
+
+def test_at_most_13_floors():
+    assert max(house.floors(house.imports()).values()) <= 13
+
+
+def test_training_reaches_nothing_of_upscaling_or_the_commands():
+    graph = house.imports()
+    found = house.reached(graph, "training")
+    assert {house.room(name) for name in found} & {
+        "upscaling",
+        "evaluation",
+        "cli",
+        "demo",
+    } == set()
+    assert not [name for name in found if name.startswith("isr_jax.photo.writ")]
+    assert not [name for name in found if name.startswith("isr_jax.photo.encod")]
+    direct = house.reached(graph, "training", without="isr_jax.checkpoints.restore")
+    assert "pytorch" not in {house.room(name) for name in direct}
+
+
+def test_no_module_is_over_400_lines():
+    lengths = {name: len(file.read_text().splitlines()) for name, file in house.modules().items()}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
