@@ -41,7 +41,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, (crop, batch, width) in SIZES.items():
         steps = make_steps(crop, batch, width, runs)
-        times = timing.interleaved(steps, rounds=rounds)
+        # Two warm-up calls: see benchmarks.dispatch.
+        times = timing.interleaved(steps, rounds=rounds, warm_up=2)
         turn, unroll, vmap = (1e3 * median(seconds) for seconds in times.values())
         cells = f"{turn:.1f} | {unroll:.1f} | {unroll / turn:.2f} | {vmap:.1f} | {vmap / turn:.2f}"
         print(f"| {name} | {cells} |", flush=True)

@@ -37,7 +37,7 @@ from isr_jax.tiling.tiles import make_tiled, plan
 from isr_jax.tiling.windows import Windowed, windowed
 
 SCALE, PAD = 4, 10
-Enlarge = Callable[[np.ndarray], np.ndarray]
+Upscale = Callable[[np.ndarray], np.ndarray]
 
 
 class Network(NamedTuple):
@@ -50,7 +50,7 @@ class Network(NamedTuple):
     params: Any
     stats: Any
 
-    def tiled(self, **how: int | None) -> Enlarge:
+    def tiled(self, **how: int | None) -> Upscale:
         """Upscale by isr_jax's tiles."""
         cut = plan(self.windows, **how)
         run = make_tiled(self.windows, self.params, self.stats, cut)
@@ -83,21 +83,21 @@ def loaded(model: str) -> Network:
     return Network(name, options, restored.generator, network, restored.params, restored.stats)
 
 
-def usual_tiles(lr: np.ndarray, enlarge: Enlarge, *, tile: int) -> np.ndarray:
+def usual_tiles(lr: np.ndarray, upscale: Upscale, *, tile: int) -> np.ndarray:
     """Upscale tiles with a padding of PAD pixels within the image, and assemble them."""
     h, w, _ = lr.shape
     sr = np.empty((h * SCALE, w * SCALE, 3), np.uint8)
     for y in range(0, h, tile):
         for x in range(0, w, tile):
             top, left = max(0, y - PAD), max(0, x - PAD)
-            part = enlarge(lr[top : y + tile + PAD, left : x + tile + PAD])
+            part = upscale(lr[top : y + tile + PAD, left : x + tile + PAD])
             part = part[(y - top) * SCALE :, (x - left) * SCALE :]
             place = sr[y * SCALE : (y + tile) * SCALE, x * SCALE : (x + tile) * SCALE]
             place[:] = part[: place.shape[0], : place.shape[1]]
     return sr
 
 
-def make_peer(network: Network) -> Enlarge:
+def make_peer(network: Network) -> Upscale:
     """Return the same SRVGGNetCompact in PyTorch, uint8 to uint8, rounded half to even."""
     import torch
 
@@ -109,12 +109,12 @@ def make_peer(network: Network) -> Enlarge:
     peer.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
 
     @torch.no_grad()
-    def enlarge(lr: np.ndarray) -> np.ndarray:
+    def upscale(lr: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255)[None]
         sr = peer(x)[0].clamp(0, 1).numpy().transpose(1, 2, 0)
         return (sr * 255.0).round().astype(np.uint8)
 
-    return enlarge
+    return upscale
 
 
 def report_speed(model: str | None, *, rounds: int) -> None:
@@ -127,9 +127,9 @@ def report_speed(model: str | None, *, rounds: int) -> None:
     lr = np.ascontiguousarray(lr)
     peer = make_peer(network)
     whole = make_enlarge(network.whole)
-    ways: dict[str, Enlarge] = {
-        f"PyTorch, tiles of 256 + {PAD}": partial(usual_tiles, enlarge=peer, tile=256),
-        f"PyTorch, tiles of 512 + {PAD}": partial(usual_tiles, enlarge=peer, tile=512),
+    ways: dict[str, Upscale] = {
+        f"PyTorch, tiles of 256 + {PAD}": partial(usual_tiles, upscale=peer, tile=256),
+        f"PyTorch, tiles of 512 + {PAD}": partial(usual_tiles, upscale=peer, tile=512),
         "PyTorch, whole": peer,
     }
     for tile in (None, 256, 512):
@@ -138,9 +138,9 @@ def report_speed(model: str | None, *, rounds: int) -> None:
         ways[name + (" (default)" if tile is None else "")] = network.tiled(tile=tile)
     ways[f"isr_jax, tiles of 256 + {PAD}"] = network.tiled(tile=256, overlap=PAD)
     ways["isr_jax, whole"] = lambda lr: np.asarray(whole(network.params, network.stats, lr))
-    results = {name: enlarge(lr) for name, enlarge in ways.items()}
+    results = {name: upscale(lr) for name, upscale in ways.items()}
     times = timing.interleaved(
-        {name: partial(enlarge, lr) for name, enlarge in ways.items()}, rounds=rounds, warm_up=0
+        {name: partial(upscale, lr) for name, upscale in ways.items()}, rounds=rounds, warm_up=0
     )
     megapixels = results["PyTorch, whole"].size / 3e6
     expected = results["PyTorch, whole"].astype(int)
@@ -177,7 +177,7 @@ def report_seams(models: list[str]) -> None:
             overlap = plan(network.windows, tile=tile).overlap
             ways = {
                 str(overlap): network.tiled(tile=tile),
-                f"{PAD}, usual": partial(usual_tiles, enlarge=whole, tile=tile),
+                f"{PAD}, usual": partial(usual_tiles, upscale=whole, tile=tile),
             }
             for name, run in ways.items():
                 difference = np.abs(run(lr) - expected)

@@ -97,7 +97,7 @@ def test_every_example_is_what_opencv_scipy_and_pillow_make_of_its_parameters(hr
     differences = np.stack(differences)
     equal = (differences < 0.5).mean(axis=(1, 2, 3))
     assert (equal > 0.99).sum() >= 10 and differences.mean() < 0.1
-    # All the ways were gone.
+    # Every option was drawn.
     for one in (parameters.first, parameters.second):
         assert {*one.poisson} == {True, False} == {*one.gray} and {*one.method} == {0, 1, 2}
         assert one.factor.min() < 1 < one.factor.max()
@@ -116,7 +116,7 @@ def test_lr_images_are_8_bit_and_of_the_lr_size(hr):
         assert abs(lr.mean() - small.mean()) < 0.08
 
 
-def test_an_example_hangs_on_its_own_image_and_number_alone(hr):
+def test_an_example_depends_on_its_own_image_and_number_alone(hr):
     key, images = jax.random.key(5), jnp.asarray(hr)
     out = degraded(key, images, 0)
     others = images.at[2:].set(0.0)
@@ -169,7 +169,7 @@ def test_what_a_pass_draws_is_what_its_settings_say(drawn, which):
     assert set(side[~pulses]) <= {1, 3, 5, *settings.sizes}  # tails may underflow
 
 
-def test_no_two_draws_of_an_example_hang_together(drawn):
+def test_no_two_draws_of_an_example_are_correlated(drawn):
     columns = [
         leaf.astype(np.float64)
         for one in (drawn.first, drawn.second)
@@ -226,7 +226,7 @@ def test_kernels_take_each_kind_and_sigma_by_their_settings():
             uniform(beta[beta > 1.001], 1.0, 2.0)
 
 
-def test_draws_hang_on_the_key_and_the_examples_number_alone(drawn):
+def test_draws_depend_on_the_key_and_the_examples_number_alone(drawn):
     later = many(jax.random.key(0), 7)
     for leaf, other in zip(jax.tree.leaves(drawn), jax.tree.leaves(later), strict=True):
         np.testing.assert_array_equal(leaf[7:], other[:-7])

@@ -77,13 +77,13 @@ def server(folder):
 
 
 class Gate:
-    """Models that wait after their first tile, until it is opened or they are stopped.
+    """Models that wait after their first tile until the gate is opened or they are stopped.
 
     Attributes:
-        open: whether they go on.
-        stopped: whether one was.
-        working: how many are at work.
-        most: how many were at once.
+        open: whether they continue.
+        stopped: whether one was stopped.
+        working: number of models at work.
+        most: largest number at once.
     """
 
     def __init__(self):
@@ -142,7 +142,7 @@ def local(folder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def visit(local, browser):
-    """A function that opens the page of `local` as another visitor; nothing may go wrong there."""
+    """A function that opens the page of `local` as another user, without errors on the page."""
     contexts, wrong = [], []
 
     def visit(**options):
@@ -329,7 +329,7 @@ def test_cancel_does_not_wait_for_the_result_to_be_loaded(visit, folder):
     assert page.evaluate("$('after').naturalWidth") == 480
 
 
-def test_visitors_take_turns_and_get_their_own(local, gate, visit, folder, photo):
+def test_users_take_turns_and_get_their_own(local, gate, visit, folder, photo):
     first, second = visit(), visit()
     choose(first, folder / "my cat.png")
     choose(second, folder / "mirrored.png")
@@ -416,7 +416,7 @@ def test_the_divider_follows_a_finger(visit, folder):
     assert divider(page) == pytest.approx(0.5 + 44 / 640, abs=0.01)
 
 
-def test_pages_that_are_not_heard_of_are_forgotten(local, gate, visit, folder):
+def test_sessions_of_silent_pages_end(local, gate, visit, folder):
     from isr_jax.demo.sessions import IDLE
 
     server, address = local

@@ -106,7 +106,7 @@ def test_levels_are_counted_as_by_unique():
 
 
 @pytest.mark.parametrize("which", ["gaussian", "poisson"])
-def test_an_examples_noise_hangs_on_the_key_and_itself(which):
+def test_an_examples_noise_depends_on_the_key_and_itself(which):
     @jax.jit
     def noise(key, images):
         strength, gray = jnp.full(len(images), 1.5), jnp.zeros(len(images), bool)
@@ -120,7 +120,7 @@ def test_an_examples_noise_hangs_on_the_key_and_itself(which):
     assert (first[0] != first[1]).mean() > 0.9
 
 
-def test_poisson_noise_heeds_sizes():
+def test_poisson_noise_respects_sizes():
     few = jnp.round(3 * jax.random.uniform(jax.random.key(0), (1, 20, 30, 3))) / 3
     among_many = (
         jax.random.uniform(jax.random.key(2), few.shape).at[:, :11, :13].set(few[:, :11, :13])
