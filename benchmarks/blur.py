@@ -1,20 +1,23 @@
-"""Time the blur of each image by a kernel of its own, by convolution and by FFT (ours).
+"""Time the blur of each image with its own kernel, by convolution and by FFT (isr_jax).
 
-    python -m benchmarks.blur
+    python -m benchmarks.blur [--rounds N]
 
-Median time of 12 images of 256x256 pixels with kernels of 21x21, and its ratio.
+Median time for 12 images of 256x256 pixels with kernels of 21x21, and its ratio to the first.
 """
+
+from functools import partial
+from statistics import median
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks.ssim_filter import median_ms
-from isr_jax.degrade.filters import blur
+from benchmarks import timing
+from isr_jax.degrade.filters import plane_blur
 
 
 def grouped(images: jax.Array, kernels: jax.Array) -> jax.Array:
-    """One convolution of n * 3 groups."""
+    """Blur by one convolution of n * 3 groups."""
     n, h, w, c = images.shape
     reach = kernels.shape[1] // 2
     images = jnp.pad(images, [(0, 0), (reach, reach), (reach, reach), (0, 0)], mode="reflect")
@@ -31,20 +34,27 @@ def grouped(images: jax.Array, kernels: jax.Array) -> jax.Array:
     return planes.reshape(h, w, n, c).transpose(2, 0, 1, 3)
 
 
+def by_fft(images: jax.Array, kernels: jax.Array) -> jax.Array:
+    """Blur by isr_jax."""
+    sizes = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
+    return jax.vmap(plane_blur)(images.transpose(0, 3, 1, 2), sizes, kernels)
+
+
 def main() -> None:
     """Print a Markdown table."""
-    device = jax.devices()[0]
-    print(f"JAX {jax.__version__}, {device.device_kind}, {device.platform}\n")
+    rounds = timing.parser(__doc__, rounds=5).parse_args().rounds
+    timing.print_machine()
     image_key, kernel_key = jax.random.split(jax.random.key(0))
     images = jax.random.uniform(image_key, (12, 256, 256, 3))
     kernels = jax.random.uniform(kernel_key, (12, 21, 21)) / 21**2
+    variants = {"grouped convolution": grouped, "FFT (isr_jax)": by_fft}
+    ways = {name: partial(jax.jit(blur), images, kernels) for name, blur in variants.items()}
     print("| 12 blurs of 256x256 by 21x21 | ms | ratio |\n|---|---|---|")
     first = None
-    variants = {"grouped convolution": grouped, "FFT (isr_jax)": blur}
-    for name, function in variants.items():
-        elapsed = median_ms(jax.jit(function), images, kernels, runs=5)
-        first = first or elapsed
-        print(f"| {name} | {elapsed:.1f} | {elapsed / first:.3f} |")
+    for name, seconds in timing.interleaved(ways, rounds=rounds).items():
+        ms = 1e3 * median(seconds)
+        first = first or ms
+        print(f"| {name} | {ms:.1f} | {ms / first:.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,38 @@
 """Time second-order degradation beside the same process in PyTorch and OpenCV.
 
-    python -m benchmarks.degrade [--picture docs/degraded.jpg]
+    python -m benchmarks.degrade [--rounds N] [--picture docs/degraded.jpg]
 
-Batches of 12 HR crops of 256 px to LR crops of 64 px by Real-ESRGAN's settings, sharpening
-included: ours in one compiled program, each example with its own factors, methods and noise; the
-peer as PyTorch users have it, kernels drawn by NumPy and SciPy on the host and one factor, method
-and kind of noise per batch. Needs PyTorch, opencv-python-headless and pillow. With --picture, draws
-sharpened HR crops over their LR crops instead, and needs neither of the two.
+Batches of 12 HR crops of 256 px to LR crops of 64 px by Real-ESRGAN's settings, including
+sharpening. isr_jax uses one compiled program, in which each example has its own factors, methods
+and noise. The PyTorch code is written as is usual: kernels are drawn by NumPy and SciPy on the
+host, and there is one factor, method and kind of noise per batch. Needs PyTorch and
+opencv-python-headless. With --picture, instead writes an image of sharpened HR crops above their LR
+crops, and needs neither.
 """
 
-import argparse
-import os
-import statistics
-import time
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from statistics import mean, median
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from isr_jax.training.report import busiest
 from PIL import Image
 
+from benchmarks import timing
 from isr_jax.data.sources import load_all, open_source
 from isr_jax.degrade import REAL_ESRGAN, PassSettings, make_degradation, sharpen
 from isr_jax.degrade.jpeg import CHROMA_TABLE, LUMA_TABLE
 from isr_jax.images import to_float
+from isr_jax.training.pictures import busiest
 
 BATCH, CROP, SCALE = 12, 256, 4
-BATCHES = 40
 
 
 def crops() -> np.ndarray:
-    """The busiest crop of each of 12 embedded photographs, in [0, 1]."""
+    """Return the most detailed crop of each of 12 embedded photographs, in [0, 1]."""
     batch = []
     for split in ("train", "validation"):
         source = open_source("samples", split, scale=SCALE)
@@ -43,7 +43,7 @@ def crops() -> np.ndarray:
 
 
 def make_ours(hr: np.ndarray) -> Callable[[int], object]:
-    """Number of the batch -> LR and sharpened HR, on the device."""
+    """Return a function from the number of a batch to LR and sharpened HR, on the device."""
     degrade = make_degradation("second_order", scale=SCALE)
 
     @jax.jit
@@ -56,7 +56,7 @@ def make_ours(hr: np.ndarray) -> Callable[[int], object]:
 
 
 def draw_kernel(rng: np.random.Generator, settings: PassSettings) -> np.ndarray:
-    """A kernel by NumPy and SciPy, 21x21."""
+    """Draw a kernel of 21x21 by NumPy and SciPy."""
     from scipy.special import j1
 
     half = rng.choice(settings.sizes) // 2
@@ -80,7 +80,7 @@ def draw_kernel(rng: np.random.Generator, settings: PassSettings) -> np.ndarray:
 
 
 def draw_kernels(rng: np.random.Generator) -> list[np.ndarray]:
-    """The kernels of the two passes and of the last filter, for a batch."""
+    """Draw the kernels of the two passes and of the final filter, for a batch."""
     settings = REAL_ESRGAN
     only_sinc = PassSettings(sinc=1.0)
     pulse = np.pad(np.ones((1, 1), np.float32), 10)
@@ -94,7 +94,7 @@ def draw_kernels(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def make_peer(hr: np.ndarray, *, jpeg_by: str) -> Callable[[int], object]:
-    """The same in PyTorch; JPEG by "torch" (cosine transforms) or "opencv" (real files)."""
+    """Return the same in PyTorch; JPEG by "torch" (cosine transforms) or "opencv" (real files)."""
     import cv2
     import torch
     from torch.nn import functional
@@ -219,7 +219,7 @@ def make_peer(hr: np.ndarray, *, jpeg_by: str) -> Callable[[int], object]:
 
 
 def draw_picture(path: Path) -> None:
-    """Sharpened HR crops, and below each its LR crop, whose pixels are enlarged."""
+    """Write sharpened HR crops, and below each its LR crop in large pixels."""
     lr, sharp = make_ours(crops())(0)
     large = np.repeat(np.repeat(np.asarray(lr), SCALE, axis=1), SCALE, axis=2)
     rows = []
@@ -231,40 +231,17 @@ def draw_picture(path: Path) -> None:
     Image.fromarray(levels).resize((width * 3 // 4, height * 3 // 4)).save(path, quality=80)
 
 
-def seconds(run: Callable[[int], object]) -> list[float]:
-    """Of each batch, after three that do not count."""
-    times = []
-    for i in range(BATCHES + 3):
-        began = time.perf_counter()
-        run(i)
-        times.append(time.perf_counter() - began)
-    return times[3:]
-
-
-def machine() -> str:
-    """The processor's name where Linux tells it, and how many cores there are."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'unknown processor'}, {os.cpu_count()} cores"
-
-
 def main() -> None:
-    """Print a Markdown table, or draw the picture."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--picture", type=Path)
-    picture = parser.parse_args().picture
-    if picture:
-        draw_picture(picture)
+    """Print a Markdown table, or write the picture."""
+    parser = timing.parser(__doc__, rounds=40)
+    parser.add_argument("--picture", type=Path, help="image file to write instead of timing")
+    options = parser.parse_args()
+    if options.picture:
+        draw_picture(options.picture)
         return
     import torch
 
-    device = jax.devices()[0]
-    print(
-        f"JAX {jax.__version__} on {device.device_kind}, PyTorch {torch.__version__}, {machine()}"
-    )
-    title = f"{BATCH} crops of {CROP} px -> {CROP // SCALE} px"
-    print(f"\n| {title} | ms, mean | ms, median | crops/s | ratio |\n|---|---|---|---|---|")
+    timing.print_machine(f"PyTorch {torch.__version__}")
     hr = crops()
     rng = np.random.default_rng(0)
     variants = {
@@ -273,13 +250,22 @@ def main() -> None:
         "of which kernels, NumPy on the host": lambda i: draw_kernels(rng),
         "isr_jax": make_ours(hr),
     }
-    first = None
-    for name, run in variants.items():
-        times = [1e3 * t for t in seconds(run)]
-        mean, median = statistics.mean(times), statistics.median(times)
-        first = first or mean
-        rate = f"{1e3 * BATCH / mean:.0f}"
-        print(f"| {name} | {mean:.0f} | {median:.0f} | {rate} | {mean / first:.2f} |", flush=True)
+    ways = {name: partial(_next, run, itertools.count()) for name, run in variants.items()}
+    times = timing.interleaved(ways, rounds=options.rounds, warm_up=3)
+    title = f"{BATCH} crops of {CROP} px -> {CROP // SCALE} px"
+    print(f"| {title} | ms, mean | ms, median | crops/s | ratio |\n|---|---|---|---|---|")
+    first = mean(next(iter(times.values())))
+    for name, seconds in times.items():
+        average = mean(seconds)
+        print(
+            f"| {name} | {1e3 * average:.0f} | {1e3 * median(seconds):.0f} "
+            f"| {BATCH / average:.0f} | {average / first:.2f} |"
+        )
+
+
+def _next(run: Callable[[int], object], numbers: Iterator[int]) -> object:
+    """Run the next batch; all variants see the same numbers."""
+    return run(next(numbers))
 
 
 if __name__ == "__main__":

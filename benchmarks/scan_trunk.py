@@ -1,20 +1,21 @@
-"""Compile and time ESRGAN's trunk with its blocks one after the other, shared, and scanned.
+"""Compile and time RRDBNet's trunk with its blocks unrolled, shared, and scanned.
 
-    python -m benchmarks.scan_trunk
+    python -m benchmarks.scan_trunk [--rounds N]
 
 The loss and gradient of RRDBNet's 23 blocks (width 64, growth 32) on a crop of 16 x 16 features:
-as `isr_jax.models.rrdbnet` has them, as 23 calls of one jitted function, and by `lax.scan` over
-stacked parameters.
+unrolled as in `isr_jax.models.rrdbnet`, as 23 calls of one jitted function, and by `lax.scan` over
+stacked parameters. Seconds to trace and compile, and the best time of a step.
 """
 
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from benchmarks import timing
 from isr_jax.models.rrdbnet import RRDB
 
 BLOCKS, WIDTH, GROWTH, SIDE = 23, 64, 32, 16
@@ -22,14 +23,14 @@ BLOCK = RRDB(GROWTH, jnp.float32)
 
 
 def one_after_the_other(blocks: list[Any], x: Array) -> Array:
-    """The blocks unrolled."""
+    """Apply the blocks unrolled."""
     for params in blocks:
         x = BLOCK.apply({"params": params}, x)
     return x
 
 
 def shared(blocks: list[Any], x: Array) -> Array:
-    """The blocks as calls of one function."""
+    """Apply the blocks as calls of one jitted function."""
     apply = jax.jit(lambda params, x: BLOCK.apply({"params": params}, x))
     for params in blocks:
         x = apply(params, x)
@@ -37,29 +38,14 @@ def shared(blocks: list[Any], x: Array) -> Array:
 
 
 def scanned(blocks: Any, x: Array) -> Array:
-    """The blocks in a loop."""
+    """Apply the blocks in a loop."""
     return lax.scan(lambda x, params: (BLOCK.apply({"params": params}, x), None), x, blocks)[0]
-
-
-def measure(trunk: Callable[[Any, Array], Array], blocks: Any, x: Array) -> tuple[float, float]:
-    """Seconds to trace and compile, and the least of five runs."""
-    step = jax.jit(jax.value_and_grad(lambda blocks: jnp.mean(jnp.abs(trunk(blocks, x)))))
-    began = time.perf_counter()
-    compiled = step.lower(blocks).compile()
-    compiling = time.perf_counter() - began
-    jax.block_until_ready(compiled(blocks))
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(blocks))
-        times.append(time.perf_counter() - began)
-    return compiling, min(times)
 
 
 def main() -> None:
     """Print a Markdown table."""
-    device = jax.devices()[0]
-    print(f"JAX {jax.__version__}, {device.device_kind}, {device.platform}\n")
+    rounds = timing.parser(__doc__, rounds=5).parse_args().rounds
+    timing.print_machine()
     x = jax.random.normal(jax.random.key(0), (1, SIDE, SIDE, WIDTH))
     keys = jax.random.split(jax.random.key(1), BLOCKS)
     stacked = jax.jit(jax.vmap(lambda key: BLOCK.init(key, x)["params"]))(keys)
@@ -69,14 +55,22 @@ def main() -> None:
         "calls of one jitted function": (shared, listed),
         "lax.scan": (scanned, stacked),
     }
-    print("| 23 blocks | compile, s | ratio | step, ms | ratio |\n|---|---|---|---|---|")
-    first = None
+    compiling, ways = {}, {}
     for name, (trunk, blocks) in variants.items():
-        compiling, step = measure(trunk, blocks, x)
-        first = first or (compiling, step)
+        step = jax.jit(
+            jax.value_and_grad(lambda blocks, trunk=trunk: jnp.mean(jnp.abs(trunk(blocks, x))))
+        )
+        start = time.perf_counter()
+        compiled = step.lower(blocks).compile()
+        compiling[name] = time.perf_counter() - start
+        ways[name] = partial(compiled, blocks)
+    best = {name: min(t) for name, t in timing.interleaved(ways, rounds=rounds).items()}
+    print("| 23 blocks | compile, s | ratio | step, ms | ratio |\n|---|---|---|---|---|")
+    first = next(iter(best))
+    for name, step in best.items():
         print(
-            f"| {name} | {compiling:.1f} | {compiling / first[0]:.2f} "
-            f"| {1e3 * step:.0f} | {step / first[1]:.1f} |"
+            f"| {name} | {compiling[name]:.1f} | {compiling[name] / compiling[first]:.2f} "
+            f"| {1e3 * step:.0f} | {step / best[first]:.1f} |"
         )
 
 

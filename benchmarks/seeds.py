@@ -1,20 +1,19 @@
-"""Three seeds of one loss at once, by one compiled program, beside the same runs in turn.
+"""Time three seeds of one loss in one compiled program, beside the same runs in turn.
 
-    python -m benchmarks.seeds
+    python -m benchmarks.seeds [--rounds N]
     XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m benchmarks.seeds
 
-The study trains the seeds of a candidate so (`program.make_runs_dispatch`): batched by vmap, or
-written one after another, and spread over devices where there are several.
+A loss study trains the seeds of a candidate this way (`program.make_runs_dispatch`): batched by
+vmap or unrolled, and spread over the devices. Median time of an update of all runs.
 """
 
-import statistics
-import time
 from collections.abc import Callable
+from statistics import median
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.degrade import machine
+from benchmarks import timing
 from isr_jax import config as base
 from isr_jax.data import pool, sources
 from isr_jax.training.program import (
@@ -26,7 +25,6 @@ from isr_jax.training.program import (
     run_keys,
 )
 
-ROUNDS = 12
 SIZES = {
     "configs/l1.py": (176, 4, 32),
     "crops of 96 px": (96, 4, 32),
@@ -36,26 +34,23 @@ SIZES = {
 
 def main() -> None:
     """Print a Markdown table."""
+    rounds = timing.parser(__doc__, rounds=11).parse_args().rounds
     devices = jax.devices()
     runs = len(devices) if len(devices) > 1 else 3
-    print(f"JAX {jax.__version__}, {len(devices)} x {devices[0].device_kind}, {machine()}\n")
+    timing.print_machine()
     print(f"| ms for an update of {runs} runs | in turn | unroll | ratio | vmap | ratio |")
     print("|---|---|---|---|---|---|")
     for name, (crop, batch, width) in SIZES.items():
         steps = make_steps(crop, batch, width, runs)
-        times: dict[str, list[float]] = {kind: [] for kind in steps}
-        for _ in range(ROUNDS):  # interleaved, so that what disturbs one disturbs all
-            for kind, step in steps.items():
-                began = time.perf_counter()
-                step()
-                times[kind].append(1e3 * (time.perf_counter() - began))
-        turn, unroll, vmap = (statistics.median(t[1:]) for t in times.values())
+        # Two warm-up calls: see benchmarks.dispatch.
+        times = timing.interleaved(steps, rounds=rounds, warm_up=2)
+        turn, unroll, vmap = (1e3 * median(seconds) for seconds in times.values())
         cells = f"{turn:.1f} | {unroll:.1f} | {unroll / turn:.2f} | {vmap:.1f} | {vmap / turn:.2f}"
         print(f"| {name} | {cells} |", flush=True)
 
 
 def make_steps(crop: int, batch: int, width: int, runs: int) -> dict[str, Callable[[], None]]:
-    """One update of all runs, in turn on one device, and at once over all."""
+    """Return functions that update all runs once: in turn on one device, or at once over all."""
     config = base.small()
     config.loss.content.l1, config.loss.adversarial_weight = 1.0, 1e-4
     config.data.crop, config.data.batch, config.generator.width = crop, batch, width

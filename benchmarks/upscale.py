@@ -1,23 +1,18 @@
-"""Memory, speed, seams and colours of enlarging, beside the usual tiling.
+"""Memory, speed, seams and colours of upscaling, beside the usual tiling.
 
     python -m benchmarks.upscale memory [--megapixels 48]
-    python -m benchmarks.upscale speed [--model realesr-animevideov3.pth]
+    python -m benchmarks.upscale speed [--model realesr-animevideov3.pth] [--rounds N]
     python -m benchmarks.upscale seams [--model RealESRGAN_x4plus.pth ...]
     python -m benchmarks.upscale colours --model compact-x4 [RealESRGAN_x4plus.pth ...]
 
 memory: `isr upscale` of a JPEG photograph at 4x by compact-x4, in a process of its own.
-speed: a photograph at 4x beside PyTorch, which computes the same network on tiles that overlap by
-10 pixels, as Real-ESRGAN's code does. Needs PyTorch.
-seams: what tiles change, against the whole image: windows of the receptive field, and the usual
-tiles. Without --model, networks have random parameters.
-colours: what becomes of flat patches.
+speed: a photograph at 4x, beside PyTorch computing the same network whole and in tiles with a
+padding of 10 pixels, as Real-ESRGAN's code does; the best time. Needs PyTorch.
+seams: the difference between tiles and the whole image, for windows of the receptive field and for
+the usual tiles. Without --model, networks have random parameters.
+colours: the colours of upscaled flat patches.
 """
 
-import argparse
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -30,9 +25,9 @@ import numpy as np
 import skimage.data
 
 import isr_jax
-from benchmarks.degrade import machine
+from benchmarks import timing
+from configs import msssim
 from isr_jax import config as base
-from isr_jax import msssim
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.models import Generator, count_params, generator
 from isr_jax.models.generators import make_enlarge
@@ -42,7 +37,7 @@ from isr_jax.tiling.tiles import make_tiled, plan
 from isr_jax.tiling.windows import Windowed, windowed
 
 SCALE, PAD = 4, 10
-Enlarge = Callable[[np.ndarray], np.ndarray]
+Upscale = Callable[[np.ndarray], np.ndarray]
 
 
 class Network(NamedTuple):
@@ -55,15 +50,15 @@ class Network(NamedTuple):
     params: Any
     stats: Any
 
-    def tiled(self, **how: int | None) -> Enlarge:
-        """By isr_jax's tiles."""
+    def tiled(self, **how: int | None) -> Upscale:
+        """Upscale by isr_jax's tiles."""
         cut = plan(self.windows, **how)
         run = make_tiled(self.windows, self.params, self.stats, cut)
         return lambda lr: run(lr[None], None)[0]
 
 
 def drawn(name: str, options: Mapping[str, Any]) -> Network:
-    """Parameters of He's deviation, the last layers' too, and of no effect in batch norm."""
+    """Return a network with He-initialised kernels, also in the last layers, and neutral norms."""
     whole = generator(options, scale=SCALE)
     params, stats = jax.eval_shape(whole.init, jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -80,7 +75,7 @@ def drawn(name: str, options: Mapping[str, Any]) -> Network:
 
 
 def loaded(model: str) -> Network:
-    """A model as the user has it."""
+    """Load a model."""
     restored = restore_generator(model)
     options = restored.config.generator.to_dict()
     network = windowed(options, scale=restored.generator.scale)
@@ -88,24 +83,25 @@ def loaded(model: str) -> Network:
     return Network(name, options, restored.generator, network, restored.params, restored.stats)
 
 
-def usual_tiles(lr: np.ndarray, enlarge: Enlarge, *, tile: int) -> np.ndarray:
-    """Enlarge tiles with PAD pixels around them, as far as the image goes; put them together."""
+def usual_tiles(lr: np.ndarray, upscale: Upscale, *, tile: int) -> np.ndarray:
+    """Upscale tiles with a padding of PAD pixels within the image, and assemble them."""
     h, w, _ = lr.shape
     sr = np.empty((h * SCALE, w * SCALE, 3), np.uint8)
     for y in range(0, h, tile):
         for x in range(0, w, tile):
             top, left = max(0, y - PAD), max(0, x - PAD)
-            part = enlarge(lr[top : y + tile + PAD, left : x + tile + PAD])
+            part = upscale(lr[top : y + tile + PAD, left : x + tile + PAD])
             part = part[(y - top) * SCALE :, (x - left) * SCALE :]
             place = sr[y * SCALE : (y + tile) * SCALE, x * SCALE : (x + tile) * SCALE]
             place[:] = part[: place.shape[0], : place.shape[1]]
     return sr
 
 
-def make_peer(network: Network) -> Enlarge:
-    """The same SRVGGNetCompact in PyTorch: uint8 to uint8, rounded half to even as NumPy does."""
+def make_peer(network: Network) -> Upscale:
+    """Return the same SRVGGNetCompact in PyTorch, uint8 to uint8, rounded half to even."""
     import torch
-    from tests.torch_generators import SRVGGNet
+
+    from tests.helpers.torch_generators import SRVGGNet
 
     options = network.options
     state = to_state_dict(network.params, network.stats, options=options, size=SCALE)
@@ -113,16 +109,16 @@ def make_peer(network: Network) -> Enlarge:
     peer.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
 
     @torch.no_grad()
-    def enlarge(lr: np.ndarray) -> np.ndarray:
+    def upscale(lr: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255)[None]
         sr = peer(x)[0].clamp(0, 1).numpy().transpose(1, 2, 0)
         return (sr * 255.0).round().astype(np.uint8)
 
-    return enlarge
+    return upscale
 
 
-def report_speed(model: str | None) -> None:
-    """Print seconds per output megapixel, the least of three rounds."""
+def report_speed(model: str | None, *, rounds: int) -> None:
+    """Print the best seconds per output megapixel, and the differences from PyTorch."""
     import torch
 
     compact = {**base.GENERATORS["srvggnet"], "layers": 16}
@@ -131,9 +127,9 @@ def report_speed(model: str | None) -> None:
     lr = np.ascontiguousarray(lr)
     peer = make_peer(network)
     whole = make_enlarge(network.whole)
-    ways: dict[str, Enlarge] = {
-        f"PyTorch, tiles of 256 + {PAD}": partial(usual_tiles, enlarge=peer, tile=256),
-        f"PyTorch, tiles of 512 + {PAD}": partial(usual_tiles, enlarge=peer, tile=512),
+    ways: dict[str, Upscale] = {
+        f"PyTorch, tiles of 256 + {PAD}": partial(usual_tiles, upscale=peer, tile=256),
+        f"PyTorch, tiles of 512 + {PAD}": partial(usual_tiles, upscale=peer, tile=512),
         "PyTorch, whole": peer,
     }
     for tile in (None, 256, 512):
@@ -142,13 +138,10 @@ def report_speed(model: str | None) -> None:
         ways[name + (" (default)" if tile is None else "")] = network.tiled(tile=tile)
     ways[f"isr_jax, tiles of 256 + {PAD}"] = network.tiled(tile=256, overlap=PAD)
     ways["isr_jax, whole"] = lambda lr: np.asarray(whole(network.params, network.stats, lr))
-    results = {name: enlarge(lr) for name, enlarge in ways.items()}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(3):
-        for name, enlarge in ways.items():
-            began = time.perf_counter()
-            enlarge(lr)
-            times[name].append(time.perf_counter() - began)
+    results = {name: upscale(lr) for name, upscale in ways.items()}
+    times = timing.interleaved(
+        {name: partial(upscale, lr) for name, upscale in ways.items()}, rounds=rounds, warm_up=0
+    )
     megapixels = results["PyTorch, whole"].size / 3e6
     expected = results["PyTorch, whole"].astype(int)
     first = min(next(iter(times.values())))
@@ -161,7 +154,7 @@ def report_speed(model: str | None) -> None:
 
 
 def report_seams(models: list[str]) -> None:
-    """Print how tiles differ from the whole image."""
+    """Print the differences between tiles and the whole image."""
     if models:
         networks = [loaded(model) for model in models]
     else:
@@ -169,7 +162,9 @@ def report_seams(models: list[str]) -> None:
         del chosen["edsr"]
         networks = [drawn(name, options) for name, options in chosen.items()]
     lr = np.ascontiguousarray(skimage.data.chelsea()[20:148, 80:224])
-    print(f"| {lr.shape[1]}x{lr.shape[0]} at 4x | sees | tile | overlap | largest | differ | > 1 |")
+    print(
+        f"| {lr.shape[1]}x{lr.shape[0]} at 4x | radius | tile | padding | largest | differ | > 1 |"
+    )
     print("|---|---|---|---|---|---|---|")
     for network in networks:
         enlarge = make_enlarge(network.whole)
@@ -182,7 +177,7 @@ def report_seams(models: list[str]) -> None:
             overlap = plan(network.windows, tile=tile).overlap
             ways = {
                 str(overlap): network.tiled(tile=tile),
-                f"{PAD}, usual": partial(usual_tiles, enlarge=whole, tile=tile),
+                f"{PAD}, usual": partial(usual_tiles, upscale=whole, tile=tile),
             }
             for name, run in ways.items():
                 difference = np.abs(run(lr) - expected)
@@ -195,11 +190,11 @@ def report_seams(models: list[str]) -> None:
 
 
 def report_memory(megapixels: float) -> None:
-    """Print what it takes to enlarge a photograph of so many megapixels, file to file."""
+    """Print time and memory of upscaling a photograph of so many megapixels, file to file."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     photo = resize_uint8(skimage.data.coffee(), size=(height, height * 4 // 3))
     images = photo.nbytes * (1 + SCALE**2) / 2**30
-    print("\n| JPEG to | megapixels | s | input + output, GiB | peak, GiB | beside them |")
+    print("| JPEG to | megapixels | s | input + output, GiB | peak, GiB | beyond them |")
     print("|---|---|---|---|---|---|", flush=True)
     with TemporaryDirectory() as folder:
         source = Path(folder) / "photo.jpg"
@@ -208,11 +203,7 @@ def report_memory(megapixels: float) -> None:
         for form in ("jpeg", "tiff", "png"):
             program = "import sys; from isr_jax.cli import main; sys.exit(main())"
             command = ["-c", program, "upscale", str(source), "--format", form, "--overwrite"]
-            began = time.perf_counter()
-            child = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL)
-            _, status, used = os.wait4(child.pid, 0)
-            assert status == 0
-            took, peak = time.perf_counter() - began, used.ru_maxrss / 2**20
+            took, peak = timing.run_python(command)
             print(
                 f"| {form.upper()} | {megapixels * SCALE**2:.0f} | {took:.0f} "
                 f"| {images:.2f} | {peak:.2f} | {peak - images:.2f} |",
@@ -221,11 +212,11 @@ def report_memory(megapixels: float) -> None:
         sr = imagecodecs.png_decode((Path(folder) / "photo_x4.png").read_bytes())
     corner = isr_jax.load("compact-x4")(lr[-128:, -128:])[64 * SCALE :, 64 * SCALE :]
     difference = np.abs(sr[-64 * SCALE :, -64 * SCALE :].astype(int) - corner).max()
-    print(f"\nLargest difference of the last corner from that corner enlarged alone: {difference}")
+    print(f"\nLargest difference of the last corner from that corner upscaled alone: {difference}")
 
 
 def report_colours(models: list[str]) -> None:
-    """Print how far flat patches of 64x64 pixels come out from their colour, in levels of 255."""
+    """Print how far upscaled flat patches of 64x64 pixels deviate, in levels of 255."""
     levels = (0, 32, 64, 128, 192, 224, 255)
     colours = np.array(np.meshgrid(levels, levels, levels), np.uint8).reshape(3, -1).T
     print(f"| {len(colours)} colours | inside | at the border | more than 1 inside |")
@@ -246,19 +237,18 @@ def report_colours(models: list[str]) -> None:
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser()
+    parser = timing.parser(__doc__, rounds=3)
     parser.add_argument("what", choices=["memory", "speed", "seams", "colours"])
     parser.add_argument("--megapixels", type=float, default=48)
     parser.add_argument("--model", nargs="+", default=[])
     options = parser.parse_args()
-    device = jax.devices()[0]
-    print(f"JAX {jax.__version__} on {device.device_kind}, {machine()}", flush=True)
+    timing.print_machine()
     if options.what == "memory":
         report_memory(options.megapixels)
     elif options.what == "colours":
         report_colours(options.model)
     elif options.what == "speed":
-        report_speed(options.model[0] if options.model else None)
+        report_speed(options.model[0] if options.model else None, rounds=options.rounds)
     else:
         report_seams(options.model)
 

@@ -1,7 +1,7 @@
 """Colour, rounding, depth-to-space and the symmetries of the square, as pure functions.
 
-Images are float in [0, 1], channels last; uint8 only where a file begins or ends. Functions that
-evaluation needs too take NumPy and JAX arrays alike and give back what they were given.
+Images are float in [0, 1], channels last; integers appear only where files are read or written.
+Functions that evaluation also needs accept NumPy and JAX arrays, and return the same type.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
 
 def rgb_to_y(rgb: Float[AnyArray, "*n h w 3"]) -> Float[AnyArray, "*n h w 1"]:
-    """BT.601 luma (studio swing) of RGB images.
+    """Return the BT.601 luma (studio swing) of RGB images.
 
     Args:
         rgb: RGB in [0, 1], NumPy or JAX; the result has the same type and precision.
@@ -29,7 +29,7 @@ def rgb_to_y(rgb: Float[AnyArray, "*n h w 3"]) -> Float[AnyArray, "*n h w 1"]:
     Source: ITU-R BT.601-7, section 2.5.4, in the rounding of MATLAB's `rgb2ycbcr`.
     """
     # Elementwise on purpose: a product with a 3x1 matrix would run in TF32 or bfloat16 on
-    # accelerators and be wrong in the third digit of a PSNR.
+    # accelerators, and change the third digit of a PSNR.
     red, green, blue = rgb[..., 0:1], rgb[..., 1:2], rgb[..., 2:3]
     return (16.0 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255.0
 
@@ -37,7 +37,7 @@ def rgb_to_y(rgb: Float[AnyArray, "*n h w 3"]) -> Float[AnyArray, "*n h w 1"]:
 def rgb_to_gray(
     rgb: UInt8[AnyArray, "*n 3"] | UInt16[AnyArray, "*n 3"],
 ) -> UInt8[AnyArray, "*n 1"] | UInt16[AnyArray, "*n 1"]:
-    """BT.601 luma (full swing) of integers: 0.299 R + 0.587 G + 0.114 B, rounded.
+    """Return the BT.601 luma (full swing) of integers: 0.299 R + 0.587 G + 0.114 B, rounded.
 
     Source: ITU-R BT.601-7, section 2.5.1, in Pillow's fixed-point arithmetic.
     """
@@ -63,11 +63,11 @@ def to_unsigned(
 def to_float(
     images: UInt8[AnyArray, "*shape"] | UInt16[AnyArray, "*shape"],
 ) -> Float[AnyArray, "*shape"]:
-    """Turn integers into float32 in [0, 1]; `to_unsigned` of their type undoes it exactly."""
+    """Convert integers to float32 in [0, 1]; `to_unsigned` to their type is the exact inverse."""
     return images.astype(np.float32) / np.float32(np.iinfo(images.dtype).max)
 
 
-# One call of its own in a trace, which `export` knows by its name.
+# Jitted to stay one call in a trace, which `export` recognises by its name.
 @partial(jax.jit, static_argnames="r")
 def depth_to_space(x: Float[Array, "n h w d"], r: int) -> Float[Array, "n rh rw c"]:
     """Unfold r*r groups of channels into blocks of r by r pixels: [n h w r*r*c] -> [n rh rw c].
@@ -76,14 +76,14 @@ def depth_to_space(x: Float[Array, "n h w d"], r: int) -> Float[Array, "n rh rw 
     right in its block. PyTorch's `pixel_shuffle` orders the channels k*r*r + i*r + j instead.
 
     Raises:
-        ValueError: the channels are not a multiple of r*r.
+        ValueError: the number of channels is not divisible by r*r.
 
     Source: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient
     Sub-Pixel Convolutional Neural Network", CVPR 2016, section 3.2.
     """
     n, h, w, d = x.shape
     if d % (r * r):
-        raise ValueError(f"depth_to_space: {d} channels are not a multiple of {r}*{r}")
+        raise ValueError(f"depth_to_space: {d} channels must be divisible by {r}*{r}")
     blocks = x.reshape(n, h, w, r, r, d // (r * r))
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h * r, w * r, d // (r * r))
 
@@ -92,18 +92,18 @@ def space_to_depth(x: Float[Array, "n rh rw c"], r: int) -> Float[Array, "n h w 
     """Fold blocks of r by r pixels into channels; the inverse of `depth_to_space`.
 
     Raises:
-        ValueError: the height or the width is not a multiple of r.
+        ValueError: the height or the width is not divisible by r.
     """
     n, h, w, c = x.shape
     if h % r or w % r:
-        raise ValueError(f"space_to_depth: {h}x{w} pixels are not a multiple of {r}")
+        raise ValueError(f"space_to_depth: {h}x{w} pixels must be divisible by {r}")
     blocks = x.reshape(n, h // r, r, w // r, r, c)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // r, w // r, r * r * c)
 
 
 @partial(jax.jit, static_argnames="reach")
 def pad_edge(images: Float[Array, "n h w c"], reach: int) -> Float[Array, "n ph pw c"]:
-    """Continue images by their edge pixels, by `reach` on each side; known to `export` by name."""
+    """Pad images with their edge pixels, by `reach` on each side; `export` recognises the name."""
     sides = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     return jnp.pad(images, sides, mode="edge")
 
@@ -111,10 +111,10 @@ def pad_edge(images: Float[Array, "n h w c"], reach: int) -> Float[Array, "n ph 
 def dihedral(
     images: Float[Array, "n h h c"] | UInt8[Array, "n h h c"], k: Integer[Array, " n"]
 ) -> Float[Array, "n h h c"] | UInt8[Array, "n h h c"]:
-    """Apply to each image its own one of the 8 symmetries of the square.
+    """Apply one of the 8 symmetries of the square to each image.
 
-    The bits of k say what is done, in this order: 1 flips up-down, 2 flips left-right, 4
-    transposes. So k = 0 leaves the image as it is; only the lowest three bits of k count.
+    The bits of k select, in this order: 1 flips up-down, 2 flips left-right, 4 transposes. So k = 0
+    is the identity; only the lowest three bits of k count.
     """
     up, left, diagonal = _bits(k)
     images = jnp.where(up, images[:, ::-1], images)
@@ -133,6 +133,6 @@ def dihedral_inverse(
 
 
 def _bits(k: Integer[Array, " n"]) -> tuple[Array, Array, Array]:
-    """The three lowest bits of k as masks that broadcast over images."""
+    """Return the three lowest bits of k as masks that broadcast over images."""
     k = k[:, None, None, None]
     return (k & 1) > 0, (k & 2) > 0, (k & 4) > 0

@@ -1,12 +1,12 @@
-"""Nearest, bilinear, bicubic and Lanczos resizing, on the host to the bit and in JAX to a gradient.
+"""Nearest, bilinear, bicubic and Lanczos resizing, bit-exact on the host and differentiable in JAX.
 
-Both paths share one table of weights per axis, computed once in float64 from integer positions:
-output pixel i sits at (i + 1/2)/scale - 1/2 on the input's grid, and when shrinking the kernel is
-widened by 1/scale so that it also blurs (nearest never does).
+Both share one table of weights per axis, computed once in float64 from integer positions: output
+pixel i sits at (i + 1/2)/scale - 1/2 on the input's grid, and when shrinking the kernel is widened
+by 1/scale so that it also blurs (nearest never does). Beyond the border lies the edge pixel.
 
-`resize_uint8` is MATLAB's `imresize` to the bit: it reproduces the published low-resolution
-files of the benchmark sets, and `resize_uint16` does the same in 16 bits. `resize` is the
-differentiable one for inside jit.
+`resize_uint8` equals MATLAB's `imresize` bit for bit: it reproduces the published LR files of the
+benchmark sets. `resize_uint16` does the same in 16 bits. `resize` and `upsample` are differentiable
+and work inside jit.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from jax import Array
 from jaxtyping import Float, Float64, Int32, UInt8, UInt16
 from scipy.sparse import csr_array
 
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, unknown
 from isr_jax.images import depth_to_space, pad_edge
 
 Scale = Fraction | float | int
@@ -31,24 +31,24 @@ _BLOCK_BYTES = 32 * 2**20  # float64 working set of a block of output rows
 
 
 class Taps(NamedTuple):
-    """What each output pixel along one axis sums: weights, and the input pixels they weigh."""
+    """The weights of each output pixel along one axis, and the input pixels that they apply to."""
 
     weights: Float64[np.ndarray, "out taps"]
     inputs: Int32[np.ndarray, "out taps"]
 
 
 def box(x: Float64[np.ndarray, "*s"]) -> Float64[np.ndarray, "*s"]:
-    """1 on [-1/2, 1/2): the nearest neighbour."""
+    """Evaluate the nearest-neighbour kernel: 1 on [-1/2, 1/2), else 0."""
     return ((x >= -0.5) & (x < 0.5)).astype(np.float64)
 
 
 def triangle(x: Float64[np.ndarray, "*s"]) -> Float64[np.ndarray, "*s"]:
-    """Linear interpolation's kernel, on (-1, 1)."""
+    """Evaluate the kernel of linear interpolation, on (-1, 1)."""
     return np.maximum(0.0, 1.0 - np.abs(x))
 
 
 def keys_cubic(x: Float64[np.ndarray, "*s"]) -> Float64[np.ndarray, "*s"]:
-    """Cubic convolution with a = -1/2, on (-2, 2).
+    """Evaluate the kernel of cubic convolution with a = -1/2, on (-2, 2).
 
     Source: Keys, "Cubic convolution interpolation for digital image processing", IEEE
     Transactions on Acoustics, Speech, and Signal Processing 29(6), 1981, equation 15.
@@ -60,7 +60,7 @@ def keys_cubic(x: Float64[np.ndarray, "*s"]) -> Float64[np.ndarray, "*s"]:
 
 
 def lanczos3(x: Float64[np.ndarray, "*s"]) -> Float64[np.ndarray, "*s"]:
-    """sinc(x) sinc(x/3), on (-3, 3).
+    """Evaluate the Lanczos kernel sinc(x) sinc(x/3), on (-3, 3).
 
     Source: Turkowski, "Filters for Common Resampling Tasks", Graphics Gems I, 1990.
     """
@@ -75,14 +75,9 @@ METHODS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
     "lanczos": (lanczos3, 6),
 }
 
-BORDERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "clamp": lambda index, size: np.clip(index, 0, size - 1),
-    "symmetric": lambda index, size: np.minimum(index % (2 * size), -(index + 1) % (2 * size)),
-}
-
 
 def as_fraction(scale: Scale) -> Fraction:
-    """The rational meant by a scale: 1/3 written as a float is exactly one third.
+    """Return the rational number meant by a scale factor: 1/3 as a float becomes exactly one third.
 
     Raises:
         UserError: scale is not a positive finite number.
@@ -102,7 +97,6 @@ def resize_uint8(
     scale: Scale | None = None,
     size: tuple[int, int] | None = None,
     method: str = "bicubic",
-    border: str = "clamp",
     round_between: bool = True,
     rows: tuple[int, int] | None = None,
     cols: tuple[int, int] | None = None,
@@ -114,21 +108,21 @@ def resize_uint8(
     result and some tens of megabytes.
 
     Args:
-        image: 0..255, with or without channels; in float where it was not rounded yet.
-        scale: factor; the result is ceil(scale * size) pixels.
+        image: 0..255, with or without channels; float if it has not been rounded yet.
+        scale: scale factor; the result has ceil(scale * size) pixels.
         size: height and width of the result, instead of scale.
         method: nearest, bilinear, bicubic or lanczos.
-        border: what lies outside: clamp (the edge pixel) or symmetric (mirrored).
-        round_between: round between the passes; False rounds at the end only, as Python ports do.
+        round_between: whether to round between the passes; False rounds at the end only, as Python
+            ports do.
         rows: (start, stop) of the result's rows to compute; the same bits as cropping them.
         cols: (start, stop) of the result's columns, likewise.
 
     Raises:
-        UserError: an unknown method or border, not exactly one of scale and size, or a window
-            outside the result.
+        UserError: unknown method, not exactly one of scale and size, or a window outside the
+            result.
     """
     return _resize_rounded(
-        image, np.uint8, scale, size, method, border, round_between, rows=rows, cols=cols
+        image, np.uint8, scale, size, method, round_between=round_between, rows=rows, cols=cols
     )
 
 
@@ -139,12 +133,14 @@ def resize_uint16(
     method: str = "bicubic",
     rows: tuple[int, int] | None = None,
 ) -> UInt16[np.ndarray, "oh ow *c"]:
-    """Resize a uint16 image, 0..65535, as `resize_uint8` does one of 0..255.
+    """Resize a uint16 image, 0..65535, as `resize_uint8` does for 0..255.
+
+    Arguments are those of `resize_uint8`.
 
     Raises:
         UserError: as for `resize_uint8`.
     """
-    return _resize_rounded(image, np.uint16, scale, None, method, "clamp", True, rows=rows)
+    return _resize_rounded(image, np.uint16, scale, None, method, rows=rows)
 
 
 def resize_float64(
@@ -153,15 +149,14 @@ def resize_float64(
     scale: Scale | None = None,
     size: tuple[int, int] | None = None,
     method: str = "bicubic",
-    border: str = "clamp",
 ) -> Float64[np.ndarray, "oh ow *c"]:
-    """Resize an image of any range on the host in float64, neither rounded nor clamped.
+    """Resize an image of any range on the host in float64, without rounding or clamping.
 
     Arguments and errors are those of `resize_uint8`.
     """
-    row_taps, col_taps = (_taps(*a, method, border) for a in _axes(image.shape[:2], scale, size))
+    row_taps, col_taps = (_taps(*a, method) for a in _axes(image.shape[:2], scale, size))
     planes = image.reshape(*image.shape[:2], -1)
-    result = _separable(planes, row_taps, col_taps, None, False)
+    result = _separable(planes, row_taps, col_taps, None, between=False)
     return result.reshape(*result.shape[:2], *image.shape[2:])
 
 
@@ -171,55 +166,50 @@ def resize(
     scale: Scale | None = None,
     size: tuple[int, int] | None = None,
     method: str = "bicubic",
-    antialias: bool = True,
-    border: str = "clamp",
 ) -> Float[Array, "n oh ow c"]:
-    """Resize a batch in JAX: linear, differentiable, the same under jit; not clamped to [0, 1].
+    """Resize a batch in JAX; linear, differentiable, and not clamped to [0, 1].
 
-    Two dense matrix products at full precision: meant for crops and training images. Use
+    Two dense matrix products at full precision, meant for crops and training images. Use
     `resize_uint8` for photographs.
 
     Args:
         images: any range; the result has the same dtype.
-        scale: factor; the result is ceil(scale * size) pixels. Static under jit.
+        scale: scale factor; the result has ceil(scale * size) pixels. Static under jit.
         size: height and width of the result, instead of scale. Static under jit.
         method: nearest, bilinear, bicubic or lanczos.
-        antialias: widen the kernel when shrinking.
-        border: what lies outside: clamp (the edge pixel) or symmetric (mirrored).
 
     Raises:
         UserError: as for `resize_uint8`.
     """
     wide = jnp.promote_types(images.dtype, jnp.float32)  # bfloat16 weights do not sum to 1
     down, across = (
-        jnp.asarray(_matrix(*axis, method, border, antialias), wide)
-        for axis in _axes(images.shape[1:3], scale, size)
+        jnp.asarray(_matrix(*axis, method), wide) for axis in _axes(images.shape[1:3], scale, size)
     )
     highest = jax.lax.Precision.HIGHEST  # TF32 or bfloat16 would cost two of the eight bits
     wider = jnp.einsum("oh,nhwc->nowc", down, images, precision=highest)
     return jnp.einsum("pw,nowc->nopc", across, wider, precision=highest).astype(images.dtype)
 
 
-def enlarge(
-    images: Float[Array, "n h w c"], *, factor: int, method: str = "bicubic"
-) -> Float[Array, "n fh fw c"]:
-    """`resize` by an integer factor, for images of any size, known or not while JAX traces.
+def upsample(
+    images: Float[Array, "n h w c"], *, scale: int, method: str = "bicubic"
+) -> Float[Array, "n sh sw c"]:
+    """Resize by an integer scale factor, also where JAX traces with unknown image sizes.
 
-    Output pixels of equal phase have equal weights, so that it is a sub-pixel convolution of the
-    image, continued by its edge pixels.
+    The result is that of `resize`, computed as a sub-pixel convolution of the image padded with its
+    edge pixels: output pixels of equal phase have equal weights.
 
     Args:
-        images: any range, of few channels, for each is weighed for each; computed in their dtype.
-        factor: of enlargement.
+        images: any range; computed in their dtype. Cost grows with the square of the channels.
+        scale: the scale factor.
         method: nearest, bilinear, bicubic or lanczos.
 
     Raises:
-        UserError: for an unknown method.
+        UserError: unknown method.
     """
     reach = (_kernel(method)[1] + 1) // 2
     taps = 2 * reach + 1
-    matrix = _matrix(taps, taps * factor, Fraction(factor), method, "clamp", True)
-    phases = matrix.reshape(taps, factor, taps)[reach]  # the middle pixel sees no edge
+    matrix = _matrix(taps, taps * scale, Fraction(scale), method)
+    phases = matrix.reshape(taps, scale, taps)[reach]  # the middle pixel sees no edge
     kernel = np.einsum("pi,qj,cd->ijcpqd", phases, phases, np.eye(images.shape[-1]))
     return depth_to_space(
         jax.lax.conv_general_dilated(
@@ -230,7 +220,7 @@ def enlarge(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=jax.lax.Precision.HIGHEST,
         ),
-        factor,
+        scale,
     )
 
 
@@ -240,28 +230,29 @@ def _resize_rounded(
     scale: Scale | None,
     size: tuple[int, int] | None,
     method: str,
-    border: str,
-    round_between: bool,
     *,
+    round_between: bool = True,
     rows: tuple[int, int] | None = None,
     cols: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """`resize_uint8`, for either type of integer."""
-    down, across = (_taps(*a, method, border) for a in _axes(image.shape[:2], scale, size))
+    """Resize as `resize_uint8` does, to either integer type."""
+    down, across = (_taps(*a, method) for a in _axes(image.shape[:2], scale, size))
     row_taps, col_taps = _window(down, rows, "rows"), _window(across, cols, "cols")
     planes = image.reshape(*image.shape[:2], -1)
     if size is not None and size[1] * image.shape[0] < size[0] * image.shape[1]:
-        flipped = _separable(planes.transpose(1, 0, 2), col_taps, row_taps, dtype, round_between)
+        flipped = _separable(
+            planes.transpose(1, 0, 2), col_taps, row_taps, dtype, between=round_between
+        )
         result = flipped.transpose(1, 0, 2)
     else:
-        result = _separable(planes, row_taps, col_taps, dtype, round_between)
+        result = _separable(planes, row_taps, col_taps, dtype, between=round_between)
     return np.ascontiguousarray(result).reshape(*result.shape[:2], *image.shape[2:])
 
 
 def _axes(
     shape: tuple[int, ...], scale: Scale | None, size: tuple[int, int] | None
 ) -> list[tuple[int, int, Fraction]]:
-    """Length, output length and scale of the rows and of the columns."""
+    """Return length, output length and scale of the rows and of the columns."""
     if (scale is None) == (size is None):
         raise UserError("resize needs either scale or size=(height, width), and not both")
     if size is None:
@@ -273,24 +264,20 @@ def _axes(
 
 
 def _kernel(method: str) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """A method's kernel, and twice its radius."""
+    """Return a method's kernel, and twice its radius."""
     if method not in METHODS:
-        raise UserError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+        raise unknown("method", method, METHODS)
     return METHODS[method]
 
 
 @lru_cache(maxsize=128)
-def _taps(
-    length: int, out: int, scale: Fraction, method: str, border: str, antialias: bool = True
-) -> Taps:
-    """The taps of every output pixel along one axis; each row of weights sums to 1."""
+def _taps(length: int, out: int, scale: Fraction, method: str) -> Taps:
+    """Return the taps of every output pixel along one axis; each row of weights sums to 1."""
     kernel, diameter = _kernel(method)
-    if border not in BORDERS:
-        raise UserError(f"unknown border {border!r}; choose one of {', '.join(BORDERS)}")
     p, q = scale.numerator, scale.denominator
-    unit = max(p, q) if antialias and method != "nearest" else p
-    # Positions are held times 2p, which makes them integers: equal phases get equal weights
-    # wherever they are in the image, and no tie hangs on a rounding error.
+    unit = max(p, q) if method != "nearest" else p
+    # Positions times 2p are integers: equal phases get equal weights wherever they are in the
+    # image, and no tie depends on a rounding error.
     centre = (2 * np.arange(out) + 1) * q - p
     reach = diameter * unit
     first = -((reach - centre) // (2 * p))
@@ -299,17 +286,17 @@ def _taps(
     used = weights.any(axis=0)
     weights, index = weights[:, used], index[:, used]
     weights = weights / weights.sum(axis=1, keepdims=True)
-    index = BORDERS[border](index, length).astype(np.int32)
+    index = np.clip(index, 0, length - 1).astype(np.int32)
     weights.flags.writeable = index.flags.writeable = False
     return Taps(weights, index)
 
 
 @lru_cache(maxsize=64)
 def _matrix(
-    length: int, out: int, scale: Fraction, method: str, border: str, antialias: bool
+    length: int, out: int, scale: Fraction, method: str
 ) -> Float64[np.ndarray, "out length"]:
-    """The same weights as a dense matrix."""
-    weights, index = _taps(length, out, scale, method, border, antialias)
+    """Return the same weights as a dense matrix."""
+    weights, index = _taps(length, out, scale, method)
     matrix = np.zeros((out, length))
     np.add.at(matrix, (np.arange(out)[:, None], index), weights)
     matrix.flags.writeable = False
@@ -317,7 +304,7 @@ def _matrix(
 
 
 def _window(taps: Taps, window: tuple[int, int] | None, name: str) -> Taps:
-    """The taps of the output pixels from start to stop."""
+    """Return the taps of the output pixels from start to stop."""
     if window is None:
         return taps
     start, stop = window
@@ -332,12 +319,13 @@ def _separable(
     row_taps: Taps,
     col_taps: Taps,
     dtype: type[np.uint8] | type[np.uint16] | None,
+    *,
     between: bool,
 ) -> np.ndarray:
     """Resize [h w c] along the rows, then along the columns, a block of output rows at a time.
 
-    To float64 where no integer dtype is given, whose range it rounds and clamps to, `between` the
-    passes too.
+    With an integer dtype the result is rounded and clamped to its range, also between the passes if
+    `between`; without one it is float64.
     """
     most = np.iinfo(dtype).max if dtype else 0
     channels = image.shape[2]
@@ -360,7 +348,7 @@ def _separable(
 
 
 def _weighted(weights: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Sums over each output's taps in a fixed order, so that a window gets the whole's bits."""
+    """Sum over each output's taps in a fixed order, so that a window has the bits of the whole."""
     out, taps = weights.shape
     starts = np.arange(0, out * taps + 1, taps, dtype=np.int32)
     matrix = csr_array((weights.ravel(), index.ravel(), starts), shape=(out, len(x)))

@@ -1,4 +1,4 @@
-"""Degradations against NumPy, SciPy, OpenCV and Pillow; what is drawn; the pair pool."""
+"""Degradations against NumPy, SciPy, OpenCV and Pillow; what is drawn."""
 
 import io
 from functools import partial
@@ -12,18 +12,9 @@ import scipy.stats
 import skimage.data
 from PIL import Image
 
-from isr_jax.degrade import (
-    REAL_ESRGAN,
-    PassSettings,
-    Settings,
-    apply,
-    draw,
-    init_pair_pool,
-    make_degradation,
-    push_and_draw,
-)
+from isr_jax.degrade import REAL_ESRGAN, PassSettings, make_degradation
 from isr_jax.degrade.filters import METHODS
-from isr_jax.degrade.parameters import Pass, draw_kernel, example_keys
+from isr_jax.degrade.parameters import Pass, Settings, draw, draw_kernel, example_keys
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8
 
@@ -106,7 +97,7 @@ def test_every_example_is_what_opencv_scipy_and_pillow_make_of_its_parameters(hr
     differences = np.stack(differences)
     equal = (differences < 0.5).mean(axis=(1, 2, 3))
     assert (equal > 0.99).sum() >= 10 and differences.mean() < 0.1
-    # All the ways were gone.
+    # Every option was drawn.
     for one in (parameters.first, parameters.second):
         assert {*one.poisson} == {True, False} == {*one.gray} and {*one.method} == {0, 1, 2}
         assert one.factor.min() < 1 < one.factor.max()
@@ -125,7 +116,7 @@ def test_lr_images_are_8_bit_and_of_the_lr_size(hr):
         assert abs(lr.mean() - small.mean()) < 0.08
 
 
-def test_an_example_hangs_on_its_own_image_and_number_alone(hr):
+def test_an_example_depends_on_its_own_image_and_number_alone(hr):
     key, images = jax.random.key(5), jnp.asarray(hr)
     out = degraded(key, images, 0)
     others = images.at[2:].set(0.0)
@@ -137,24 +128,6 @@ def test_an_example_hangs_on_its_own_image_and_number_alone(hr):
     assert (degraded(jax.random.key(6), images, 0) != out).any(axis=(1, 2, 3)).all()
     same = degraded(key, jnp.broadcast_to(images[:1], images.shape), 0)
     assert (same[1:] != same[0]).any(axis=(1, 2, 3)).all()
-
-
-def test_straight_through_the_gradient_passes():
-    quiet = {"gaussian": 1.0, "sigma_noise": (0.0, 1.0)}
-    settings = Settings(
-        first=PassSettings(**quiet), second=PassSettings(factor=(0.3, 1.2), **quiet)
-    )
-    gray = jnp.full((4, 32, 24, 3), 0.5)
-
-    @jax.jit
-    def gradient(key):
-        parameters = draw(key, settings, batch=4)
-        function = partial(apply, scale=SCALE, settings=settings, rounding="straight_through")
-        return jax.grad(lambda x: function(key, parameters, x).sum())(gray)
-
-    # Away from black and white, brightening HR by one brightens LR by one.
-    total = gradient(jax.random.key(0)).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(total, gray[0].size / SCALE**2, rtol=2e-3)
 
 
 def share(condition: np.ndarray, expected: float) -> None:
@@ -196,7 +169,7 @@ def test_what_a_pass_draws_is_what_its_settings_say(drawn, which):
     assert set(side[~pulses]) <= {1, 3, 5, *settings.sizes}  # tails may underflow
 
 
-def test_no_two_draws_of_an_example_hang_together(drawn):
+def test_no_two_draws_of_an_example_are_correlated(drawn):
     columns = [
         leaf.astype(np.float64)
         for one in (drawn.first, drawn.second)
@@ -253,7 +226,7 @@ def test_kernels_take_each_kind_and_sigma_by_their_settings():
             uniform(beta[beta > 1.001], 1.0, 2.0)
 
 
-def test_draws_hang_on_the_key_and_the_examples_number_alone(drawn):
+def test_draws_depend_on_the_key_and_the_examples_number_alone(drawn):
     later = many(jax.random.key(0), 7)
     for leaf, other in zip(jax.tree.leaves(drawn), jax.tree.leaves(later), strict=True):
         np.testing.assert_array_equal(leaf[7:], other[:-7])
@@ -270,20 +243,15 @@ def test_bicubic_is_the_bicubic_rounded_once(hr):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UserError, match="no degradation is called 'bicubik'; there are bicubic"):
+    with pytest.raises(UserError, match=r"unknown degradation 'bicubik'; .*did you mean bicubic\?"):
         make_degradation("bicubik", scale=4)
-    with pytest.raises(UserError, match="62x64 pixels are no multiple of scale=4"):
+    with pytest.raises(UserError, match="62x64 pixels must be divisible by scale=4"):
         jax.eval_shape(second_order, jax.random.key(0), jnp.zeros((1, 62, 64, 3)))
-    with pytest.raises(UserError, match="unknown rounding 'none'"):
-        jax.eval_shape(
-            lambda key, hr: apply(key, draw(key, batch=1), hr, scale=4, rounding="none"),
-            *(jax.random.key(0), jnp.zeros((1, 8, 8, 3))),
-        )
     for options, message in [
         ({"resize": (0.5, 0.5, 0.5)}, "resize=.* must be 3 probabilities that sum to 1"),
         ({"kernels": (1.0,)}, "kernels=.* must be 6 probabilities"),
         ({"blur": 1.5}, "blur=1.5 must be a probability"),
-        ({"factor": (1.2, 2.0)}, "factor=.* holds 1"),
+        ({"factor": (1.2, 2.0)}, "factor=.* contains 1"),
         ({"quality": (0, 95)}, "quality=.* within"),
         ({"sizes": (7, 8)}, "sizes=.* odd and at most 21"),
         ({"sizes": (23,)}, "sizes=.* odd and at most 21"),
@@ -312,54 +280,3 @@ def test_the_published_settings():
     assert first.quality == second.quality == (30, 95)
     assert first.sizes == second.sizes == REAL_ESRGAN.sizes == (7, 9, 11, 13, 15, 17, 19, 21)
     assert REAL_ESRGAN.cutoff == (pi / 3, pi) and REAL_ESRGAN.jpeg_last == 0.5
-
-
-def numbered(first: int) -> tuple[jax.Array, jax.Array]:
-    """Two pairs whose pixels are their numbers, in LR and in HR."""
-    values = jnp.arange(first, first + 2)[:, None, None, None] / 255.0
-    return jnp.broadcast_to(values, (2, 2, 2, 3)), jnp.broadcast_to(values, (2, 8, 8, 3))
-
-
-def test_the_pair_pool_fills_and_then_exchanges():
-    push = jax.jit(push_and_draw)
-    pool = init_pair_pool(crop=8, scale=4, pairs=6)
-    key, held, came = jax.random.key(0), set(), []
-    for step in range(60):
-        lr, hr = numbered(2 * step)
-        pool, out_lr, out_hr = push(jax.random.fold_in(key, step), pool, lr, hr)
-        numbers = np.round(255 * np.asarray(out_lr[:, 0, 0, 0])).astype(int)
-        for image, number in [
-            *zip(out_lr, numbers, strict=True),
-            *zip(out_hr, numbers, strict=True),
-        ]:
-            np.testing.assert_allclose(255 * image, number, atol=1e-4)
-        held |= {2 * step, 2 * step + 1}
-        if step < 3:
-            assert list(numbers) == [2 * step, 2 * step + 1]
-        else:  # pairs of earlier batches, never twice, and never this one's
-            assert len(set(numbers)) == 2 and set(numbers) <= held - {2 * step, 2 * step + 1}
-            held -= set(numbers)
-            came += list(2 * step - numbers)
-        assert set(np.asarray(pool.lr[: int(pool.filled), 0, 0, 0])) == held
-        np.testing.assert_array_equal(pool.lr[:, 0, 0, 0], pool.hr[:, 0, 0, 0])
-    assert int(pool.filled) == 6
-    # A pair stays for 3 batches on average: each is drawn with a chance of 2/6.
-    assert 4 < np.mean(came) < 8 and len(set(came)) > 6
-
-
-def test_the_pair_pool_draws_every_slot_alike():
-    pool = init_pair_pool(crop=4, scale=4, pairs=10)
-    pool = pool._replace(
-        lr=jnp.arange(10, dtype=jnp.uint8)[:, None, None, None] + pool.lr, filled=10 + pool.filled
-    )
-    lr, hr = jnp.ones((2, 1, 1, 3)), jnp.ones((2, 4, 4, 3))
-    draws = jax.vmap(lambda key: push_and_draw(key, pool, lr, hr)[1])(
-        jax.random.split(jax.random.key(0), 2000)
-    )
-    counts = np.bincount(np.round(255 * np.asarray(draws[..., 0])).astype(int).ravel())
-    assert scipy.stats.chisquare(counts).pvalue > 1e-4
-
-
-def test_a_pool_that_is_no_multiple_of_the_batch_is_named():
-    with pytest.raises(UserError, match="a pool of 7 pairs is no multiple of the batch of 2"):
-        push_and_draw(jax.random.key(0), init_pair_pool(crop=8, scale=4, pairs=7), *numbered(0))

@@ -77,13 +77,13 @@ def server(folder):
 
 
 class Gate:
-    """Models that wait after their first tile, until it is opened or they are stopped.
+    """Models that wait after their first tile until the gate is opened or they are stopped.
 
     Attributes:
-        open: whether they go on.
-        stopped: whether one was.
-        working: how many are at work.
-        most: how many were at once.
+        open: whether they continue.
+        stopped: whether one was stopped.
+        working: number of models at work.
+        most: largest number at once.
     """
 
     def __init__(self):
@@ -126,7 +126,7 @@ def local(folder, tmp_path, monkeypatch):
     """A server in this process: the object behind its routes, and its address."""
     uvicorn = pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
     demo = pytest.importorskip("isr_jax.demo.server", reason="needs pip install 'isr-jax[demo]'")
-    monkeypatch.setattr(demo, "SWEEP", 0.05)
+    monkeypatch.setattr("isr_jax.demo.sessions.SWEEP", 0.05)
     choices = [Choice(str(folder / "runs" / "tiny"), 2), Choice("nearest", None)]
     server = demo.Server(tmp_path, choices, Limits(0.5, 1))
     with demo.listen("127.0.0.1", 0) as socket:
@@ -142,7 +142,7 @@ def local(folder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def visit(local, browser):
-    """A function that opens the page of `local` as another visitor; nothing may go wrong there."""
+    """A function that opens the page of `local` as another user, without errors on the page."""
     contexts, wrong = [], []
 
     def visit(**options):
@@ -174,7 +174,7 @@ def choose(page, file):
 
 
 def start(page, model, scale):
-    """Enlarge on the page by a model, given by what the page calls it or by its number."""
+    """Upscale on the page with a model, given by its label on the page or by its index."""
     page.select_option("#model", **{"index" if isinstance(model, int) else "label": model})
     if page.is_enabled("#scale"):
         page.select_option("#scale", str(scale))
@@ -190,15 +190,15 @@ def save(page, saved):
     return download.value.suggested_filename
 
 
-def enlarged(page, model, scale, saved):
-    """Enlarge on the page, and the pixels and name of what it lets one save."""
+def upscaled(page, model, scale, saved):
+    """Upscale on the page; return the pixels and the name of the download."""
     start(page, model, scale)
     name = save(page, saved)
     return imagecodecs.imread(saved), name
 
 
 def repeated(image, times):
-    """An image with every pixel repeated, as `nearest` enlarges it."""
+    """An image with every pixel repeated, as `nearest` upscales it."""
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
@@ -215,7 +215,7 @@ def divider(page):
 
 
 @pytest.mark.slow
-def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
+def test_a_photo_is_upscaled_compared_and_saved(server, browser, folder, photo):
     process, address = server
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     wrong, asked = [], []
@@ -225,7 +225,7 @@ def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
     page.goto(address)
     choose(page, folder / "my cat.png")
 
-    result, name = enlarged(page, "bicubic (interpolation)", 3, folder / "saved.png")
+    result, name = upscaled(page, "bicubic (interpolation)", 3, folder / "saved.png")
     assert name == "my cat_x3.png"
     np.testing.assert_array_equal(result, isr_jax.load("bicubic", scale=3)(photo))
     widths = [
@@ -249,7 +249,7 @@ def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
     page.select_option("#model", index=0)
     assert page.is_disabled("#scale")
     page.select_option("#tile", "64")
-    result, name = enlarged(page, "runs/tiny (\u00d72)", 2, folder / "saved.png")
+    result, name = upscaled(page, "runs/tiny (\u00d72)", 2, folder / "saved.png")
     assert name == "my cat_x2.png"
     model = isr_jax.load(folder / "runs" / "tiny", tile=64)
     # Two processes may round a sum of floats in another order.
@@ -288,7 +288,7 @@ def test_a_photo_is_enlarged_compared_and_saved(server, browser, folder, photo):
     assert not list((folder / "tmp").glob("isr-demo-*"))
 
 
-def test_after_cancel_photos_are_enlarged_as_before(local, gate, visit, folder, photo):
+def test_after_cancel_photos_are_upscaled_as_before(local, gate, visit, folder, photo):
     page = visit()
     choose(page, folder / "my cat.png")
     page.select_option("#tile", "32")
@@ -300,14 +300,14 @@ def test_after_cancel_photos_are_enlarged_as_before(local, gate, visit, folder, 
     assert gate.stopped.wait(20)
 
     gate.open.set()
-    result, _ = enlarged(page, 0, 2, folder / "saved.png")
+    result, _ = upscaled(page, 0, 2, folder / "saved.png")
     model = cached(str(folder / "runs" / "tiny"), 2, 32)
     np.testing.assert_array_equal(result, model(photo))
     choose(page, folder / "mirrored.png")
-    result, name = enlarged(page, "nearest (interpolation)", 3, folder / "saved.png")
+    result, name = upscaled(page, "nearest (interpolation)", 3, folder / "saved.png")
     assert name == "mirrored_x3.png"
     np.testing.assert_array_equal(result, repeated(photo[:, ::-1], 3))
-    assert local[0].line == []
+    assert local[0].queue == []
 
 
 def test_cancel_does_not_wait_for_the_result_to_be_loaded(visit, folder):
@@ -329,19 +329,19 @@ def test_cancel_does_not_wait_for_the_result_to_be_loaded(visit, folder):
     assert page.evaluate("$('after').naturalWidth") == 480
 
 
-def test_visitors_take_turns_and_get_their_own(local, gate, visit, folder, photo):
+def test_users_take_turns_and_get_their_own(local, gate, visit, folder, photo):
     first, second = visit(), visit()
     choose(first, folder / "my cat.png")
     choose(second, folder / "mirrored.png")
     start(first, "nearest (interpolation)", 2)
     until(lambda: gate.working)
     start(second, "nearest (interpolation)", 3)
-    second.wait_for_selector("#step:has-text('Waiting: 1 before this one')")
+    second.wait_for_selector("#step:has-text('Queued: 1 ahead of this one')")
     second.click("#cancel")
     second.wait_for_selector("#go:not([disabled])")
-    until(lambda: len(local[0].line) == 1)
+    until(lambda: len(local[0].queue) == 1)
     start(second, "nearest (interpolation)", 3)
-    second.wait_for_selector("#step:has-text('Waiting: 1 before this one')")
+    second.wait_for_selector("#step:has-text('Queued: 1 ahead of this one')")
     gate.open.set()
     names = save(second, folder / "second.png"), save(first, folder / "first.png")
     assert names == ("mirrored_x3.png", "my cat_x2.png")
@@ -364,14 +364,14 @@ def test_deep_and_transparent_photos_keep_their_bits_and_alpha(visit, folder, ph
     page.select_option("#tile", "32")
     for file, image in {"deep.tif": deep, "clear.png": clear}.items():
         choose(page, folder / file)
-        result, name = enlarged(page, "nearest (interpolation)", 3, folder / "saved.png")
+        result, name = upscaled(page, "nearest (interpolation)", 3, folder / "saved.png")
         assert name == f"{file.partition('.')[0]}_x3.png"
         assert result.dtype == image.dtype
         # The colours of what is wholly transparent, the first column, become those next to them.
         seen = np.s_[:, 3:] if file == "clear.png" else np.s_[:]
         np.testing.assert_array_equal(result[seen], repeated(image, 3)[seen])
         np.testing.assert_array_equal(result[..., 3:], repeated(image, 3)[..., 3:])
-        result, _ = enlarged(page, 0, 2, folder / "saved.png")
+        result, _ = upscaled(page, 0, 2, folder / "saved.png")
         assert result.dtype == image.dtype
         np.testing.assert_array_equal(result, model(image))
 
@@ -416,15 +416,15 @@ def test_the_divider_follows_a_finger(visit, folder):
     assert divider(page) == pytest.approx(0.5 + 44 / 640, abs=0.01)
 
 
-def test_pages_that_are_not_heard_of_are_forgotten(local, gate, visit, folder):
-    from isr_jax.demo.server import IDLE
+def test_sessions_of_silent_pages_end(local, gate, visit, folder):
+    from isr_jax.demo.sessions import IDLE
 
     server, address = local
     gone, busy, open_page = visit(), visit(), visit()
     tokens = [page.evaluate("settings.session") for page in (gone, busy, open_page)]
 
     def age(token):
-        server.sessions[token].seen -= IDLE + 1
+        server.sessions.pages[token].seen -= IDLE + 1
 
     def folders():
         return len(list(server.folder.iterdir()))
@@ -438,12 +438,12 @@ def test_pages_that_are_not_heard_of_are_forgotten(local, gate, visit, folder):
     age(tokens[1])
     age(tokens[0])
     until(lambda: folders() == 2)
-    assert list(server.sessions) == tokens[1:]
+    assert list(server.sessions.pages) == tokens[1:]
 
     # Work keeps a page, until it ends.
     busy.click("#cancel")
     until(lambda: folders() == 1)
-    assert list(server.sessions) == tokens[2:]
+    assert list(server.sessions.pages) == tokens[2:]
     busy.click("#go")
     busy.wait_for_selector("#message:has-text('this page has been idle too long; reload it')")
 
@@ -476,7 +476,7 @@ def test_a_signal_ends_it_at_work_and_leaves_nothing(server, folder):
         with post(connection, "/photo?name=a.png", photo, session) as answer:
             assert json.load(answer)["size"] == [160, 120]
         wanted = json.dumps({"model": tiny, "scale": None, "tile": 32})
-        with post(connection, "/enlarge", wanted, session) as answer:
+        with post(connection, "/upscale", wanted, session) as answer:
             assert json.loads(answer.readline()) == {"step": "Loading the model"}
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=20)

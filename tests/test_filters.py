@@ -1,5 +1,7 @@
 """Blur, resize and sharpening against OpenCV, SciPy and PyTorch; borders where images end."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,27 @@ import scipy.ndimage
 import scipy.signal
 import skimage.data
 
-from isr_jax.degrade.filters import METHODS, blur, resample, sharpen
+from isr_jax.degrade.filters import METHODS, plane_blur, plane_resample, sharpen
 
 RNG = np.random.default_rng(0)
+
+
+def blur(images: jax.Array, kernels: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+    """`plane_blur` of a batch, channels last, of images that fill their arrays or have `sizes`."""
+    if sizes is None:
+        sizes = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
+    planes = jnp.asarray(images).transpose(0, 3, 1, 2)
+    return jax.vmap(plane_blur)(planes, sizes, jnp.asarray(kernels)).transpose(0, 2, 3, 1)
+
+
+def resample(
+    images: jax.Array, sizes: jax.Array, new: jax.Array, methods: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """`plane_resample` of a batch, channels last."""
+    planes = jax.vmap(partial(plane_resample, shape=shape))(
+        images.transpose(0, 3, 1, 2), sizes, new, methods
+    )
+    return planes.transpose(0, 2, 3, 1)
 
 
 def padded(images: list[np.ndarray], shape: tuple[int, int], filling: float) -> jax.Array:
@@ -146,7 +166,7 @@ def test_sharpen_leaves_flat_images_and_stays_in_range():
     flat = jnp.full((1, 40, 30, 3), 0.3)
     np.testing.assert_allclose(sharpen(flat), flat, atol=1e-6)
     noise = jax.random.bernoulli(jax.random.key(0), 0.5, (1, 40, 30, 3)).astype(jnp.float32)
-    out = sharpen(noise, weight=3.0, radius=7)
+    out = sharpen(noise)
     assert out.min() >= 0 and out.max() <= 1 and np.abs(out - noise).max() < 1e-6
 
 

@@ -76,9 +76,9 @@ def test_depth_to_space_equals_pixel_shuffle_with_channels_permuted():
 
 
 def test_depth_to_space_and_back_name_sizes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"5 channels are not a multiple of 2\*2"):
+    with pytest.raises(ValueError, match=r"5 channels must be divisible by 2\*2"):
         depth_to_space(jnp.zeros((1, 2, 2, 5)), 2)
-    with pytest.raises(ValueError, match=r"4x3 pixels are not a multiple of 2"):
+    with pytest.raises(ValueError, match=r"4x3 pixels must be divisible by 2"):
         space_to_depth(jnp.zeros((1, 4, 3, 5)), 2)
 
 

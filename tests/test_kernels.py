@@ -40,7 +40,7 @@ def test_the_smooth_kernels_are_their_formulas(shape, size):
     density = scipy.stats.multivariate_normal([0, 0], covariance(*shape)).pdf(
         np.stack([X, Y], axis=-1)
     )
-    kernel = jax.jit(lambda n: kernels.gaussian(*shape, size=n))(size)
+    kernel = jax.jit(lambda n: kernels.generalised_gaussian(*shape, 1.0, size=n))(size)
     np.testing.assert_allclose(kernel, normalised(density, size), atol=2e-7)
     for beta in (0.5, 1.7, 4.0):
         with np.errstate(under="ignore"):
@@ -56,17 +56,18 @@ def test_the_isotropic_gaussian_is_opencvs():
     cv2 = pytest.importorskip("cv2", reason="compares with OpenCV")
     for size, sigma in [(7, 0.9), (15, 2.0), (21, 3.0)]:
         line = cv2.getGaussianKernel(size, sigma)
-        kernel = kernels.gaussian(sigma, sigma, 1.0, size=size)
+        kernel = kernels.generalised_gaussian(sigma, sigma, 1.0, 1.0, size=size)
         margin = (21 - size) // 2
         inside = kernel[margin : 21 - margin, margin : 21 - margin]
         np.testing.assert_allclose(inside, line @ line.T, atol=1e-6)
 
 
 def test_the_angle_turns_x_towards_y_which_is_down():
-    moments = [
-        [float((kernels.gaussian(3.0, 1.0, a, size=21) * m).sum()) for m in (X * X, Y * Y, X * Y)]
-        for a in (0.0, np.pi / 2, np.pi / 4)
+    made = [
+        kernels.generalised_gaussian(3.0, 1.0, angle, 1.0, size=21)
+        for angle in (0.0, np.pi / 2, np.pi / 4)
     ]
+    moments = [[float((kernel * m).sum()) for m in (X * X, Y * Y, X * Y)] for kernel in made]
     assert moments[0][0] > 4 * moments[0][1] and abs(moments[0][2]) < 1e-4
     np.testing.assert_allclose(moments[1][:2], moments[0][1::-1], rtol=1e-4)
     assert moments[2][2] > 1
@@ -98,7 +99,7 @@ def test_sinc_passes_what_is_below_its_cutoff():
 def test_a_batch_has_its_own_sizes_and_parameters():
     sizes, sigmas = jnp.array([7, 13, 21]), jnp.array([0.5, 1.0, 3.0])
     made = {
-        "gaussian": kernels.gaussian(sigmas, 2.0, 0.3, size=sizes),
+        "gaussian": kernels.generalised_gaussian(sigmas, 2.0, 0.3, 1.0, size=sizes),
         "generalised": kernels.generalised_gaussian(sigmas, 2.0, 0.3, 0.7, size=sizes),
         "plateau": kernels.plateau(sigmas, 2.0, 0.3, 1.4, size=sizes),
         "sinc": kernels.sinc(sigmas, size=sizes),
@@ -109,9 +110,9 @@ def test_a_batch_has_its_own_sizes_and_parameters():
         for kernel, size in zip(np.asarray(batch), sizes, strict=True):
             rows = np.flatnonzero(np.abs(kernel).sum(axis=1))
             assert rows.min() == 10 - size // 2 and rows.max() == 10 + size // 2, name
-    one = kernels.gaussian(1.0, 2.0, 0.3, size=13)
+    one = kernels.generalised_gaussian(1.0, 2.0, 0.3, 1.0, size=13)
     np.testing.assert_allclose(made["gaussian"][1], one, atol=1e-7)
 
 
-def test_the_pulse():
+def test_the_pulse_is_the_identity():
     assert kernels.pulse()[10, 10] == 1 and kernels.pulse().sum() == 1

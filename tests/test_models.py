@@ -275,7 +275,7 @@ def departure(options, scale):
         network.apply(params, {}, x, False)[0].astype(jnp.float32)
         for x in (lr, contrast * lr + colour)
     )
-    skip = resize.enlarge(lr, factor=scale, method=options["global_skip"])
+    skip = resize.upsample(lr, scale=scale, method=options["global_skip"])
     learnt = jnp.abs(sr - skip).max()
     assert learnt > 0.05
     return float(jnp.abs(other - (contrast * sr + colour)).max() / (contrast * learnt))

@@ -1,12 +1,42 @@
 """Noise against SciPy's distributions and closed forms."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
-from isr_jax.degrade.noise import count_levels, gaussian_noise, poisson_noise, poisson_quantile
+from isr_jax.degrade.noise import count_levels, plane_noise, poisson_quantile
+
+
+def noise_of(
+    key: jax.Array,
+    images: jax.Array,
+    strength: jax.Array,
+    gray: jax.Array,
+    sizes: jax.Array | None = None,
+    *,
+    poisson: bool,
+) -> jax.Array:
+    """`plane_noise` of a batch, channels last; image i's deviates depend on the key and i alone."""
+    if sizes is None:
+        sizes = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
+
+    def one(i, planes, size, strength, gray):
+        z = jax.random.normal(jax.random.fold_in(key, i), planes.shape)
+        return plane_noise(
+            z, planes, size, poisson=jnp.array(poisson), strength=strength, gray=gray
+        )
+
+    planes = jnp.asarray(images).transpose(0, 3, 1, 2)
+    noise = jax.vmap(one)(jnp.arange(len(images)), planes, sizes, strength, gray)
+    return noise.transpose(0, 2, 3, 1)
+
+
+gaussian_noise = partial(noise_of, poisson=False)
+poisson_noise = partial(noise_of, poisson=True)
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.1, 1.0, 4.5, 9.99, 10.0, 11.0, 37.0, 128.0, 256.0])
@@ -25,7 +55,7 @@ def test_gaussian_noise_has_its_sigma_and_its_channels():
     images, sigma = jnp.zeros((4, 128, 128, 3)), jnp.array([1.0, 10.0, 30.0, 30.0])
     gray = jnp.array([False, True, False, True])
     for function in (gaussian_noise, jax.jit(gaussian_noise)):
-        noise = 255 * np.asarray(function(jax.random.key(0), images, sigma=sigma, gray=gray))
+        noise = 255 * np.asarray(function(jax.random.key(0), images, sigma, gray))
         np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), sigma, rtol=0.02)
         # Five standard errors of the mean of 128 * 128 independent values.
         assert (np.abs(noise.mean(axis=(1, 2, 3))) < 5 * np.asarray(sigma) / 128).all()
@@ -43,7 +73,7 @@ def test_poisson_noise_has_the_mean_and_variance_of_its_definition():
     images = np.stack([np.resize(np.repeat(x, 256 // len(x)), 256) for x in levels])
     images = np.broadcast_to(images[:, None, :, None], (4, 256, 256, 3)) / np.float32(255)
     scale, gray = jnp.array([0.05, 1.0, 3.0, 2.0]), jnp.array([False, True, False, True])
-    noise = jax.jit(poisson_noise)(jax.random.key(1), jnp.asarray(images), scale=scale, gray=gray)
+    noise = jax.jit(poisson_noise)(jax.random.key(1), jnp.asarray(images), scale, gray)
     for x, example, values, factor, same in zip(
         images, np.asarray(noise, np.float64), (1, 4, 16, 128), scale, gray, strict=True
     ):
@@ -60,7 +90,7 @@ def test_poisson_noise_has_the_mean_and_variance_of_its_definition():
 
 def test_poisson_noise_comes_in_whole_photons():
     images = jax.random.uniform(jax.random.key(0), (1, 64, 64, 3))
-    noise = poisson_noise(jax.random.key(1), images, scale=jnp.ones(1), gray=jnp.zeros(1, bool))
+    noise = poisson_noise(jax.random.key(1), images, jnp.ones(1), jnp.zeros(1, bool))
     photons = 256 * (np.asarray(noise) + np.round(255 * np.asarray(images)) / 255)
     np.testing.assert_allclose(photons, np.round(photons), atol=1e-3)
 
@@ -76,13 +106,11 @@ def test_levels_are_counted_as_by_unique():
 
 
 @pytest.mark.parametrize("which", ["gaussian", "poisson"])
-def test_an_examples_noise_hangs_on_the_key_and_itself(which):
+def test_an_examples_noise_depends_on_the_key_and_itself(which):
     @jax.jit
     def noise(key, images):
         strength, gray = jnp.full(len(images), 1.5), jnp.zeros(len(images), bool)
-        if which == "gaussian":
-            return gaussian_noise(key, images, sigma=strength, gray=gray)
-        return poisson_noise(key, images, scale=strength, gray=gray)
+        return noise_of(key, images, strength, gray, poisson=which == "poisson")
 
     images = jax.random.uniform(jax.random.key(0), (3, 16, 12, 3))
     first = noise(jax.random.key(1), images)
@@ -92,12 +120,13 @@ def test_an_examples_noise_hangs_on_the_key_and_itself(which):
     assert (first[0] != first[1]).mean() > 0.9
 
 
-def test_poisson_noise_heeds_sizes():
+def test_poisson_noise_respects_sizes():
     few = jnp.round(3 * jax.random.uniform(jax.random.key(0), (1, 20, 30, 3))) / 3
     among_many = (
         jax.random.uniform(jax.random.key(2), few.shape).at[:, :11, :13].set(few[:, :11, :13])
     )
-    options = {"scale": jnp.ones(1), "gray": jnp.zeros(1, bool), "sizes": jnp.array([[11, 13]])}
+    options = {"strength": jnp.ones(1), "gray": jnp.zeros(1, bool)}
+    options["sizes"] = jnp.array([[11, 13]])
     function = jax.jit(poisson_noise)
     a = function(jax.random.key(1), few, **options)
     b = function(jax.random.key(1), among_many, **options)
@@ -109,8 +138,6 @@ def test_poisson_noise_heeds_sizes():
 def test_noise_is_a_constant_to_the_gradient():
     images = jnp.zeros((1, 8, 8, 3)).at[0, 0, 0].set(0.5)
     gradient = jax.grad(
-        lambda x: poisson_noise(
-            jax.random.key(0), x, scale=jnp.ones(1), gray=jnp.zeros(1, bool)
-        ).sum()
+        lambda x: poisson_noise(jax.random.key(0), x, jnp.ones(1), jnp.zeros(1, bool)).sum()
     )(images)
     assert (gradient == 0).all()

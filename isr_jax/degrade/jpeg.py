@@ -1,24 +1,18 @@
 """JPEG compression and decompression in JAX, as libjpeg does it by default.
 
-Baseline JPEG without its entropy coding, which loses nothing: BT.601 YCbCr in 8 bits, chroma halved
-both ways (4:2:0), the 8x8 cosine transform, quantisation by the tables of Annex K scaled by
-libjpeg's quality, and all of it back with libjpeg's "fancy" chroma upsampling. Colour conversion,
+Baseline JPEG without its lossless entropy coding: BT.601 YCbCr in 8 bits, chroma halved along both
+axes (4:2:0), the 8x8 cosine transform, quantisation by the tables of Annex K scaled by libjpeg's
+quality, and the inverse of each step with libjpeg's "fancy" chroma upsampling. Colour conversion,
 sampling, transforms and quantisation are libjpeg's integer arithmetic, carried out in float32.
 
 Source: ITU-T T.81, Annexes A and K; Wallace 1992, "The JPEG still picture compression standard".
 """
-
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int
-
-from isr_jax.errors import UserError
 
 # ITU-T T.81, tables K.1 and K.2.
 LUMA_TABLE = np.array(
@@ -49,55 +43,11 @@ _TO_YCC = (
 Plane = Float[Array, "h w"]
 
 
-class Rounding(NamedTuple):
-    """How JPEG rounds.
-
-    Attributes:
-        pixels: (x, bias) -> x + bias rounded down, wherever a file holds 8 bits.
-        coefficients: x -> the nearest integer, of a coefficient in units of its quantiser.
-    """
-
-    pixels: Callable[[Array, np.ndarray | float], Array]
-    coefficients: Callable[[Array], Array]
-
-
-def _nearest(x: Array) -> Array:
-    """The nearest integer, away from zero in a tie.
-
-    libjpeg's coefficients in units of their quantiser are multiples of 1/2040 or coarser; the
-    excess over 1/2 keeps a tie a tie after a division that was not exact.
-    """
-    return jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5001)
-
-
-def _straight(rounded: Array, x: Array) -> Array:
-    """The value of `rounded` with the gradient of x."""
-    return x + lax.stop_gradient(rounded - x)
-
-
-def _cubic(x: Array) -> Array:
-    nearest = lax.stop_gradient(_nearest(x))
-    return nearest + (x - nearest) ** 3
-
-
-ROUNDINGS: dict[str, Rounding] = {
-    # What files do. Its gradient is zero.
-    "exact": Rounding(lambda x, bias: jnp.floor(x + bias), _nearest),
-    # The same values; the gradient is as if nothing were rounded (Bengio et al. 2013).
-    "straight_through": Rounding(
-        lambda x, bias: _straight(jnp.floor(x + bias), x), lambda x: _straight(_nearest(x), x)
-    ),
-    # Shin & Song 2017, "JPEG-resistant Adversarial Images": near to rounding, with a
-    # slope wherever rounding errs. Pixels are not rounded: whole levels would have none.
-    "cubic": Rounding(lambda x, bias: x, _cubic),
-}
-
-
 def _dct_matrix() -> Float32[np.ndarray, "8 8"]:
-    """sqrt(8) times the cosine transform, as libjpeg computes it with 13 fractional bits.
+    """Return sqrt(8) times the cosine transform, as libjpeg computes it with 13 fractional bits.
 
     Source: Loeffler, Ligtenberg, Moschytz 1989, "Practical fast 1-D DCT algorithms with 11
-    multiplications", figure 1. Its products, each by a rounded constant, are multiplied out.
+    multiplications", figure 1; its products with rounded constants are multiplied out.
     """
 
     def fixed(constant: float) -> float:
@@ -131,39 +81,34 @@ _ALONG_COLS = np.kron(_dct_matrix(), np.eye(8, dtype=np.float32))
 def jpeg(
     images: Float[Array, "n h w 3"],
     quality: Float[Array, " n"] | Int[Array, " n"],
-    *,
-    sizes: Int[Array, "n 2"] | None = None,
-    rounding: str = "exact",
 ) -> Float[Array, "n h w 3"]:
     """Compress and decompress each image at its own quality.
 
-    With exact rounding and a whole number as quality, this is what Pillow reads back from its own
-    file (libjpeg-turbo 3.2), but for ties lost to float32: of 74 photographs at qualities 10, 30,
-    50, 75 and 95, at most 6 values in a million differed, by 4 levels at most. In images of fewer
-    than 5 columns libjpeg repeats chroma, which is not done here.
+    For whole-number qualities this is what Pillow reads back from its own file (libjpeg-turbo 3.2),
+    except for ties lost to float32: of 74 photographs at qualities 10, 30, 50, 75 and 95, at most 6
+    values in a million differed, by at most 4 levels. In images of fewer than 5 columns libjpeg
+    repeats chroma, which is not done here.
 
     Args:
-        images: float in [0, 1]; rounded to 8 bits first, and clipped.
+        images: float in [0, 1]; clipped and rounded to 8 bits first. The gradient is zero.
         quality: libjpeg's, in [1, 100]; may be traced, and need not be a whole number.
-        sizes: rows and columns of each image, at the top left of its array; None for all.
-        rounding: exact, straight_through or cubic: see ROUNDINGS.
 
-    Raises:
-        UserError: an unknown rounding.
+    Returns:
+        Images in [0, 1], in steps of 1/255.
     """
-    if rounding not in ROUNDINGS:
-        raise UserError(f"unknown rounding {rounding!r}; choose one of {', '.join(ROUNDINGS)}")
     n, h, w, _ = images.shape
-    if sizes is None:
-        sizes = jnp.broadcast_to(jnp.array([h, w]), (n, 2))
-    one = partial(plane_jpeg, rounding=ROUNDINGS[rounding])
-    return jax.vmap(one)(images.transpose(0, 3, 1, 2), sizes, quality).transpose(0, 2, 3, 1)
+    sizes = jnp.broadcast_to(jnp.array([h, w]), (n, 2))
+    return jax.vmap(plane_jpeg)(images.transpose(0, 3, 1, 2), sizes, quality).transpose(0, 2, 3, 1)
 
 
 def tables(quality: Float[Array, "*n"] | Int[Array, "*n"]) -> Float[Array, "*n 2 8 8"]:
-    """The quantisation tables of luma and chroma, as libjpeg's `jpeg_set_quality` scales them."""
+    """Return the quantisation tables of luma and chroma, scaled as by libjpeg's `jpeg_set_quality`.
+
+    Args:
+        quality: libjpeg's, in [1, 100].
+    """
     quality = jnp.asarray(quality, jnp.float32)[..., None, None, None]
-    # The halves make integer division of whole numbers safe against a division that is not exact.
+    # The halves make integer division of whole numbers safe against inexact division.
     percent = jnp.where(quality < 50.0, jnp.floor(5000.5 / quality), 200.0 - 2.0 * quality)
     base = np.stack([LUMA_TABLE, CHROMA_TABLE])
     return jnp.clip(jnp.floor((base * percent + 50.5) / 100.0), 1.0, 255.0)
@@ -173,13 +118,17 @@ def plane_jpeg(
     planes: Float[Array, "3 h w"],
     size: Int[Array, "2"],
     quality: Float[Array, ""] | Int[Array, ""],
-    *,
-    rounding: Rounding,
 ) -> Float[Array, "3 h w"]:
-    """`jpeg` of one image, channels first."""
+    """Compress and decompress one image, channels first, as `jpeg` does.
+
+    Args:
+        planes: float in [0, 1].
+        size: rows and columns of the image, at the top left of its array.
+        quality: as in `jpeg`.
+    """
     _, h, w = planes.shape
-    ycc = _to_ycc(rounding.pixels(255.0 * jnp.clip(planes, 0.0, 1.0), 0.5), rounding)
-    # Whole blocks of the halved chroma; the edge pixels are repeated.
+    ycc = _to_ycc(jnp.floor(255.0 * jnp.clip(planes, 0.0, 1.0) + 0.5))
+    # Pad to whole blocks of the halved chroma by repeating the edge pixels.
     rows, cols = (
         jnp.minimum(jnp.arange(-(-n // 16) * 16), size[axis] - 1) for axis, n in enumerate((h, w))
     )
@@ -188,43 +137,52 @@ def plane_jpeg(
     # libjpeg repeats the last row of the halved chroma instead of halving repeated rows.
     below = jnp.minimum(jnp.arange(len(rows) // 2), half[0] - 1)
     luma_table, chroma_table = tables(quality)
-    luma = _code(luma, luma_table, rounding)
-    cb, cr = (_code(_halve(c, rounding)[below], chroma_table, rounding) for c in (cb, cr))
-    cb, cr = (_double(c, half, rounding) for c in (cb, cr))
-    return _to_rgb(luma, cb, cr, rounding)[:, :h, :w] / 255.0
+    luma = _code(luma, luma_table)
+    cb, cr = (_code(_halve(c)[below], chroma_table) for c in (cb, cr))
+    cb, cr = (_double(c, half) for c in (cb, cr))
+    return _to_rgb(luma, cb, cr)[:, :h, :w] / 255.0
 
 
-def _to_ycc(levels: Float[Array, "3 h w"], rounding: Rounding) -> Float[Array, "3 h w"]:
-    """BT.601 full range."""
-    # A product of matrices, because XLA would compile sums of planes into one loop with all that
-    # made the levels, once for each of their nine uses.
+def _nearest(x: Array) -> Array:
+    """Round to the nearest integer, away from zero in a tie.
+
+    libjpeg's coefficients in units of their quantiser are multiples of 1/2040 or coarser; the
+    excess over 1/2 keeps a tie a tie after an inexact division.
+    """
+    return jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5001)
+
+
+def _to_ycc(levels: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+    """Convert RGB to full-range BT.601 YCbCr."""
+    # A matrix product, because XLA would fuse sums of planes with everything that computed the
+    # levels, once for each of their nine uses.
     ycc = jnp.einsum("kc,chw->khw", _TO_YCC, levels, precision=lax.Precision.HIGHEST)
     just_below_half = 32767 / 65536
     bias = np.array([0.5, just_below_half, just_below_half], np.float32)
     zero = np.array([0.0, 128.0, 128.0], np.float32)
-    return rounding.pixels(ycc + zero[:, None, None], bias[:, None, None])
+    return jnp.floor(ycc + zero[:, None, None] + bias[:, None, None])
 
 
-def _to_rgb(y: Plane, cb: Plane, cr: Plane, rounding: Rounding) -> Float[Array, "3 h w"]:
-    """The way back, clipped to 0..255."""
+def _to_rgb(y: Plane, cb: Plane, cr: Plane) -> Float[Array, "3 h w"]:
+    """Convert YCbCr back to RGB, clipped to 0..255."""
     cb, cr = cb - 128.0, cr - 128.0
-    red = y + rounding.pixels(91881 / 65536 * cr, 0.5)
-    green = y + rounding.pixels(-22554 / 65536 * cb - 46802 / 65536 * cr, 0.5)
-    blue = y + rounding.pixels(116130 / 65536 * cb, 0.5)
+    red = y + jnp.floor(91881 / 65536 * cr + 0.5)
+    green = y + jnp.floor(-22554 / 65536 * cb - 46802 / 65536 * cr + 0.5)
+    blue = y + jnp.floor(116130 / 65536 * cb + 0.5)
     return jnp.clip(jnp.stack([red, green, blue]), 0.0, 255.0)
 
 
-def _code(plane: Plane, table: Float[Array, "8 8"], rounding: Rounding) -> Plane:
+def _code(plane: Plane, table: Float[Array, "8 8"]) -> Plane:
     """Transform each 8x8 block, quantise, and transform back to 0..255."""
     h, w = plane.shape
     steps = table.reshape(64)
     blocks = (plane - 128.0).reshape(h // 8, 8, w // 8, 8).transpose(0, 2, 1, 3).reshape(-1, 64)
     # libjpeg keeps two fractional bits between rows and columns, and three in a coefficient.
-    x = rounding.pixels(4.0 * _multiply(blocks, _ALONG_ROWS.T), 0.5)
-    x = rounding.pixels(0.25 * _multiply(x, _ALONG_COLS.T), 0.5) / 8.0
-    x = steps * rounding.coefficients(x / steps)
-    x = rounding.pixels(4.0 * _multiply(x, _ALONG_COLS), 0.5)
-    x = rounding.pixels(_multiply(x, _ALONG_ROWS) / 32.0, 0.5) + 128.0
+    x = jnp.floor(4.0 * _multiply(blocks, _ALONG_ROWS.T) + 0.5)
+    x = jnp.floor(0.25 * _multiply(x, _ALONG_COLS.T) + 0.5) / 8.0
+    x = steps * _nearest(x / steps)
+    x = jnp.floor(4.0 * _multiply(x, _ALONG_COLS) + 0.5)
+    x = jnp.floor(_multiply(x, _ALONG_ROWS) / 32.0 + 0.5) + 128.0
     plane = x.reshape(h // 8, w // 8, 8, 8).transpose(0, 2, 1, 3).reshape(h, w)
     return jnp.clip(plane, 0.0, 255.0)
 
@@ -233,14 +191,14 @@ def _multiply(blocks: Float[Array, "b 64"], matrix: Float32[np.ndarray, "64 64"]
     return jnp.matmul(blocks, matrix, precision=lax.Precision.HIGHEST)
 
 
-def _halve(plane: Plane, rounding: Rounding) -> Float[Array, "h//2 w//2"]:
-    """Means of 2x2 pixels; libjpeg rounds ties down and up in turn along a row."""
+def _halve(plane: Plane) -> Float[Array, "h//2 w//2"]:
+    """Average 2x2 pixels; libjpeg alternates between rounding ties down and up along a row."""
     h, w = plane.shape
     means = plane.reshape(h // 2, 2, w // 2, 2).mean(axis=(1, 3))
-    return rounding.pixels(means, np.where(np.arange(w // 2) % 2, 0.5, 0.25).astype(np.float32))
+    return jnp.floor(means + np.where(np.arange(w // 2) % 2, 0.5, 0.25).astype(np.float32))
 
 
-def _double(plane: Plane, size: Int[Array, "2"], rounding: Rounding) -> Float[Array, "2*h 2*w"]:
+def _double(plane: Plane, size: Int[Array, "2"]) -> Float[Array, "2*h 2*w"]:
     """Upsample by 3/4 of the nearer pixel and 1/4 of the farther along each axis ("fancy")."""
     h, w = plane.shape
 
@@ -254,4 +212,4 @@ def _double(plane: Plane, size: Int[Array, "2"], rounding: Rounding) -> Float[Ar
     left, right = neighbours(w, size[1] - 1)
     cols = jnp.stack([3.0 * rows + rows[:, left], 3.0 * rows + rows[:, right]], axis=2)
     bias = np.array([8 / 16, 7 / 16], np.float32)
-    return rounding.pixels(cols / 16.0, bias).reshape(2 * h, 2 * w)
+    return jnp.floor(cols / 16.0 + bias).reshape(2 * h, 2 * w)

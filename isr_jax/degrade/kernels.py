@@ -1,8 +1,8 @@
-"""Blur kernels in JAX: Gaussian, generalised Gaussian, plateau and sinc, of any odd size.
+"""Blur kernels in JAX: generalised Gaussian, plateau and sinc, of any odd size.
 
-Every kernel comes in a square of SIDE pixels, sums to 1 and is 0 outside its own `size`, which may
-be traced: so that each image of a batch can have its own. Parameters broadcast, and the kernels
-have their shape and two more axes.
+Every kernel is an array of SIDE x SIDE pixels, sums to 1 and is 0 outside its own `size`. The size
+may be traced, so that each image of a batch can have its own. Parameters broadcast; the kernels
+have the broadcast shape followed by two axes of SIDE pixels.
 """
 
 import jax.numpy as jnp
@@ -16,27 +16,20 @@ Sizes = Int[Array, "*#n"] | int
 Kernels = Float[Array, "*n 21 21"]
 
 _OFFSET = np.arange(SIDE, dtype=np.float32) - SIDE // 2
-_NODES = 64  # of the integral for J1
-
-
-def gaussian(sigma_x: Scalars, sigma_y: Scalars, angle: Scalars, *, size: Sizes) -> Kernels:
-    """exp(-q/2), where q is the squared distance in units of sigma.
-
-    Args:
-        sigma_x, sigma_y: standard deviations along the kernel's own axes, in pixels.
-        angle: from the image's x axis (columns, to the right) to the kernel's, in radians; y is
-            down. It plays no part where both sigmas are equal.
-        size: side of the kernel in pixels, odd, at most SIDE.
-    """
-    return generalised_gaussian(sigma_x, sigma_y, angle, 1.0, size=size)
+_NODES = 64  # of the quadrature for J1
 
 
 def generalised_gaussian(
     sigma_x: Scalars, sigma_y: Scalars, angle: Scalars, beta: Scalars, *, size: Sizes
 ) -> Kernels:
-    """exp(-q^beta / 2): sharper than a Gaussian for beta < 1, flatter for beta > 1.
+    """Return exp(-q^beta / 2), where q is the squared distance in units of sigma.
 
-    Arguments are those of `gaussian`.
+    Args:
+        sigma_x, sigma_y: standard deviations along the kernel's own axes, in pixels.
+        angle: from the image's x axis (columns, to the right) to the kernel's x axis, in radians;
+            the y axis points down. It has no effect if both sigmas are equal.
+        beta: shape: 1 is a Gaussian, smaller values have a sharper peak, larger ones a flatter top.
+        size: side of the kernel in pixels, odd, at most SIDE.
 
     Source: Pascal et al. 2013, "Parameter Estimation for Multivariate Generalized Gaussian
     Distributions"; Liu et al. 2020, "Estimating Generalized Gaussian Blur Kernels for Out-of-Focus
@@ -49,9 +42,9 @@ def generalised_gaussian(
 def plateau(
     sigma_x: Scalars, sigma_y: Scalars, angle: Scalars, beta: Scalars, *, size: Sizes
 ) -> Kernels:
-    """1 / (1 + q^beta): flat in the middle, with a long tail.
+    """Return 1 / (1 + q^beta), which is flat in the middle and has a long tail.
 
-    Arguments are those of `gaussian`.
+    Arguments are those of `generalised_gaussian`.
 
     Source: Wang et al. 2021 (Real-ESRGAN), section 3.1, "Blur".
     """
@@ -60,10 +53,10 @@ def plateau(
 
 
 def sinc(cutoff: Scalars, *, size: Sizes) -> Kernels:
-    """The circular low-pass filter w J1(w r) / (2 pi r), which rings and overshoots at edges.
+    """Return the circular low-pass filter w J1(w r) / (2 pi r), which rings at edges.
 
     Args:
-        cutoff: w, in radians per pixel, at most pi.
+        cutoff: w, the cutoff frequency in radians per pixel, at most pi.
         size: side of the kernel in pixels, odd, at most SIDE.
 
     Source: Wang et al. 2021 (Real-ESRGAN), section 3.3.
@@ -77,15 +70,15 @@ def sinc(cutoff: Scalars, *, size: Sizes) -> Kernels:
 
 
 def pulse() -> Float[Array, "21 21"]:
-    """The kernel that changes nothing."""
+    """Return the identity kernel."""
     return _normalise(jnp.ones((SIDE, SIDE)), 1)
 
 
 def bessel_j1(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The Bessel function of the first kind of order 1, to 5e-7 for |x| up to 60.
+    """Return the Bessel function of the first kind of order 1, to within 5e-7 for |x| up to 60.
 
-    The midpoint rule converges faster than any power on its integral, the mean of
-    cos(t - x sin t) over t from 0 to pi, for the integrand is periodic.
+    Computed as the mean of cos(t - x sin t) over t from 0 to pi. The integrand is periodic, so the
+    midpoint rule converges faster than any power of the number of nodes.
 
     Source: Abramowitz & Stegun 1964, equation 9.1.21.
     """
@@ -95,7 +88,7 @@ def bessel_j1(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def _quadratic(sigma_x: Scalars, sigma_y: Scalars, angle: Scalars) -> Kernels:
-    """(x, y) S^-1 (x, y)', the squared distance from the centre in units of sigma."""
+    """Return (x, y) S^-1 (x, y)', the squared distance from the centre in units of sigma."""
     sigma_x, sigma_y, angle = (_to_pixels(p) for p in (sigma_x, sigma_y, angle))
     x, y = np.meshgrid(_OFFSET, _OFFSET)
     along = jnp.cos(angle) * x + jnp.sin(angle) * y

@@ -1,84 +1,21 @@
-"""Gaussian and Poisson noise, of three independent channels or the same in all (gray).
+"""Gaussian and Poisson noise, with independent channels or the same noise in all three (gray).
 
-Both are made of normal deviates z [3 h w] of one image (`normals`), by arithmetic alone: no
-rejection, whose loops would run as long as the slowest pixel of the batch needs.
+Both are computed from an image's normal deviates z [3 h w] by arithmetic alone. Rejection sampling
+would loop as long as the slowest pixel of the batch.
 
 Source: Wang et al. 2021 (Real-ESRGAN), section 3.1, "Noise", and the released code's definitions.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.stats import norm
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
-Images = Float[Array, "n h w 3"]
 Planes = Float[Array, "3 h w"]
 
-_GRAY = (0.2989, 0.587, 0.114)  # BT.601 luma, as PyTorch's users weigh it
-_FEW = 10.0  # Poisson means below it are summed up, larger ones expanded
-_MOST = 34  # a Poisson variable of mean _FEW reaches it once in 10^9
-
-
-def gaussian_noise(
-    key: Key[Array, ""],
-    images: Images,
-    *,
-    sigma: Float[Array, " n"],
-    gray: Bool[Array, " n"],
-) -> Images:
-    """Gaussian noise for each image, to be added to it.
-
-    Args:
-        key: randomness; image i's noise depends on it and i alone.
-        images: only their shape counts.
-        sigma: standard deviation, in levels of 255.
-        gray: the same noise in the three channels.
-    """
-    return _noise(key, images, None, jnp.array(False), sigma, gray)
-
-
-def poisson_noise(
-    key: Key[Array, ""],
-    images: Images,
-    *,
-    scale: Float[Array, " n"],
-    gray: Bool[Array, " n"],
-    sizes: Int[Array, "n 2"] | None = None,
-) -> Images:
-    """Shot noise for each image, to be added to it: scale (N / v - x), N Poisson of mean v x.
-
-    x is the image in [0, 1] rounded to 8 bits (its luma where gray), and v the number of its
-    different values, rounded up to a power of two: at most 256.
-
-    Args:
-        key: randomness; image i's noise depends on it and image i alone.
-        images: float in [0, 1].
-        scale: factor of the noise.
-        gray: the same noise in the three channels.
-        sizes: rows and columns of each image, at the top left of its array; None for all.
-    """
-    return _noise(key, images, sizes, jnp.array(True), scale, gray)
-
-
-def _noise(
-    key: Key[Array, ""],
-    images: Images,
-    sizes: Int[Array, "n 2"] | None,
-    poisson: Bool[Array, ""],
-    strength: Float[Array, " n"],
-    gray: Bool[Array, " n"],
-) -> Images:
-    n, h, w, _ = images.shape
-    if sizes is None:
-        sizes = jnp.broadcast_to(jnp.array([h, w]), (n, 2))
-
-    def one(i: Array, planes: Planes, size: Array, strength: Array, gray: Array) -> Planes:
-        z = jax.random.normal(jax.random.fold_in(key, i), planes.shape)
-        return plane_noise(z, planes, size, poisson=poisson, strength=strength, gray=gray)
-
-    noise = jax.vmap(one)(jnp.arange(n), images.transpose(0, 3, 1, 2), sizes, strength, gray)
-    return noise.transpose(0, 2, 3, 1)
+_GRAY = (0.2989, 0.587, 0.114)  # BT.601 luma, with the weights PyTorch code uses
+_FEW = 10.0  # smaller Poisson means are summed up, larger ones expanded
+_MOST = 34  # a Poisson variable of mean _FEW reaches this once in 10^9
 
 
 def plane_noise(
@@ -90,9 +27,20 @@ def plane_noise(
     strength: Float[Array, ""],
     gray: Bool[Array, ""],
 ) -> Planes:
-    """The noise of one image, channels first, made of normal deviates z.
+    """Return the noise to be added to one image.
 
-    Poisson's, of the factor `strength`, or Gaussian, of `strength` levels as its sigma.
+    Gaussian noise is sigma z. Poisson (shot) noise is strength (N / v - x), where N is the Poisson
+    quantile of z for mean v x, x is the image rounded to 8 bits (its luma if gray), and v is the
+    number of its distinct values rounded up to a power of two, at most 256. Gradients treat the
+    noise as a constant.
+
+    Args:
+        z: independent standard normal deviates.
+        planes: the image, in [0, 1].
+        size: rows and columns of the image, at the top left of its array.
+        poisson: whether the noise is Poisson rather than Gaussian.
+        strength: sigma of Gaussian noise in levels of 255; scale factor of Poisson noise.
+        gray: whether the three channels get the same noise.
     """
     red, green, blue = planes
     luma = _GRAY[0] * red + _GRAY[1] * green + _GRAY[2] * blue
@@ -105,15 +53,15 @@ def plane_noise(
         shot = strength * (poisson_quantile(z, values * x) / values - x)
         return jnp.where(poisson, shot, strength / 255.0 * z)
 
-    # A loop of three fast steps, because XLA for CPUs would otherwise compile all this into
-    # whatever reads it, where it runs four times as long.
+    # A loop of three fast steps: XLA for CPUs would otherwise fuse all this into its consumer,
+    # where it takes four times as long.
     return lax.map(channel, (jnp.where(gray, z[:1], z), levels / 255.0))
 
 
 def count_levels(levels: Float[Array, "c h w"], size: Int[Array, "2"]) -> Int[Array, ""]:
-    """How many different values of 0..255 an image holds, within `size` rows and columns.
+    """Count the distinct values of 0..255 in an image, within `size` rows and columns.
 
-    Exact and without a histogram: each value sets its bit in eight words of 32, all in one pass.
+    Exact and without a histogram: each value sets its bit in eight words of 32 bits, in one pass.
     """
     _, h, w = levels.shape
     inside = (jnp.arange(h) < size[0])[:, None] & (jnp.arange(w) < size[1])
@@ -130,11 +78,11 @@ def count_levels(levels: Float[Array, "c h w"], size: Int[Array, "2"]) -> Int[Ar
 
 
 def poisson_quantile(z: Float[Array, "*s"], mean: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """The Poisson quantile of a normal deviate: the smallest N with P(Poisson <= N) >= Phi(z).
+    """Return the Poisson quantile of a normal deviate: the smallest N with P(X <= N) >= Phi(z).
 
-    Below a mean of 10 by summing the distribution up; from there on by its expansion about a
-    normal, which is off by one for one deviate in 2000, and differs from Poisson's distribution by
-    less than 2e-4 (total variation).
+    For a mean below 10 the distribution is summed up. From 10 on, the result is the expansion about
+    a normal, which is off by one for one deviate in 2000 and differs from the Poisson distribution
+    by less than 2e-4 (total variation).
 
     Source: Giles 2016, "Algorithm 955: Approximation of the Inverse Poisson Cumulative
     Distribution Function", the normal asymptotic expansion.
@@ -160,5 +108,5 @@ def poisson_quantile(z: Float[Array, "*s"], mean: Float[Array, "*s"]) -> Float[A
 
 
 def _power_of_two(n: Int[Array, ""]) -> Int[Array, ""]:
-    """The smallest power of two that is no smaller than n, for n >= 1."""
+    """Return the smallest power of two that is at least n, for n >= 1."""
     return jnp.left_shift(1, 32 - lax.clz(n - 1))

@@ -1,4 +1,4 @@
-"""What a degradation may draw, what it has drawn, and the drawing.
+"""Random parameters of the second-order degradation: their settings, and how they are drawn.
 
 Source: Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
 Synthetic Data", sections 3 and 4.1.
@@ -42,24 +42,24 @@ def _check_sides(sizes: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class PassSettings:
-    """What one pass of blur, resize, noise and JPEG draws from; a range is drawn uniformly.
+    """Distributions of one pass of blur, resize, noise and JPEG; ranges are uniform.
 
-    The values are those of the first pass in Real-ESRGAN's published options for x4plus.
+    The defaults are those of the first pass in Real-ESRGAN's published options for x4plus.
 
     Attributes:
-        blur: probability that there is a blur.
-        sinc: probability that the blur is a sinc filter.
-        kernels: probability of each of KERNELS otherwise.
+        blur: probability of a blur.
+        sinc: probability that the blur kernel is a sinc filter.
+        kernels: probabilities of KERNELS otherwise.
         sizes: sides of a kernel in pixels, odd, equally likely.
         sigma: of a kernel along each axis, in pixels.
-        generalised_beta, plateau_beta: shapes; below 1 and above it equally likely.
-        resize: probabilities to enlarge, shrink and keep.
-        factor: the smallest and the largest, on either side of 1.
-        gaussian: probability that noise is Gaussian; otherwise it is Poisson's.
+        generalised_beta, plateau_beta: shape parameters; below 1 and above 1 are equally likely.
+        resize: probabilities of upscaling, downscaling and keeping the size.
+        factor: the smallest and the largest scale factor, at most 1 and at least 1.
+        gaussian: probability that the noise is Gaussian; otherwise it is Poisson.
         sigma_noise: of Gaussian noise, in levels of 255.
-        poisson_scale: factor of Poisson noise.
-        gray: probability that noise is the same in the three channels.
-        quality: of JPEG, whole numbers, both ends included.
+        poisson_scale: scale factor of Poisson noise.
+        gray: probability that the noise is the same in the three channels.
+        quality: JPEG quality, whole numbers, inclusive.
     """
 
     blur: float = 1.0
@@ -78,14 +78,14 @@ class PassSettings:
     quality: Range = (30, 95)
 
     def __post_init__(self) -> None:
-        """Raises UserError where nothing could be drawn."""
+        """Raise UserError for values from which nothing can be drawn."""
         _check_chances(self, ("blur", "sinc", "gaussian", "gray"))
         for name, n in (("kernels", len(KERNELS)), ("resize", 3)):
             chances = getattr(self, name)
             if len(chances) != n or min(chances) < 0 or abs(sum(chances) - 1.0) > 1e-6:
                 raise UserError(f"{name}={chances} must be {n} probabilities that sum to 1")
         if not 0 < self.factor[0] <= 1 <= self.factor[1]:
-            raise UserError(f"factor={self.factor} must be a range above 0 that holds 1")
+            raise UserError(f"factor={self.factor} must be a range above 0 that contains 1")
         if not 1 <= self.quality[0] <= self.quality[1] <= 100:
             raise UserError(f"quality={self.quality} must be a range within [1, 100]")
         if not min(*self.sigma, *self.generalised_beta, *self.plateau_beta) > 0:
@@ -95,15 +95,15 @@ class PassSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the second-order degradation draws from; by default Real-ESRGAN's x4plus.
+    """Distributions of the second-order degradation; the defaults are Real-ESRGAN's x4plus.
 
     Attributes:
         first: the first pass; factors are relative to HR.
         second: the second pass; factors are relative to LR.
-        sinc: probability of the last filter.
-        sizes: sides of the last filter's kernel, as in PassSettings.
-        cutoff: of the last filter, in radians per pixel.
-        jpeg_last: probability that the last JPEG comes after the last filter, at the LR size.
+        sinc: probability of the final sinc filter.
+        sizes: sides of its kernel, as in PassSettings.
+        cutoff: its cutoff frequency, in radians per pixel.
+        jpeg_last: probability that the last JPEG comes after the final filter, at the LR size.
 
     Source: options/train_realesrgan_x4plus.yml in xinntao/Real-ESRGAN.
     """
@@ -123,7 +123,7 @@ class Settings:
     jpeg_last: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raises UserError where nothing could be drawn."""
+        """Raise UserError for values from which nothing can be drawn."""
         _check_chances(self, ("sinc", "jpeg_last"))
         _check_sides(self.sizes)
 
@@ -132,16 +132,16 @@ REAL_ESRGAN = Settings()
 
 
 class Pass(NamedTuple):
-    """What one pass does to each example.
+    """Parameters of one pass for each example.
 
     Attributes:
-        kernel: of the blur; the pulse where there is none.
-        factor: of the resize.
+        kernel: of the blur; the identity if there is none.
+        factor: scale factor of the resize.
         method: index into filters.METHODS.
-        poisson: whether noise is Poisson's rather than Gaussian.
-        strength: sigma in levels of 255 of Gaussian noise; the factor of Poisson noise.
-        gray: whether noise is the same in the three channels.
-        quality: of JPEG, a whole number.
+        poisson: whether the noise is Poisson rather than Gaussian.
+        strength: sigma of Gaussian noise in levels of 255; scale factor of Poisson noise.
+        gray: whether the noise is the same in the three channels.
+        quality: JPEG quality, a whole number.
     """
 
     kernel: Float[Array, "*n 21 21"]
@@ -154,13 +154,13 @@ class Pass(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """What the second-order degradation does to each example.
+    """Parameters of the second-order degradation for each example.
 
     Attributes:
         first, second: the passes.
         method: index into filters.METHODS of the resize to the LR size.
-        sinc: the last filter's kernel; the pulse where there is none.
-        jpeg_last: whether the last JPEG comes after the last filter.
+        sinc: kernel of the final sinc filter; the identity if there is none.
+        jpeg_last: whether the last JPEG comes after the final filter.
     """
 
     first: Pass
@@ -172,17 +172,26 @@ class Parameters(NamedTuple):
 
 def draw(
     key: Key[Array, ""],
-    settings: Settings = REAL_ESRGAN,
     *,
     batch: int,
+    settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
 ) -> Parameters:
-    """Draw the parameters of `batch` examples; those of example i hang on key and first + i."""
+    """Draw the parameters of `batch` examples.
+
+    Those of example i depend on key and first + i alone.
+
+    Args:
+        key: randomness.
+        batch: number of examples.
+        settings: the distributions.
+        first: number of the first example within the whole batch; may be traced.
+    """
     return jax.vmap(partial(_draw_one, settings=settings))(example_keys(key, batch, first))
 
 
 def example_keys(key: Key[Array, ""], n: int, first: int | Int[Array, ""]) -> Key[Array, " n"]:
-    """The keys of examples first, first + 1, ..., which do not depend on how many there are."""
+    """Return the keys of examples first, first + 1, ..., independent of how many there are."""
     return jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(n))
 
 
@@ -222,7 +231,7 @@ def _draw_pass(key: Key[Array, ""], settings: PassSettings) -> Pass:
 
 
 def draw_kernel(key: Key[Array, ""], settings: PassSettings) -> Float[Array, "21 21"]:
-    """Draw the kernel of one example's blur."""
+    """Draw the blur kernel of one example."""
     u = iter(jax.random.uniform(key, (12,)))
     size = _choose(next(u), settings.sizes)
     kind = _weighted(next(u), settings.kernels)
@@ -234,7 +243,7 @@ def draw_kernel(key: Key[Array, ""], settings: PassSettings) -> Float[Array, "21
     humped = kernels.generalised_gaussian(sigma_x, sigma_y, angle, beta, size=size)
     beta = _around_one(next(u), next(u), settings.plateau_beta)
     flat = kernels.plateau(sigma_x, sigma_y, angle, beta, size=size)
-    # A small kernel would cut the filter of a lower cutoff down to a box.
+    # A small kernel would truncate a filter with a lower cutoff to a box.
     least = jnp.where(size < 13, pi / 3, pi / 5)
     ringing = kernels.sinc(least + (pi - least) * next(u), size=size)
     kernel = jnp.where(kind < 4, humped, flat)
@@ -242,7 +251,7 @@ def draw_kernel(key: Key[Array, ""], settings: PassSettings) -> Float[Array, "21
     return jnp.where(next(u) < settings.blur, kernel, kernels.pulse())
 
 
-# From a deviate u, uniform in [0, 1): one call makes all of an example's, and compiles fast.
+# Each takes a deviate u, uniform in [0, 1): one call draws all of an example's, and compiles fast.
 
 
 def _between(u: Float[Array, ""], limits: Range) -> Float[Array, ""]:
@@ -254,10 +263,10 @@ def _choose(u: Float[Array, ""], values: tuple[int, ...]) -> Int[Array, ""]:
 
 
 def _weighted(u: Float[Array, ""], probabilities: tuple[float, ...]) -> Int[Array, ""]:
-    """0, 1, ... with these probabilities."""
+    """Return 0, 1, ... with these probabilities."""
     return jnp.sum(u >= jnp.cumsum(jnp.array(probabilities[:-1])))
 
 
 def _around_one(side: Float[Array, ""], u: Float[Array, ""], limits: Range) -> Float[Array, ""]:
-    """Below 1 and above it equally often, uniformly within each."""
+    """Draw from below 1 and above 1 equally often, uniformly within each."""
     return jnp.where(side < 0.5, _between(u, (limits[0], 1.0)), _between(u, (1.0, limits[1])))

@@ -1,16 +1,15 @@
-"""Degradations by name: the bicubic, and Real-ESRGAN's second-order process.
+"""Degradations by name: bicubic, and Real-ESRGAN's second-order process.
 
     hr -> [blur -> resize -> noise -> JPEG] twice, the second time with, in either order,
           [resize to the LR size -> sinc] and [JPEG] at its end -> 8 bits
 
 Random sizes under static shapes: every image lies at the top left of an array as large as the
-largest size that the settings allow, and its borders are treated where the image ends (see
-`filters`). So an example costs the same whatever it draws, and there are no branches of which all
-would run.
+largest size that the settings allow, and borders are handled where the image ends (see `filters`).
+So an example costs the same whatever it draws, and no branches are needed, all of which would run.
 
-Where Real-ESRGAN's program departs from the tools it stands for, this keeps to the tools: JPEG has
-rounded tables, 8-bit pixels, whole-number qualities, repeated edges and libjpeg's upsampling (the
-program has none of these), and area and resizing by a factor are OpenCV's.
+Where Real-ESRGAN's program deviates from the tools that it imitates, this follows the tools: JPEG
+has rounded tables, 8-bit pixels, whole-number qualities, repeated edges and libjpeg's upsampling
+(the program has none of these), and area and resizing by a factor are OpenCV's.
 
 Source: Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
 Synthetic Data", sections 3 and 4.1.
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from isr_jax.degrade.filters import plane_blur, plane_resample
-from isr_jax.degrade.jpeg import ROUNDINGS, Rounding, plane_jpeg
+from isr_jax.degrade.jpeg import plane_jpeg
 from isr_jax.degrade.noise import plane_noise
 from isr_jax.degrade.parameters import (
     REAL_ESRGAN,
@@ -36,7 +35,7 @@ from isr_jax.degrade.parameters import (
     draw,
     example_keys,
 )
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, unknown
 from isr_jax.images import to_float, to_uint8
 from isr_jax.resize import resize
 
@@ -52,32 +51,27 @@ def apply(
     scale: int,
     settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
-    rounding: str = "exact",
 ) -> Float[Array, "n lh lw 3"]:
-    """Degrade each image as its parameters say.
+    """Degrade each image with its own parameters.
 
     Args:
-        key: randomness of the noise; that of example i hangs on it and first + i.
-        parameters: of `draw`.
-        hr: float in [0, 1]; sides are multiples of `scale`.
+        key: randomness of the noise; the noise of example i depends on it and first + i alone.
+        parameters: see `draw`.
+        hr: float in [0, 1]; sides are divisible by `scale`.
         scale: HR pixels per LR pixel (static).
-        settings: bounds the sizes in between: larger factors than theirs are held to them.
+        settings: bound the intermediate sizes; larger factors are clipped to their range.
         first: number of the first example within the whole batch; may be traced.
-        rounding: of JPEG and of the result, see jpeg.ROUNDINGS: "straight_through" and "cubic" let
-            gradients pass (the noise counts as a constant).
 
     Returns:
-        LR in [0, 1]; with exact rounding, in steps of 1/255.
+        LR in [0, 1], in steps of 1/255.
 
     Raises:
-        UserError: a side is no multiple of scale, or an unknown rounding.
+        UserError: a side is not divisible by scale.
     """
     n, h, w, _ = hr.shape
     if h % scale or w % scale:
-        raise UserError(f"HR crops of {h}x{w} pixels are no multiple of scale={scale}")
-    if rounding not in ROUNDINGS:
-        raise UserError(f"unknown rounding {rounding!r}; choose one of {', '.join(ROUNDINGS)}")
-    one = partial(_apply_one, scale=scale, settings=settings, rounding=ROUNDINGS[rounding])
+        raise UserError(f"HR crops of {h}x{w} pixels must be divisible by scale={scale}")
+    one = partial(_apply_one, scale=scale, settings=settings)
     keys = example_keys(key, n, first)
     return jax.vmap(one)(keys, parameters, hr.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
 
@@ -90,20 +84,22 @@ def second_order(
     settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
 ) -> Float[Array, "n lh lw 3"]:
-    """Draw and apply. Example i depends on key, first + i and its own image alone.
+    """Draw the parameters and apply them.
 
-    Real-ESRGAN degrades the sharpened HR image (`filters.sharpen`) and has the generator learn
-    that, while its discriminator sees the HR image as it is. It degrades crops of 400 pixels and
-    cuts 256 out of them and their LR images.
+    Example i depends on key, first + i and its own image alone.
 
-    Where jit divides a batch among devices, XLA gathers what the Fourier transforms read on each of
-    them: call this within `shard_map` or `pmap`, with `first` the number of a device's first
-    example. The batch is the same bit for bit.
+    Real-ESRGAN degrades the sharpened HR image (`filters.sharpen`), and its generator learns that
+    image, while its discriminator sees the original. It degrades crops of 400 pixels and then cuts
+    crops of 256 pixels out of them and their LR images.
+
+    If jit partitions a batch among devices, XLA gathers what the Fourier transforms read on each
+    device: call this within `shard_map` or `pmap`, with `first` set to the number of the device's
+    first example. The batch is the same bit for bit.
 
     Arguments and errors are those of `apply`.
     """
     draw_key, noise_key = jax.random.split(key)
-    parameters = draw(draw_key, settings, batch=len(hr), first=first)
+    parameters = draw(draw_key, batch=len(hr), settings=settings, first=first)
     return apply(noise_key, parameters, hr, scale=scale, settings=settings, first=first)
 
 
@@ -112,15 +108,19 @@ def bicubic(
     hr: Images,
     *,
     scale: int,
-    settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
 ) -> Float[Array, "n lh lw 3"]:
-    """MATLAB's bicubic, rounded to 8 bits once; nothing is random.
+    """Shrink with MATLAB's bicubic, rounded to 8 bits once; nothing is random.
 
-    The border is that of the crop: `data.pool` cuts LR crops out of the whole image's bicubic
-    instead, and has none.
+    The border is the crop's. `data.pool` instead cuts LR crops out of the bicubic of the whole
+    image, which has no border inside the image.
+
+    Args:
+        key, first: unused; all degradations take them.
+        hr: float in [0, 1].
+        scale: HR pixels per LR pixel (static).
     """
-    del key, settings, first
+    del key, first
     return to_float(to_uint8(resize(hr, scale=1 / scale)))
 
 
@@ -129,15 +129,19 @@ Degradation = Callable[..., Float[Array, "n lh lw 3"]]
 DEGRADATIONS: dict[str, Degradation] = {"bicubic": bicubic, "second_order": second_order}
 
 
-def make_degradation(name: str, *, scale: int, settings: Settings = REAL_ESRGAN) -> Degradation:
-    """The function (key, hr, *, first=0) -> lr of that name; pure, for inside jit.
+def make_degradation(name: str, *, scale: int) -> Degradation:
+    """Return the function (key, hr, *, first=0) -> lr of that name, for use inside jit.
+
+    Args:
+        name: one of DEGRADATIONS.
+        scale: HR pixels per LR pixel.
 
     Raises:
-        UserError: an unknown name.
+        UserError: unknown name.
     """
     if name not in DEGRADATIONS:
-        raise UserError(f"no degradation is called {name!r}; there are {', '.join(DEGRADATIONS)}")
-    return partial(DEGRADATIONS[name], scale=scale, settings=settings)
+        raise unknown("degradation", name, DEGRADATIONS)
+    return partial(DEGRADATIONS[name], scale=scale)
 
 
 def _apply_one(
@@ -147,7 +151,6 @@ def _apply_one(
     *,
     scale: int,
     settings: Settings,
-    rounding: Rounding,
 ) -> Float[Array, "3 lh lw"]:
     first_key, second_key = jax.random.split(key)
     first, second = parameters.first, parameters.second
@@ -155,19 +158,18 @@ def _apply_one(
     lr_shape = (hr_shape[0] // scale, hr_shape[1] // scale)
     lr_size = jnp.array(lr_shape)
 
-    compress = partial(plane_jpeg, rounding=rounding)
     most = _largest(hr_shape, settings.first)
     x, size = _blur_resize_noise(
         first_key, first, hr, jnp.array(hr_shape), base=hr_shape, most=most
     )
-    x = compress(x, size, first.quality)
+    x = plane_jpeg(x, size, first.quality)
     most = _largest(lr_shape, settings.second)
     x, size = _blur_resize_noise(second_key, second, x, size, base=lr_shape, most=most)
-    x = jnp.where(parameters.jpeg_last, x, compress(x, size, second.quality))
+    x = jnp.where(parameters.jpeg_last, x, plane_jpeg(x, size, second.quality))
     x = plane_resample(x, size, lr_size, parameters.method, shape=lr_shape)
     x = plane_blur(x, lr_size, parameters.sinc)
-    x = jnp.where(parameters.jpeg_last, compress(x, lr_size, second.quality), x)
-    return rounding.pixels(255.0 * jnp.clip(x, 0.0, 1.0), 0.5) / 255.0
+    x = jnp.where(parameters.jpeg_last, plane_jpeg(x, lr_size, second.quality), x)
+    return jnp.floor(255.0 * jnp.clip(x, 0.0, 1.0) + 0.5) / 255.0
 
 
 def _largest(shape: Shape, settings: PassSettings) -> Shape:
@@ -184,7 +186,7 @@ def _blur_resize_noise(
     base: Shape,
     most: Shape,
 ) -> tuple[Float[Array, "3 oh ow"], Int[Array, "2"]]:
-    """One pass without its JPEG; the new size is the factor times base, at most `most`."""
+    """Apply one pass without its JPEG; the new size is the factor times base, at most `most`."""
     x = plane_blur(x, size, this.kernel)
     new = jnp.floor(this.factor * jnp.array(base, jnp.float32)).astype(jnp.int32)
     new = jnp.clip(new, 1, jnp.array(most))

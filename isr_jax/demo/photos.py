@@ -1,4 +1,4 @@
-"""What `isr demo` does to a photo, in threads: take it, show it, enlarge it."""
+"""What `isr demo` does to a photo, in threads: take it, show it, upscale it."""
 
 import sys
 import tempfile
@@ -35,14 +35,14 @@ class View(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A photo that can be enlarged: width and height, upright; a view; what is not kept of it."""
+    """A photo that can be upscaled: width and height, upright; a view; what is not kept of it."""
 
     size: tuple[int, int]
     view: View
     notices: tuple[str, ...]
 
 
-class Enlarged(NamedTuple):
+class Upscaled(NamedTuple):
     """The PNG file, a view of it, and the seconds that the model took."""
 
     file: Path
@@ -98,7 +98,7 @@ def write_view(file: Path, page: Page, photo: Photo) -> View:
     return View(file, smaller)
 
 
-def enlarge(
+def upscale(
     file: Path,
     choice: Choice,
     *,
@@ -106,8 +106,8 @@ def enlarge(
     tile: int | None,
     tell: Callable[..., None],
     stop: threading.Event,
-) -> Enlarged:
-    """Enlarge a photo into a new folder beside it.
+) -> Upscaled:
+    """Upscale a photo into a new folder beside it.
 
     Args:
         file: the photo.
@@ -144,4 +144,4 @@ def enlarge(
     view = View(result, 1)
     if pixels.shape[0] * pixels.shape[1] > LARGEST_VIEW:
         view = write_view(result.with_name("view.png"), large, photo)
-    return Enlarged(result, view, seconds)
+    return Upscaled(result, view, seconds)

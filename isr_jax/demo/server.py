@@ -1,8 +1,6 @@
-"""The server of `isr demo`: photos come in, are enlarged one at a time, and are forgotten.
+"""The server of `isr demo`: it takes photos, upscales them one at a time, and deletes them.
 
-Each open page is a session. It has a folder below one temporary folder, which goes when the page
-is closed, has not been heard of for IDLE seconds, or takes another photo. All that changes is
-changed by the event loop; threads only compute.
+State is changed by the event loop alone; threads only compute.
 """
 
 import asyncio
@@ -16,13 +14,9 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
-import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -43,146 +37,85 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from isr_jax.demo.models import MEGA, Choice, Limits
-from isr_jax.demo.photos import EXCUSED, Stopped, View, enlarge, take
+from isr_jax.demo.photos import EXCUSED, Stopped, View, take, upscale
+from isr_jax.demo.sessions import Job, Session, Sessions, Upload
 from isr_jax.errors import UserError, one_line
+from isr_jax.pages import page_template
 
 SCALES = (2, 3, 4, 6, 8)
 TILES = (32, 64, 128, 256, 512)
-# So that whatever is taken can be enlarged by 4.
+# In multiples of --max-megapixels: every accepted photo can be upscaled by 4.
 LARGEST_RESULT = 16
-IDLE, SWEEP = 900.0, 30.0
-POLL = 0.2
-
-
-@dataclass
-class Upload:
-    """A photo that has come in.
-
-    Attributes:
-        folder: of its files.
-        name: as its owner calls it.
-        size: width and height, upright.
-        jobs: those that still may write into the folder.
-        dropped: the folder is to go when there are none.
-        result: the folder of the last result.
-        shown: the views, and the results to download, by the last part of their URL.
-    """
-
-    folder: Path
-    name: str
-    size: tuple[int, int] = (0, 0)
-    jobs: list["Job"] = field(default_factory=list)
-    dropped: bool = False
-    result: Path | None = None
-    shown: dict[str, tuple[Path, str | None]] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class Job:
-    """One enlargement: what its page is told of it, and whether that still listens."""
-
-    told: asyncio.Queue = field(default_factory=asyncio.Queue)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass
-class Session:
-    """An open page: its photo, and when it was last heard of."""
-
-    seen: float
-    upload: Upload | None = None
+POLL = 0.2  # seconds between checks whether the page is still there
 
 
 class Server:
-    """The sessions and the one worker behind the routes."""
+    """The sessions and the single worker thread behind the routes.
+
+    Attributes:
+        folder: holds the uploads.
+        choices: the models that the page offers.
+        limits: on photos and files.
+        sessions: the open pages.
+        queue: the jobs in the order of computation, the running one first.
+        ending: whether the server is shutting down.
+    """
 
     def __init__(self, folder: Path, choices: Sequence[Choice], limits: Limits) -> None:
         self.folder, self.choices, self.limits = folder, choices, limits
-        self.sessions: dict[str, Session] = {}
-        self.line: list[Job] = []
+        self.sessions = Sessions()
+        self.queue: list[Job] = []
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="isr-demo")
-        self.page = files("isr_jax.demo").joinpath("page.html").read_text(encoding="utf-8")
+        self.page = page_template("isr_jax.demo", "page.html")
         self.ending: Callable[[], bool] = lambda: False
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """Forget silent pages while it runs; stop and await the computation at the end."""
-        sweeper = asyncio.create_task(self.sweep())
+        """End the sessions of silent pages while running; at the end, stop and await the worker."""
+        sweeper = asyncio.create_task(self.sessions.sweep())
         yield
         sweeper.cancel()
-        for job in self.line:
+        for job in self.queue:
             job.stop.set()
         await run_in_threadpool(self.worker.shutdown, cancel_futures=True)
 
-    async def sweep(self) -> None:
-        """Forget pages that have not been heard of."""
-        while True:
-            await asyncio.sleep(SWEEP)
-            for token, session in list(self.sessions.items()):
-                busy = session.upload and session.upload.jobs
-                if not busy and time.monotonic() - session.seen > IDLE:
-                    self.forget(token)
-
-    def forget(self, token: str) -> None:
-        """End a session."""
-        session = self.sessions.pop(token, None)
-        if session:
-            self.drop(session.upload)
-
-    def drop(self, upload: Upload | None) -> None:
-        """Remove a photo's files, as soon as no job writes there."""
-        if upload:
-            upload.dropped = True
-            for job in upload.jobs:
-                job.stop.set()
-            if not upload.jobs:
-                shutil.rmtree(upload.folder, ignore_errors=True)
-
     def session(self, request: Request) -> Session:
-        """The session of a request, which is now heard of."""
+        """Return the session of a request, and note that its page is alive."""
         token = request.headers.get("x-session") or request.path_params.get("token", "")
-        session = self.sessions.get(token)
-        if session is None:
-            raise UserError(
-                "this page has been idle too long; reload it and choose the photo again"
-            )
-        session.seen = time.monotonic()
-        return session
+        return self.sessions.find(token)
 
     async def home(self, request: Request) -> Response:
-        """The page, with a new session."""
-        token, nonce = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
-        self.sessions[token] = Session(time.monotonic())
+        """Return the page, with a new session."""
+        nonce = secrets.token_urlsafe(18)
         settings = {
-            "session": token,
+            "session": self.sessions.open(),
             "models": [choice._asdict() for choice in self.choices],
             "scales": SCALES,
             "tiles": TILES,
             "megapixels": self.limits.pixels,
             "upload": self.limits.upload,
         }
-        text = self.page.replace("{{nonce}}", nonce)
-        text = text.replace("{{settings}}", json.dumps(settings).replace("<", "\\u003c"))
         policy = (
             "default-src 'none'; img-src 'self' data:; connect-src 'self'; "
             f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         headers = {"content-security-policy": policy, "cache-control": "no-store"}
+        text = self.page.render(nonce=nonce, settings=settings)
         return HTMLResponse(text, headers=headers)
 
     async def alive(self, request: Request) -> Response:
-        """The page is still open."""
+        """Note that the page is still open."""
         self.session(request)
         return JSONResponse({})
 
     async def leave(self, request: Request) -> Response:
-        """The page is closed."""
-        self.forget(request.path_params["token"])
+        """End the session of a page that is being closed."""
+        self.sessions.close(request.path_params["token"])
         return Response()
 
     async def photo(self, request: Request) -> Response:
-        """Take a photo, in place of the session's last one: its size, and a view of it."""
+        """Take a photo in place of the session's previous one; return its size and a view."""
         session = self.session(request)
         name = Path(request.query_params.get("name", "").replace("\\", "/")).name or "photo"
         most = self.limits.upload * MEGA
@@ -190,8 +123,7 @@ class Server:
         too_large = f"{name} is larger than {self.limits.upload:g} MB (--max-upload)"
         if declared.isdecimal() and int(declared) > most:
             return JSONResponse({"error": too_large}, status_code=413)
-        self.drop(session.upload)
-        session.upload = None
+        session.replace(None)
         upload = Upload(Path(tempfile.mkdtemp(dir=self.folder)), name)
         try:
             size = 0
@@ -205,32 +137,24 @@ class Server:
                 take, upload.folder / "photo", name, most=self.limits.pixels
             )
             upload.size = taken.size
-            if request.headers.get("x-session") in self.sessions:
-                # Another photo may have come meanwhile.
-                self.drop(session.upload)
-                session.upload = upload
+            if request.headers.get("x-session") in self.sessions.pages:
+                session.replace(upload)  # another photo may have arrived meanwhile
         except ClientDisconnect:
             return Response()
         finally:
             if session.upload is not upload:
                 shutil.rmtree(upload.folder, ignore_errors=True)
-        view = self.show(upload, taken.view)
+        view = _shared(upload, taken.view)
         return JSONResponse(
             {"name": name, "size": taken.size, "view": view, "notices": taken.notices}
         )
 
-    def show(self, upload: Upload, view: View, name: str | None = None) -> dict[str, Any]:
-        """The last part of a URL of a file, to view or to save by a name."""
-        key = secrets.token_urlsafe(9)
-        upload.shown[key] = view.file, name
-        return {"key": key, "smaller": view.smaller}
-
     async def file(self, request: Request) -> Response:
-        """A view, or a result to save."""
-        # A forgotten page is told 404: it would save the words of an error as the photo.
-        known = request.path_params["token"] in self.sessions
+        """Return a view, or a result to save."""
+        # 404 if the session has ended: the browser would save an error message as the photo.
+        known = request.path_params["token"] in self.sessions.pages
         upload = self.session(request).upload if known else None
-        path, name = (upload.shown if upload else {}).get(request.path_params["key"], (None, None))
+        path, name = (upload.files if upload else {}).get(request.path_params["key"], (None, None))
         if path is None:
             return Response(status_code=404)
         return FileResponse(
@@ -238,7 +162,7 @@ class Server:
         )
 
     async def start(self, request: Request) -> Response:
-        """Enlarge the session's photo: lines of JSON, until the last has an error or a result."""
+        """Upscale the session's photo; stream lines of JSON that end with an error or a result."""
         upload = self.session(request).upload
         if upload is None:
             raise UserError("choose a photo first")
@@ -254,7 +178,7 @@ class Server:
         most = self.limits.pixels * LARGEST_RESULT
         if width * height > most * MEGA:
             raise UserError(
-                f"{upload.name} enlarged by {scale} has {width * height / MEGA:.0f} megapixels; a "
+                f"{upload.name} upscaled by {scale} has {width * height / MEGA:.0f} megapixels; a "
                 f"result can have {most:g}, {LARGEST_RESULT} times --max-megapixels"
             )
         loop = asyncio.get_running_loop()
@@ -263,19 +187,19 @@ class Server:
         job = Job()
 
         def tell(**event: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop may have ended
-                loop.call_soon_threadsafe(job.told.put_nowait, event)
+            with contextlib.suppress(RuntimeError):  # the loop may be closed
+                loop.call_soon_threadsafe(job.events.put_nowait, event)
 
         def finish(future: Future) -> None:
-            self.line.remove(job)
+            self.queue.remove(job)
             upload.jobs.remove(job)
-            if upload.dropped:
-                self.drop(upload)
+            if upload.discarded:
+                upload.discard()
             elif not future.cancelled():
-                job.told.put_nowait(self.outcome(upload, scale, future))
+                job.events.put_nowait(_outcome(upload, scale, future))
 
         future = self.worker.submit(
-            enlarge,
+            upscale,
             upload.folder / "photo",
             choice,
             scale=scale,
@@ -283,7 +207,7 @@ class Server:
             tell=tell,
             stop=job.stop,
         )
-        self.line.append(job)
+        self.queue.append(job)
         upload.jobs.append(job)
 
         def finished(future: Future) -> None:
@@ -292,46 +216,20 @@ class Server:
 
         future.add_done_callback(finished)
         return StreamingResponse(
-            self.events(request, job, future), media_type="application/x-ndjson"
+            self.stream(request, job, future), media_type="application/x-ndjson"
         )
 
-    def outcome(self, upload: Upload, scale: int, future: Future) -> dict[str, Any]:
-        """The last that a page is told of a job."""
-        error = future.exception()
-        if isinstance(error, MemoryError):
-            return {"error": f"{upload.name}: the memory is too small for this; choose less scale"}
-        if isinstance(error, Stopped):
-            return {"error": "stopped"}
-        if error:
-            if not isinstance(error, EXCUSED):
-                logging.getLogger("uvicorn.error").error("a bug", exc_info=error)
-            return {"error": f"{upload.name}: {one_line(error)}"}
-        result, view, seconds = future.result()
-        if upload.result:
-            shutil.rmtree(upload.result, ignore_errors=True)
-        upload.result = result.parent
-        width, height = (side * scale for side in upload.size)
-        name = f"{Path(upload.name).stem}_x{scale}.png"
-        return {
-            "result": self.show(upload, View(result, 1), name),
-            "view": self.show(upload, view),
-            "name": name,
-            "size": (width, height),
-            "bytes": result.stat().st_size,
-            "seconds": seconds,
-        }
-
-    async def events(self, request: Request, job: Job, future: Future) -> AsyncIterator[str]:
-        """What a job tells, as lines of JSON; it is stopped where the page has gone."""
+    async def stream(self, request: Request, job: Job, future: Future) -> AsyncIterator[str]:
+        """Yield the events of a job as lines of JSON; stop the job when the page is gone."""
         ahead = None
         try:
             while not self.ending():
                 try:
-                    event = await asyncio.wait_for(job.told.get(), POLL)
+                    event = await asyncio.wait_for(job.events.get(), POLL)
                 except TimeoutError:
                     if await request.is_disconnected():
                         return
-                    now = self.line.index(job) if job in self.line else 0
+                    now = self.queue.index(job) if job in self.queue else 0
                     if now == ahead:
                         continue
                     ahead, event = now, {"ahead": now}
@@ -343,30 +241,35 @@ class Server:
             future.cancel()
 
     def app(self, hosts: Sequence[str]) -> Starlette:
-        """The routes, for requests to these hosts."""
+        """Return the application, for requests to these hosts."""
         routes = [
             Route("/", self.home),
             Route("/alive", self.alive, methods=["POST"]),
             Route("/leave/{token}", self.leave, methods=["POST"]),
             Route("/photo", self.photo, methods=["POST"]),
-            Route("/enlarge", self.start, methods=["POST"]),
+            Route("/upscale", self.start, methods=["POST"]),
             Route("/files/{token}/{key}", self.file),
         ]
         return Starlette(
             routes=routes,
-            # Pages of other sites could otherwise reach this one by a name that they redirect here.
+            # Otherwise pages of other sites could reach this one through a host name of theirs that
+            # resolves to this machine.
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
-            # Not a status of 4xx, which browsers would show as an error of the page.
+            # Status 200, because browsers log 4xx as an error of the page.
             exception_handlers={UserError: lambda _, error: JSONResponse({"error": str(error)})},
             lifespan=self.lifespan,
         )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Return a listening socket.
+
+    Args:
+        host: name or address.
+        port: TCP port; 0 for any free one.
 
     Raises:
-        UserError: where that cannot be.
+        UserError: the address is not available.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -374,15 +277,15 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = one_line(getattr(error, "strerror", None) or error)
         raise UserError(
-            f"cannot listen on {host}, port {port} ({reason}); choose others by --host and --port"
+            f"cannot listen on {host}, port {port} ({reason}); choose another --host or --port"
         ) from error
 
 
 def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -> int:
-    """Serve the page until a signal ends it, and leave no files; returns the exit code."""
+    """Serve the page until a signal arrives, leave no files, and return the exit code."""
     address, port = listening.getsockname()[:2]
     ip = ipaddress.ip_address(address.partition("%")[0])
-    # `probe` and the limits of the page stand in for Pillow's own limit.
+    # `probe` and the page's limits replace Pillow's own limit.
     Image.MAX_IMAGE_PIXELS = None
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -394,12 +297,44 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
         )
         web = uvicorn.Server(config)
         server.ending = lambda: web.should_exit
-        # Uvicorn ends in peace and then raises the signal again, which must not skip the cleaning.
+        # Uvicorn shuts down and then raises the signal again, which must not skip the clean-up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, web.handle_exit)
         shown = f"[{ip}]" if ip.version == 6 else str(ip)
-        print(f"isr demo: http://{shown}:{port} (Ctrl-C ends it)", flush=True)
+        print(f"isr demo: http://{shown}:{port} (Ctrl-C to stop)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             web.run(sockets=[listening])
     return 0
+
+
+def _outcome(upload: Upload, scale: int, future: Future) -> dict[str, Any]:
+    """Return the last event of a job: its result or its error."""
+    error = future.exception()
+    if isinstance(error, MemoryError):
+        return {"error": f"{upload.name}: not enough memory; choose a smaller scale"}
+    if isinstance(error, Stopped):
+        return {"error": "stopped"}
+    if error:
+        if not isinstance(error, EXCUSED):
+            logging.getLogger("uvicorn.error").error("unexpected error", exc_info=error)
+        return {"error": f"{upload.name}: {one_line(error)}"}
+    result, view, seconds = future.result()
+    if upload.result:
+        shutil.rmtree(upload.result, ignore_errors=True)
+    upload.result = result.parent
+    width, height = (side * scale for side in upload.size)
+    name = f"{Path(upload.name).stem}_x{scale}.png"
+    return {
+        "result": _shared(upload, View(result, 1), name=name),
+        "view": _shared(upload, view),
+        "name": name,
+        "size": (width, height),
+        "bytes": result.stat().st_size,
+        "seconds": seconds,
+    }
+
+
+def _shared(upload: Upload, view: View, *, name: str | None = None) -> dict[str, Any]:
+    """Make a view available to the page; return what the page needs to display or save it."""
+    return {"key": upload.share(view.file, name=name), "smaller": view.smaller}

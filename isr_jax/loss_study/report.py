@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,6 +20,7 @@ from scipy.ndimage import uniform_filter
 from isr_jax import protocols
 from isr_jax.data.sources import Photo
 from isr_jax.loss_study.results import METRICS, CandidateResult, Results
+from isr_jax.pages import page_template
 from isr_jax.resize import resize_uint8
 
 # The colour-blind safe palette of Okabe and Ito, less the yellow and the black, of which each
@@ -44,14 +44,7 @@ def write(run: Path, results: Results, photos: Sequence[Photo]) -> None:
     _draw_page(charts, run / "curves.png")
     (run / "report.md").write_text(_markdown(results))
     rows = [_row(run, results, photo, i) for i, photo in enumerate(photos)]
-    environment = Environment(
-        loader=PackageLoader("isr_jax.loss_study", "."),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
+    page = page_template("isr_jax.loss_study", "report.html").render(
         results=results,
         table=_table(results),
         means=_means(results),

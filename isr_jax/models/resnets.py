@@ -102,7 +102,7 @@ class ResNet(nn.Module):
         sr = self._enlarged(x, dtype).astype(jnp.float32) / self.img_range
         if self.global_skip == "none":
             return sr + mean
-        return sr + resize.enlarge(lr, factor=self.scale, method=self.global_skip)
+        return sr + resize.upsample(lr, scale=self.scale, method=self.global_skip)
 
     @property
     def _bias(self) -> bool:
@@ -160,4 +160,4 @@ class MSRResNet(nn.Module):
             x = nn.leaky_relu(SubPixel(factor, self.width, gain, dtype)(x), 0.1)
         x = nn.leaky_relu(conv(self.width, gain=gain, dtype=dtype)(x), 0.1)
         x = conv(3, gain=gain, dtype=dtype)(x).astype(jnp.float32)
-        return x + resize.enlarge(lr, factor=self.scale, method="bilinear")
+        return x + resize.upsample(lr, scale=self.scale, method="bilinear")
