@@ -62,8 +62,8 @@ ROWS: dict[str, Row] = {
     "... luma of 0..255, not 16..235": lambda lr, hr, s: in_luma(
         *(full_range(x) if x.ndim == 3 else x for x in (lr, hr)), s
     )[:2],
-    "... upscaled by Pillow": lambda lr, hr, s: measure(pillow(lr, s), hr, crop=s)[:2],
-    "... downscaled and upscaled by Pillow": lambda lr, hr, s: measure(
+    "... enlarged by Pillow": lambda lr, hr, s: measure(pillow(lr, s), hr, crop=s)[:2],
+    "... shrunk and enlarged by Pillow": lambda lr, hr, s: measure(
         pillow(pillow(hr, Fraction(1, s)), s), hr, crop=s
     )[:2],
     "... SSIM by scikit-image's default": uniform_ssim,

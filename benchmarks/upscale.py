@@ -169,9 +169,7 @@ def report_seams(models: list[str]) -> None:
         del chosen["edsr"]
         networks = [drawn(name, options) for name, options in chosen.items()]
     lr = np.ascontiguousarray(skimage.data.chelsea()[20:148, 80:224])
-    print(
-        f"| {lr.shape[1]}x{lr.shape[0]} at 4x | radius | tile | padding | largest | differ | > 1 |"
-    )
+    print(f"| {lr.shape[1]}x{lr.shape[0]} at 4x | sees | tile | overlap | largest | differ | > 1 |")
     print("|---|---|---|---|---|---|---|")
     for network in networks:
         enlarge = make_enlarge(network.whole)
@@ -201,7 +199,7 @@ def report_memory(megapixels: float) -> None:
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     photo = resize_uint8(skimage.data.coffee(), size=(height, height * 4 // 3))
     images = photo.nbytes * (1 + SCALE**2) / 2**30
-    print("\n| JPEG to | megapixels | s | input + output, GiB | peak, GiB | beyond them |")
+    print("\n| JPEG to | megapixels | s | input + output, GiB | peak, GiB | beside them |")
     print("|---|---|---|---|---|---|", flush=True)
     with TemporaryDirectory() as folder:
         source = Path(folder) / "photo.jpg"
