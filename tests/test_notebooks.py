@@ -1,12 +1,12 @@
-"""What `notebooks/execute.py` writes into the notebooks; that they run is `make notebooks`."""
+"""Test that `notebooks/execute.py` sets the repository; `make notebooks` executes them."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat", reason="reads notebooks: pip install isr-jax[notebooks]")
-pytest.importorskip("nbclient", reason="runs notebooks: pip install isr-jax[notebooks]")
+nbformat = pytest.importorskip("nbformat", reason="needs pip install isr-jax[notebooks]")
+pytest.importorskip("nbclient", reason="needs pip install isr-jax[notebooks]")
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -23,8 +23,8 @@ def execute(monkeypatch):
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_a_repository_is_written_and_taken_back(execute, file):
-    """The badge opens the notebook, the first cell is a program, and nothing else changes."""
+def test_the_repository_is_set_and_unset(execute, file):
+    """The badge opens the notebook, the first cell has the address, and nothing else changes."""
     notebook = nbformat.read(file, 4)
     committed = nbformat.writes(notebook)
     for repository in ("an-owner/isr_jax", "another/fork.2"):
