@@ -24,6 +24,7 @@ from isr_jax.resize import resize_uint8
 from isr_jax.state import State
 from isr_jax.training.program import (
     AXIS,
+    Devices,
     Inputs,
     make_program,
     make_runs_dispatch,
@@ -132,7 +133,7 @@ class Training(NamedTuple):
         stopped: whether the user wants to stop.
     """
 
-    devices: Sequence[jax.Device]
+    devices: Devices
     together: Literal["vmap", "unroll"]
     console: Console
     stopped: Callable[[], bool]

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from isr_jax.config import sampled_crop
 from isr_jax.data import pool, sources
-from isr_jax.training.program import Inputs, on_all
+from isr_jax.training.program import Devices, Inputs, on_all
 
 
 @runtime_checkable
@@ -32,9 +32,7 @@ class Loader(Protocol):
 class PoolLoader:
     """Every image in device memory: all updates share the same inputs, and there is no state."""
 
-    def __init__(
-        self, photos: Sequence[sources.Photo], *, frozen: Any, devices: Sequence[jax.Device]
-    ):
+    def __init__(self, photos: Sequence[sources.Photo], *, frozen: Any, devices: Devices) -> None:
         """Put the images and the frozen parameters on all devices."""
         inputs = Inputs(frozen=frozen, images=pool.make_pool(photos))
         self._inputs = jax.device_put(inputs, on_all(devices))
@@ -63,9 +61,9 @@ class StreamLoader:
         config: ConfigDict,
         *,
         frozen: Any,
-        devices: Sequence[jax.Device],
+        devices: Devices,
         warn: Callable[[str], None],
-    ):
+    ) -> None:
         """Open the stream, and put the frozen parameters on all devices."""
         # Imported late: the pool does not need Grain.
         from isr_jax.data.stream import open_stream
@@ -102,7 +100,7 @@ class StreamLoader:
 
 def open_loader(
     config: ConfigDict,
-    devices: Sequence[jax.Device],
+    devices: Devices,
     *,
     frozen: Any = (),
     warn: Callable[[str], None],

@@ -19,7 +19,7 @@ SCHEDULES: dict[str, Callable[[Rate, ConfigDict, int], optax.Schedule]] = {
         rate, {steps // 2: 0.1}
     ),
     "milestones": lambda rate, options, steps: optax.piecewise_constant_schedule(
-        rate, dict.fromkeys(options.milestones, options.decay)
+        rate, {step: options.decay for step in options.milestones}
     ),
 }
 

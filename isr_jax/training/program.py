@@ -31,9 +31,10 @@ from isr_jax.training.update import (
 )
 
 AXIS = "devices"
+Devices = Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm] (jax hides its class)
 
 
-def on_all(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
+def on_all(devices: Devices, *axes: str) -> NamedSharding:
     """Return the sharding that copies to all devices, or splits over them along the first axis."""
     return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(*axes))
 
@@ -244,7 +245,7 @@ class Dispatch(Protocol):
         """Return the state after n updates of one stage, and the metrics of each."""
 
 
-def make_dispatch(config: ConfigDict, update: Update, devices: Sequence[jax.Device]) -> Dispatch:
+def make_dispatch(config: ConfigDict, update: Update, devices: Devices) -> Dispatch:
     """Build (state, inputs, key, *, n, adversarial) -> (state, metrics [n]).
 
     The state is donated. What an update does depends on (state, key, step) alone, and its batch
@@ -309,7 +310,7 @@ class RunsDispatch(Protocol):
 
 def make_runs_dispatch(
     config: ConfigDict,
-    devices: Sequence[jax.Device],
+    devices: Devices,
     *,
     together: Literal["vmap", "unroll"],
 ) -> RunsDispatch:

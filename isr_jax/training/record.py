@@ -23,7 +23,7 @@ class Recorder:
     A line of metrics.jsonl is {"kind": "train" | "validation" | "baselines", "step": int, ...}.
     """
 
-    def __init__(self, run: Path, *, step: int):
+    def __init__(self, run: Path, *, step: int) -> None:
         """Resume from `step`: records after it, of a run that was killed, are dropped."""
         kept = [record for record in read_records(run) if record["step"] <= step]
         self.has_baselines = any(record["kind"] == "baselines" for record in kept)
