@@ -377,3 +377,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def sampled_crop(config: ConfigDict) -> int:
     """Return the side in HR pixels of what is cut from an image: a crop and its margin."""
     return config.data.crop + 2 * config.data.margin
+
+
+def tuples(tree: Any) -> Any:
+    """Return a tree with the lists that JSON has made of tuples as tuples again."""
+    if isinstance(tree, Mapping):
+        return {name: tuples(value) for name, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree

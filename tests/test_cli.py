@@ -92,7 +92,11 @@ def test_a_single_image_into_a_named_file(photos, tmp_path, capsys):
     ("arguments", "code", "message"),
     [
         (("evaluate", "--data", "."), 2, "required: --model"),
-        (("upscale", "none.png", "--model", "bicubic", "--scale", 2), 1, "no file or folder none"),
+        (
+            ("upscale", "none.png", "--model", "bicubic", "--scale", 2),
+            1,
+            "no such file or folder: none",
+        ),
         (("upscale", "a.png", "--model", "bicubic"), 1, "bicubic has no scale of its own"),
         (("upscale", "a.png", "--model", "none"), 1, "there is no model none"),
         (("upscale", "a.png", "--model", "none.pth"), 1, "there is no model none.pth"),

@@ -149,7 +149,7 @@ def test_nothing_but_bad_files(tmp_path, capsys):
     code, out, err = run(capsys, "--model", "bicubic", "--data", tmp_path, "--scale", 4)
     assert (code, out) == (1, "")
     (line,) = err
-    assert "a.png: unreadable: not an image" in line
+    assert "a.png: unreadable: not a PNG" in line
 
 
 def test_a_full_disk_keeps_the_scores(benchmark_tree, tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from isr_jax.data.examples import ImagePair
 from isr_jax.data.pool import make_pool, sample
-from isr_jax.data.sources import Photo
 from isr_jax.errors import UserError
 from isr_jax.images import to_uint8
 from tests.helpers.crops import SYMMETRIES, check_crops, located_photos
@@ -139,7 +139,7 @@ def test_pages_make_no_difference(pool, page_bytes):
 def test_an_image_beyond_int32_is_refused():
     huge = np.broadcast_to(np.uint8(0), (2**15, 2**15, 3))
     with pytest.raises(UserError, match="2 GiB"):
-        make_pool([Photo("huge.png", huge, huge)])
+        make_pool([ImagePair("huge.png", huge, huge)])
 
 
 def test_rows_are_gathered_whole(pool):

@@ -12,8 +12,7 @@ from PIL import Image
 
 import isr_jax
 from isr_jax import images
-from isr_jax.checkpoints.restore import restore_generator
-from isr_jax.checkpoints.runs import architecture
+from isr_jax.checkpoints.restore import architecture, restore_generator
 from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.models.generators import make_enlarge
 from isr_jax.resize import resize_uint8

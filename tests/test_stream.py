@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isr_jax.data.sources import Decoded, open_source
+from isr_jax.data.examples import Decoded
+from isr_jax.data.sources import open_source
 from isr_jax.data.stream import open_stream
 from isr_jax.errors import UserError
 from tests.helpers.crops import SYMMETRIES, check_crops, located_photos

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from isr_jax import config as base
-from isr_jax.data.sources import Photo
+from isr_jax.data.examples import ImagePair
 from isr_jax.loss_study import report
 from isr_jax.loss_study.results import Judged, summarise
 from isr_jax.resize import resize_uint8
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     photos, judged = [], []
     for i in range(2):
         hr = resize_uint8(rng.integers(0, 256, (15, 20, 3)).astype(np.uint8), scale=8)
-        photos.append(Photo(f"photo{i}.png", hr, resize_uint8(hr, scale=0.25)))
+        photos.append(ImagePair(f"photo{i}.png", hr, resize_uint8(hr, scale=0.25)))
     for n, name in enumerate(losses):
         images = run / "candidates" / name / "images"
         images.mkdir(parents=True)

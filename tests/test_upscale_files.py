@@ -22,8 +22,8 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from isr_jax import cli
-from isr_jax.photo.reading import to_8_bits
-from isr_jax.photo.writing import over_white, write_png
+from isr_jax.photo.pixels import over_white, to_8_bits
+from isr_jax.photo.writing import write_png
 
 NEAREST = ("--model", "nearest", "--scale", 2)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -354,7 +354,7 @@ def test_rounding_to_8_bits_and_laying_over_white():
         wanted = pixels[..., :3] * alpha + peak * (1 - alpha)
         assert abs(over_white(pixels) - wanted).max() <= 0.5 + 1e-6
         np.testing.assert_array_equal(
-            over_white(pixels[..., 2:]), over_white(pixels[..., [2, 2, 3]])[..., 0]
+            over_white(pixels[..., 2:]), over_white(pixels[..., [2, 2, 2, 3]])[..., 0]
         )
 
 
@@ -368,15 +368,13 @@ def test_what_a_format_cannot_hold_is_said_once(tmp_path, capsys):
     said = {"png": [], "tiff": []}
     for form in ("png", "jpeg", "webp", "tiff", "bmp"):
         said[form] = good(capsys, folder, "--out", tmp_path / form, "--format", form)
-    bits = "16 bits a channel became 8, as {} has no more (1 image)"
-    over = "transparency was laid over white, as {} has none (2 images)"
+    bits = "16 bits per channel became 8: {} holds no more (1 image)"
+    over = "transparency was composed over white: {} holds none (2 images)"
     assert said["png"] == said["tiff"] == []
     assert sorted(said["jpeg"]) == [bits.format("JPEG"), over.format("JPEG")]
     assert said["webp"] == [bits.format("WebP")]
     assert sorted(said["bmp"])[::2] == [bits.format("BMP"), over.format("BMP")]
-    assert (
-        sorted(said["bmp"])[1] == "colours became sRGB, as BMP holds no colour profile (3 images)"
-    )
+    assert sorted(said["bmp"])[1] == "colours became sRGB: BMP holds no colour profile (3 images)"
     alpha = clear[..., 3:] / 255
     white = np.floor(clear[..., :3] * alpha + 255 * (1 - alpha) + 0.5)
     assert abs(read(tmp_path / "bmp" / "a_x2.bmp") - twice(white)).max() <= 1
@@ -437,7 +435,7 @@ def test_exif_too_long_for_a_jpeg_is_said(tmp_path, capsys):
     data = exif(Make="A maker", ImageDescription="x" * 70_000)
     Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.png", exif=data)
     assert good(capsys, tmp_path / "a.png", "--format", "jpeg") == [
-        "EXIF was left out, as JPEG holds at most 64 KiB of it (1 image)"
+        "EXIF was left out: JPEG holds at most 64 KiB of it (1 image)"
     ]
     assert not read_exif(tmp_path / "a_x2.jpg")
     assert good(capsys, tmp_path / "a.png") == []
@@ -469,9 +467,9 @@ def test_animations_keep_their_frames_and_times(tmp_path, capsys, kind, form):
         visible = wanted[..., 3:] > 0
         np.testing.assert_array_equal(found * visible, wanted * visible)
     said = good(capsys, path, "--format", "bmp", "--out", tmp_path / "a.bmp")
-    assert any("only the first page was enlarged, as BMP holds just one" in line for line in said)
+    assert any("only the first page was upscaled: BMP holds one" in line for line in said)
     (line,) = good(capsys, path, "--out", tmp_path / "a.tif")
-    assert line == "frames became pages, without their times, as TIFF has none (1 image)"
+    assert line == "frames became pages without durations: TIFF holds none (1 image)"
     with Image.open(tmp_path / "a.tif") as image:
         assert image.n_frames == 3
 
@@ -493,7 +491,7 @@ def test_every_page_of_a_tiff(tmp_path, capsys):
             assert page.dtype == wanted.dtype
             np.testing.assert_array_equal(page.asarray(), twice(wanted))
     (line,) = good(capsys, tmp_path / "a.tif", "--format", "png")
-    assert line == "only the first page was enlarged, as PNG holds just one (1 image)"
+    assert line == "only the first page was upscaled: PNG holds one (1 image)"
     np.testing.assert_array_equal(read(tmp_path / "a_x2.png"), twice(pages[0]))
     # A page that is damaged costs the file, and leaves nothing.
     data = (tmp_path / "a_x2.tif").read_bytes()
@@ -590,7 +588,7 @@ def test_two_images_that_would_be_one(tmp_path, capsys):
     code, (line,) = upscale(capsys, tmp_path, "--format", "webp")
     assert code == 1
     assert "a.bmp and " in line or "a.png and " in line
-    assert f"would both become {tmp_path}/a_x2.webp: rename one" in line
+    assert f"would both be written to {tmp_path}/a_x2.webp: rename one" in line
     code, (line,) = upscale(
         capsys, tmp_path / "a.png", tmp_path / "sub" / "a.png", "--out", tmp_path / "out"
     )
@@ -647,11 +645,11 @@ def test_shards_are_disjoint_and_whole(tmp_path, capsys, monkeypatch):
         (("a.png", "--quality", "101"), 2, "'101' is not an integer of 1 to 100"),
         (("a.png", "--jobs", "0"), 2, "'0' is not an integer of 1 or more"),
         (("a.png", "--format", "gif"), 2, "invalid choice: 'gif'"),
-        (("a.png", "b.png", "--out", "c.png"), 2, "c.png is one file, for 2 images"),
-        (("a.png", "--out", "c.png", "--format", "bmp"), 2, "c.png is no name for --format bmp"),
-        (("a.png", "--suffix", "/x"), 2, "--suffix /x is no part of a name"),
+        (("a.png", "b.png", "--out", "c.png"), 2, "c.png is one file, but there are 2 images"),
+        (("a.png", "--out", "c.png", "--format", "bmp"), 2, "c.png does not match --format bmp"),
+        (("a.png", "--suffix", "/x"), 2, "--suffix /x cannot be part of a file name"),
         (("none/*.png",), 1, "no image file matches none/*.png"),
-        (("none",), 1, "there is no file or folder none"),
+        (("none",), 1, "no such file or folder: none"),
         (("empty",), 1, "empty holds no PNG"),
     ],
 )

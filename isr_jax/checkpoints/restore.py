@@ -1,25 +1,30 @@
 """A generator, restored from whatever a MODEL is."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from isr_jax.checkpoints import single_files as model_files
-from isr_jax.checkpoints.runs import architecture, open_manager
 from isr_jax.checkpoints.single_files import PRETRAINED
-from isr_jax.config import flatten
-from isr_jax.errors import UserError, one_line
+from isr_jax.config import flatten, tuples
+from isr_jax.errors import UserError
 from isr_jax.models import Generator, generator
+from isr_jax.models.generators import complete
 from isr_jax.pytorch.files import SUFFIXES as TORCH_SUFFIXES
 from isr_jax.pytorch.weights import import_torch
 from isr_jax.state import State
+
+
+def architecture(config: ConfigDict) -> dict[str, Any]:
+    """Return the scale of a configuration and its generator's fields, except its dtype."""
+    fields = complete(config.generator.to_dict(), scale=config.scale)
+    del fields["dtype"]
+    return {"scale": config.scale, "generator": fields}
 
 
 def begin_from(path: str, state: State, config: ConfigDict) -> State:
@@ -103,32 +108,16 @@ def restore_generator(
         raise UserError(f"{path} is no run folder: it holds no checkpoints/; train one by run.py")
     if weights not in ("ema", "raw"):
         raise UserError(f"weights is {weights!r}; it can be ema or raw")
-    with open_manager(run) as manager:
-        steps, latest, best = manager.all_steps(), manager.latest_step(), manager.best_step()
-        # Before the first validation none is the best yet.
-        choices: dict[str | int, int | None] = {
-            "latest": latest,
-            "best": latest if best is None else best,
-        }
-        step = choices.get(checkpoint, checkpoint)
-        if not isinstance(step, int) or step not in steps:
-            raise UserError(
-                f"{run} has no checkpoint {step}; there are best, latest and {sorted(steps)}"
-            )
-        try:
-            network, parts, config = _restore_item(manager, step)
-        # Whatever a damaged file makes of itself.
-        except Exception as error:
-            raise UserError(
-                f"checkpoint {step} of {run} cannot be read ({one_line(error, limit=120)}); "
-                f"choose another of {sorted(steps)}"
-            ) from error
+    # Imported here: Orbax takes longer to import than a small photo to upscale.
+    from isr_jax.checkpoints.runs import read_generator
+
+    network, parts, config, step = read_generator(run, checkpoint=checkpoint)
     chosen = parts["ema" if weights == "ema" else "params"]
     return Restored(network, chosen, parts["stats"], config, step)
 
 
 def _from_file(saved: model_files.Saved) -> Restored:
-    config = ConfigDict(_tuples(saved.config))
+    config = ConfigDict(tuples(saved.config))
     network = generator(config.generator.to_dict(), scale=config.scale)
     params, stats = jax.tree.map(jnp.asarray, (saved.params, saved.stats))
     return Restored(network, params, stats, config, 0)
@@ -166,30 +155,3 @@ def interpolate(a: Restored, b: Restored, *, alpha: float) -> tuple[Any, Any]:
     return jax.tree.map(
         lambda x, y: (1.0 - alpha) * x + alpha * y, (a.params, a.stats), (b.params, b.stats)
     )
-
-
-def _restore_item(
-    manager: ocp.CheckpointManager, step: int
-) -> tuple[Generator, dict[str, Any], ConfigDict]:
-    """The generator, its saved arrays and the configuration of a step."""
-    saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-    config = ConfigDict(_tuples(saved.config))
-    network = generator(config.generator.to_dict(), scale=config.scale)
-    # Onto one device here, whatever the devices that it was trained on.
-    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    params, stats = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
-        jax.eval_shape(network.init, jax.random.key(0)),
-    )
-    abstract = {"params": params, "stats": stats, "ema": params}
-    parts = manager.restore(
-        step, args=ocp.args.Composite(generator=ocp.args.StandardRestore(abstract))
-    ).generator
-    return network, parts, config
-
-
-def _tuples(tree: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
-    if isinstance(tree, Mapping):
-        return {name: _tuples(value) for name, value in tree.items()}
-    return tuple(tree) if isinstance(tree, list) else tree

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from isr_jax.config import flatten
+from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import new_folder
-from isr_jax.models.generators import complete
+from isr_jax.models import Generator, generator
 from isr_jax.state import State
 
 # What must be equal for one run's state to be another's.
@@ -171,13 +171,6 @@ def _restore(
     return state, dict(saved.data), saved.config
 
 
-def architecture(config: ConfigDict) -> dict[str, Any]:
-    """The scale of a configuration and its generator's fields, but for the type that computes."""
-    fields = complete(config.generator.to_dict(), scale=config.scale)
-    del fields["dtype"]
-    return {"scale": config.scale, "generator": fields}
-
-
 def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
     """Before `open_manager`: remove what a killed run had begun to write.
 
@@ -262,3 +255,57 @@ def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[st
             ),
         )
     (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
+
+
+def read_generator(
+    run: Path, *, checkpoint: Literal["best", "latest"] | int
+) -> tuple[Generator, dict[str, Any], ConfigDict, int]:
+    """Return the generator of a run folder, its saved arrays, its configuration and the step.
+
+    Args:
+        run: the run folder.
+        checkpoint: the one of the best validation PSNR-Y, the latest, or a step.
+
+    Raises:
+        UserError: there is no such checkpoint, or it cannot be read.
+    """
+    with open_manager(run) as manager:
+        steps, latest, best = manager.all_steps(), manager.latest_step(), manager.best_step()
+        # Before the first validation none is the best yet.
+        choices: dict[str | int, int | None] = {
+            "latest": latest,
+            "best": latest if best is None else best,
+        }
+        step = choices.get(checkpoint, checkpoint)
+        if not isinstance(step, int) or step not in steps:
+            raise UserError(
+                f"{run} has no checkpoint {step}; there are best, latest and {sorted(steps)}"
+            )
+        try:
+            return (*_restore_item(manager, step), step)
+        # Whatever a damaged file makes of itself.
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {step} of {run} cannot be read ({one_line(error, limit=120)}); "
+                f"choose another of {sorted(steps)}"
+            ) from error
+
+
+def _restore_item(
+    manager: ocp.CheckpointManager, step: int
+) -> tuple[Generator, dict[str, Any], ConfigDict]:
+    """The generator, its saved arrays and the configuration of a step."""
+    saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+    config = ConfigDict(tuples(saved.config))
+    network = generator(config.generator.to_dict(), scale=config.scale)
+    # Onto one device here, whatever the devices that it was trained on.
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    params, stats = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
+        jax.eval_shape(network.init, jax.random.key(0)),
+    )
+    abstract = {"params": params, "stats": stats, "ema": params}
+    parts = manager.restore(
+        step, args=ocp.args.Composite(generator=ocp.args.StandardRestore(abstract))
+    ).generator
+    return network, parts, config

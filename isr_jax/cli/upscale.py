@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         upscaler,
         options.inputs,
         out=options.out,
-        form=options.format,
+        format=options.format,
         suffix=options.suffix,
         quality=options.quality,
         overwrite=options.overwrite,
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     )
     skipped = f"{outcome.skipped} skipped"
     skipped += " (already exist; --overwrite replaces them)" if outcome.skipped else ""
-    total = f"{outcome.enlarged} upscaled, {skipped}, {len(outcome.failed)} failed"
+    total = f"{outcome.upscaled} upscaled, {skipped}, {len(outcome.failed)} failed"
     for line in (*outcome.notices, *outcome.failed, total):
         print(f"isr upscale: {line}", file=sys.stderr)
     return 1 if outcome.failed else 0

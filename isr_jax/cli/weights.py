@@ -141,8 +141,8 @@ def add_interpolate(parser: argparse.ArgumentParser) -> None:
 
 def run_interpolate(options: argparse.Namespace) -> int:
     """Write the run folder; return the exit code."""
-    from isr_jax.checkpoints.restore import interpolate, restore_generator
-    from isr_jax.checkpoints.runs import architecture, write_generator
+    from isr_jax.checkpoints.restore import architecture, interpolate, restore_generator
+    from isr_jax.checkpoints.runs import write_generator
 
     a, b = restore_generator(options.a), restore_generator(options.b)
     params, stats = interpolate(a, b, alpha=options.alpha)

@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from isr_jax.data.sources import EXTENSIONS, UnusableImageError, decode_image, fit
+from isr_jax.data.examples import UnusableImageError, decode_image, fit
 from isr_jax.errors import UserError
+from isr_jax.photo.formats import KINDS, is_photo
+from isr_jax.photo.reading import open_photo
 from isr_jax.resize import resize_uint8
 
 # The folder of HR images, and that of LR images.
@@ -35,7 +36,7 @@ LAYOUTS = (
 )
 
 
-class Pair(NamedTuple):
+class PairFiles(NamedTuple):
     """The files of one image; lr is None where the exact bicubic of hr is to make it."""
 
     name: str
@@ -55,7 +56,7 @@ class BenchmarkSet(NamedTuple):
 
     name: str
     scale: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PairFiles, ...]
     faults: tuple[str, ...]
 
 
@@ -96,7 +97,7 @@ def find_sets(data: str | Path, scales: Sequence[int] = ()) -> list[BenchmarkSet
 
 
 def load_pair(
-    pair: Pair, *, scale: int
+    pair: PairFiles, *, scale: int
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "sh sw *c"]]:
     """Decode a pair as (LR, HR), with HR cut to scale times the size of LR.
 
@@ -117,10 +118,10 @@ def load_pair(
 
 def _read(file: Path) -> UInt8[np.ndarray, "h w *c"]:
     try:
-        data = file.read_bytes()
+        opened = open(file, "rb")  # noqa: SIM115 (closed by the decoder)
     except OSError as error:
         raise UnusableImageError(f"{file}: {error.strerror}") from error
-    return decode_image(data, name=str(file), keep_gray=True)
+    return decode_image(opened, name=str(file), keep_gray=True)
 
 
 Layout = tuple[Path, dict[int | None, Path]]
@@ -173,15 +174,22 @@ def _scale_of(hr: Path, lr: Path) -> int | None:
     files = _files(lr)
     for name, candidates in _files(hr).items():
         try:
-            with Image.open(candidates[0]) as large, Image.open(files[name][0]) as small:
-                return round(large.height / small.height)
-        except (KeyError, OSError, SyntaxError, ValueError):
+            heights = [_height(candidates[0]), _height(files[name][0])]
+        except (KeyError, UserError):
             continue
+        return round(heights[0] / heights[1])
     return None
 
 
+def _height(file: Path) -> int:
+    """Return the height that an image's header declares."""
+    photo = open_photo(file)
+    photo.close()
+    return photo.head.sizes[0][1]
+
+
 def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
-    """Pair the files by name; an LR file may also be called NAMEx4."""
+    """PairFiles the files by name; an LR file may also be called NAMEx4."""
     truth = _files(hr)
     given = {
         stem if stem in truth else stem.removesuffix(f"x{scale}"): files
@@ -191,7 +199,7 @@ def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
     for stem in sorted(truth.keys() | given.keys(), key=_natural):
         hrs, lrs = truth.get(stem, []), given.get(stem, []) if lr else [None]
         if len(hrs) == len(lrs) == 1:
-            pairs.append(Pair(stem, hrs[0], lrs[0]))
+            pairs.append(PairFiles(stem, hrs[0], lrs[0]))
         elif not lrs:
             faults.append(f"{hrs[0]}: no file of {lr} has its name")
         elif not hrs:
@@ -199,7 +207,7 @@ def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
         else:
             faults.append(f"{hrs[0]}: several files have its name; keep one of each kind")
     if not truth:
-        faults = [f"{hr} holds no PNG, JPEG, WebP, BMP or TIFF file"]
+        faults = [f"{hr} holds no {KINDS} file"]
     elif not pairs:
         faults = [f"no image of {hr} has a counterpart (first, {faults[0]})"]
     return BenchmarkSet(name, scale, tuple(pairs), tuple(faults))
@@ -209,7 +217,7 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     """The image files directly in a folder, by their names without the suffix."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file():
+        if is_photo(path):
             files.setdefault(path.stem, []).append(path)
     return files
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Int32, Key, UInt8
 
-from isr_jax.data.sources import Photo
+from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError
 from isr_jax.images import dihedral, to_float
 
@@ -35,7 +35,7 @@ class Pool(NamedTuple):
     width: Int32[Array, " n"]
 
 
-def make_pool(photos: Sequence[Photo], *, page_bytes: int = 2**30) -> Pool:
+def make_pool(photos: Sequence[ImagePair], *, page_bytes: int = 2**30) -> Pool:
     """Packs images, each with its LR image (see `sources.load_all`), for `sample`.
 
     Args:

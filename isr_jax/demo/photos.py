@@ -1,4 +1,4 @@
-"""What `isr demo` does to a photo, in threads: take it, show it, upscale it."""
+"""What `isr demo` does to a photo, in threads: read it, show it, upscale it."""
 
 import sys
 import tempfile
@@ -8,23 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from isr_jax.demo.models import MEGA, Choice, cached
 from isr_jax.errors import UserError, one_line
-from isr_jax.photo.reading import Page, Photo, probe, read_photo, to_8_bits
-from isr_jax.photo.writing import as_image, write_photo
+from isr_jax.photo.pixels import as_image, to_8_bits
+from isr_jax.photo.reading import OpenPhoto, Page, Photo, open_photo
+from isr_jax.photo.writing import write_photo
+from isr_jax.upscaling.upscaler import EXCUSABLE
 
 # Browsers on phones show no larger images.
 LARGEST_VIEW = 24 * MEGA
 
-# What the visitor is told; anything else is a bug.
-EXCUSED = (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError)
-
 
 class Stopped(Exception):
-    """Nobody waits for the result any more."""
+    """Nobody is waiting for the result any more."""
 
 
 class View(NamedTuple):
@@ -34,8 +32,8 @@ class View(NamedTuple):
     smaller: int
 
 
-class Taken(NamedTuple):
-    """A photo that can be upscaled: width and height, upright; a view; what is not kept of it."""
+class Uploaded(NamedTuple):
+    """A photo that can be upscaled: its upright width and height, a view, and what was left out."""
 
     size: tuple[int, int]
     view: View
@@ -50,7 +48,7 @@ class Upscaled(NamedTuple):
     seconds: float
 
 
-def take(file: Path, name: str, *, most: float) -> Taken:
+def take(file: Path, name: str, *, most: float) -> Uploaded:
     """Read a file that a visitor sent, and write a view beside it.
 
     Args:
@@ -59,31 +57,34 @@ def take(file: Path, name: str, *, most: float) -> Taken:
         most: the megapixels that it may have.
 
     Raises:
-        UserError: where it cannot be read, or has more.
+        UserError: it cannot be read, or has more.
     """
     try:
-        head = probe(file, max_pixels=sys.maxsize)
+        opened = open_photo(file, max_pixels=sys.maxsize)
+        head = opened.head
         width, height = head.sizes[0]
         if width * height > most * MEGA:
+            opened.close()
             raise UserError(
                 f"{name} has {width * height / MEGA:.3g} megapixels; a photo can have {most:g} "
                 "(--max-megapixels)"
             )
-        photo, page = first_page(file)
+        photo, page = first_page(opened)
         size = page.pixels.shape[1], page.pixels.shape[0]
         notices = photo.notices
         if len(head.sizes) > 1:
             notices += (f"the first of {len(head.sizes)} pages or frames",)
-        return Taken(size, write_view(file.with_name("before.png"), page, photo), notices)
-    except EXCUSED as error:
+        return Uploaded(size, write_view(file.with_name("before.png"), page, photo), notices)
+    except EXCUSABLE as error:
         text = one_line(error).replace(str(file), name)
         raise UserError(text if name in text else f"{name}: {text}") from error
 
 
-def first_page(file: Path) -> tuple[Photo, Page]:
-    """The first page of a file, as if it were all."""
-    photo = read_photo(file, probe(file, max_pixels=sys.maxsize))
+def first_page(opened: OpenPhoto) -> tuple[Photo, Page]:
+    """Decode the first page of a file, as if it were the only one."""
+    photo = opened.read()
     page = next(photo.pages)
+    opened.close()
     return photo._replace(page_count=1, animated=False, durations=()), page
 
 
@@ -128,7 +129,7 @@ def upscale(
 
     tell(step="Loading the model")
     upscaler = cached(choice.model, scale, None if choice.scale is None else tile)
-    photo, page = first_page(file)
+    photo, page = first_page(open_photo(file, max_pixels=sys.maxsize))
     if stop.is_set():
         raise Stopped
     tell(step="Computing the first tile" if choice.scale else "Computing")

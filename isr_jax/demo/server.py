@@ -37,10 +37,11 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from isr_jax.demo.models import MEGA, Choice, Limits
-from isr_jax.demo.photos import EXCUSED, Stopped, View, take, upscale
+from isr_jax.demo.photos import Stopped, View, take, upscale
 from isr_jax.demo.sessions import Job, Session, Sessions, Upload
 from isr_jax.errors import UserError, one_line
 from isr_jax.pages import page_template
+from isr_jax.upscaling.upscaler import EXCUSABLE
 
 SCALES = (2, 3, 4, 6, 8)
 TILES = (32, 64, 128, 256, 512)
@@ -316,7 +317,7 @@ def _outcome(upload: Upload, scale: int, future: Future) -> dict[str, Any]:
     if isinstance(error, Stopped):
         return {"error": "stopped"}
     if error:
-        if not isinstance(error, EXCUSED):
+        if not isinstance(error, EXCUSABLE):
             logging.getLogger("uvicorn.error").error("unexpected error", exc_info=error)
         return {"error": f"{upload.name}: {one_line(error)}"}
     result, view, seconds = future.result()

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from isr_jax.data.pairs import BenchmarkSet, Pair, find_sets, load_pair
+from isr_jax.data.pairs import BenchmarkSet, PairFiles, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import new_folder
 from isr_jax.perceptual.lpips import Lpips, load_lpips
@@ -17,7 +16,7 @@ from isr_jax.photo.writing import write_png
 from isr_jax.progress import image_bar
 from isr_jax.protocols import PROTOCOLS, measure, measure_interpolation
 from isr_jax.resize import METHODS
-from isr_jax.upscaling.upscaler import Upscaler, load
+from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler, load
 
 
 class ImageScores(TypedDict):
@@ -123,11 +122,9 @@ def evaluate(
                     images.append(row)
                     if folder:
                         write_png(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
-                except UserError as error:
-                    failed.append(str(error))
-                # An image too large for the memory or the disk; the next one may not be.
-                except (MemoryError, OSError, jax.errors.JaxRuntimeError) as error:
-                    failed.append(f"{pair.hr}: {one_line(error)}")
+                except EXCUSABLE as error:
+                    named = isinstance(error, UserError)
+                    failed.append(str(error) if named else f"{pair.hr}: {one_line(error)}")
                 bar.advance(task)
             if images:
                 results.append(_summed_up(found, images))
@@ -140,7 +137,7 @@ def evaluate(
 
 
 def _score(
-    upscaler: Upscaler, pair: Pair, protocol: str, distance: Lpips | None
+    upscaler: Upscaler, pair: PairFiles, protocol: str, distance: Lpips | None
 ) -> tuple[ImageScores, UInt8[np.ndarray, "h w *c"]]:
     """The scores of one image, and the image."""
     scale = upscaler.scale

@@ -29,6 +29,7 @@ from rich.console import Console
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.config import flatten, overlay, sampled_crop
 from isr_jax.data import sources
+from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError, unknown
 from isr_jax.files import replacing
 from isr_jax.loss_study import report
@@ -188,7 +189,7 @@ def _distance(network: str, say: Callable[[str], None]) -> lpips.Lpips | None:
     return lpips.load_lpips("alex" if network == "auto" else network)
 
 
-def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[sources.Photo]:
+def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[ImagePair]:
     options = config.data
     source = sources.open_source(
         options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
@@ -203,7 +204,7 @@ def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[sou
     return photos
 
 
-def _pictures(photos: Sequence[sources.Photo], most: int) -> list[sources.Photo]:
+def _pictures(photos: Sequence[ImagePair], most: int) -> list[ImagePair]:
     """Return up to `most` of the images, evenly spread."""
     places = np.linspace(0, len(photos) - 1, min(most, len(photos))).round().astype(int)
     return [photos[i] for i in places]
@@ -213,7 +214,7 @@ def _outcome(
     candidate: Candidate,
     config: ConfigDict,
     training: Training,
-    photos: Sequence[sources.Photo],
+    photos: Sequence[ImagePair],
     judge: Judge,
     folder: Path,
     *,
@@ -302,7 +303,7 @@ def _tune(
     candidate: Candidate,
     config: ConfigDict,
     training: Training,
-    photos: Sequence[sources.Photo],
+    photos: Sequence[ImagePair],
     judge: Judge,
     *,
     title: str,

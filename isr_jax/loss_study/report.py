@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from isr_jax import protocols
-from isr_jax.data.sources import Photo
+from isr_jax.data.examples import ImagePair
 from isr_jax.loss_study.results import METRICS, CandidateResult, Results
 from isr_jax.pages import page_template
 from isr_jax.resize import resize_uint8
@@ -31,7 +31,7 @@ INK = "#010203"
 CROP = 96  # HR pixels a side
 
 
-def write(run: Path, results: Results, photos: Sequence[Photo]) -> None:
+def write(run: Path, results: Results, photos: Sequence[ImagePair]) -> None:
     """Write the report of a study into its folder.
 
     Args:
@@ -327,7 +327,7 @@ class Row(NamedTuple):
     cells: list[Cell]
 
 
-def _row(run: Path, results: Results, photo: Photo, number: int) -> Row:
+def _row(run: Path, results: Results, photo: ImagePair, number: int) -> Row:
     """HR, bicubic, and the first seed of each candidate."""
     scale = results["config"]["scale"]
     enlarged = {"bicubic": resize_uint8(photo.lr, scale=scale)}

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from isr_jax import protocols
 from isr_jax.checkpoints import runs as checkpoint
-from isr_jax.data import pool, sources
+from isr_jax.data import pool
+from isr_jax.data.examples import ImagePair
 from isr_jax.errors import one_line
 from isr_jax.perceptual import lpips
 from isr_jax.progress import training_bar
@@ -52,7 +53,7 @@ class Judge(NamedTuple):
         enlarge: (params, stats, uint8 image) -> uint8 image; one for all candidates.
     """
 
-    photos: Sequence[sources.Photo]
+    photos: Sequence[ImagePair]
     scale: int
     distance: lpips.Lpips | None
     enlarge: Callable[[Any, Any, Any], Any]
@@ -96,7 +97,7 @@ class Judge(NamedTuple):
         return np.array(rows)
 
     def _score(
-        self, sr: UInt8[np.ndarray, "h w 3"], photo: sources.Photo, scores: protocols.Scores
+        self, sr: UInt8[np.ndarray, "h w 3"], photo: ImagePair, scores: protocols.Scores
     ) -> list[float]:
         row = [min(scores.psnr, MOST_PSNR), scores.ssim, scores.ms_ssim]
         if self.distance:
@@ -145,7 +146,7 @@ def train_runs(
     *,
     seeds: Sequence[int],
     rates: Sequence[float],
-    photos: Sequence[sources.Photo],
+    photos: Sequence[ImagePair],
     judge: Judge,
     title: str,
     folder: Path | None = None,

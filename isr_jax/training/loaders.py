@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from isr_jax.config import sampled_crop
 from isr_jax.data import pool, sources
+from isr_jax.data.examples import ImagePair
 from isr_jax.training.program import Devices, Inputs, on_all
 
 
@@ -32,7 +33,7 @@ class Loader(Protocol):
 class PoolLoader:
     """Every image in device memory: all updates share the same inputs, and there is no state."""
 
-    def __init__(self, photos: Sequence[sources.Photo], *, frozen: Any, devices: Devices) -> None:
+    def __init__(self, photos: Sequence[ImagePair], *, frozen: Any, devices: Devices) -> None:
         """Put the images and the frozen parameters on all devices."""
         inputs = Inputs(frozen=frozen, images=pool.make_pool(photos))
         self._inputs = jax.device_put(inputs, on_all(devices))
@@ -127,7 +128,7 @@ def open_loader(
     return PoolLoader(photos, frozen=frozen, devices=devices)
 
 
-def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[sources.Photo]:
+def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[ImagePair]:
     """Return the validation set: whole images, the first `config.data.validation_images`."""
     options = config.data
     source = sources.open_source(

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import ImageDraw, ImageFont
 
 from isr_jax import losses, protocols
-from isr_jax.data.sources import Photo
+from isr_jax.data.examples import ImagePair
 from isr_jax.resize import resize_uint8
 from isr_jax.training.record import read_records
 
@@ -37,7 +37,7 @@ def busiest(image: Image, side: int) -> tuple[int, int]:
 
 
 def panel(
-    path: Path, photos: Sequence[Photo], images: Sequence[Image], *, scale: int, most: int = 4
+    path: Path, photos: Sequence[ImagePair], images: Sequence[Image], *, scale: int, most: int = 4
 ) -> None:
     """Draw LR (nearest) | bicubic | SR | HR, and below each a detail, for each photo.
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from isr_jax import protocols
-from isr_jax.data import sources
+from isr_jax.data.examples import ImagePair
 from isr_jax.state import State
 from isr_jax.training.program import Program
 
@@ -15,7 +15,7 @@ BASELINES = ("nearest", "bilinear", "bicubic")
 
 
 def validate(
-    program: Program, state: State, photos: Sequence[sources.Photo], *, scale: int
+    program: Program, state: State, photos: Sequence[ImagePair], *, scale: int
 ) -> tuple[dict[str, float], list[UInt8[np.ndarray, "h w 3"]]]:
     """Return the EMA's mean scores over whole images, and its images."""
     # On one device: a replicated state would have each of them do the same.
@@ -32,7 +32,7 @@ def _mean(scores: Sequence[protocols.Scores]) -> dict[str, float]:
     return dict(zip(protocols.Scores._fields, np.mean(scores, axis=0).tolist(), strict=True))
 
 
-def interpolations(photos: Sequence[sources.Photo], *, scale: int) -> dict[str, dict[str, float]]:
+def interpolations(photos: Sequence[ImagePair], *, scale: int) -> dict[str, dict[str, float]]:
     """Return the mean scores of nearest, bilinear and bicubic over whole images."""
     return {
         method: _mean(

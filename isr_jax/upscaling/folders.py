@@ -1,4 +1,4 @@
-"""Folders of photographs through an Upscaler: what `isr upscale` does."""
+"""Upscale files and folders of photos: what `isr upscale` does."""
 
 import glob
 import itertools
@@ -16,47 +16,36 @@ from typing import NamedTuple
 import jax
 from PIL import Image
 
-from isr_jax.data.sources import EXTENSIONS, image_files
 from isr_jax.errors import UsageError, UserError, one_line
-from isr_jax.photo.reading import MAX_PIXELS, Head, Page, Photo, probe, read_photo
-from isr_jax.photo.writing import (
-    FORMATS,
-    check_fits,
-    exif_fits,
-    fit,
-    format_of,
-    holds_all,
-    write_photo,
-)
+from isr_jax.photo.formats import FORMATS, KINDS, SUFFIXES, format_of, image_files
+from isr_jax.photo.reading import MAX_PIXELS, OpenPhoto, Page, Photo, open_photo
+from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_photo
 from isr_jax.progress import image_bar
-from isr_jax.upscaling.upscaler import Upscaler
+from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
 
-# An image too large for the memory or the disk; the next one may not be. Anything else is a bug.
-_EXCUSED = (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError)
-
-# Decoded photographs waiting for the device, and enlarged ones waiting for the disk, each: more
-# only where a single one is larger.
+# The most that decoded photos waiting for the device may take, and again upscaled ones waiting for
+# the disk; a single larger one is let through.
 _WAITING_BYTES = 2**31
 
 
-class Job(NamedTuple):
-    """An image file, and the file that it is to become."""
+class Task(NamedTuple):
+    """An image file, and the file that it becomes."""
 
     file: Path
     target: Path
 
 
 class Outcome(NamedTuple):
-    """What became of the files.
+    """What was done.
 
     Attributes:
-        enlarged: how many were written.
-        skipped: how many were left because their output was there.
-        failed: a line for each that could not be enlarged.
-        notices: a line for each thing that an output's format could not hold.
+        upscaled: number of files written.
+        skipped: number of files whose output already exists.
+        failed: a line for each file that could not be upscaled.
+        notices: a line for each kind of content that an output's format cannot hold.
     """
 
-    enlarged: int
+    upscaled: int
     skipped: int
     failed: list[str]
     notices: list[str]
@@ -67,7 +56,7 @@ def upscale_files(
     inputs: Sequence[str | Path],
     *,
     out: str | Path | None = None,
-    form: str = "same",
+    format: str = "same",
     suffix: str | None = None,
     quality: int = 95,
     overwrite: bool = False,
@@ -76,50 +65,50 @@ def upscale_files(
     max_pixels: int = MAX_PIXELS,
     progress: bool = False,
 ) -> Outcome:
-    """Enlarge image files; a bad one does not stop the others.
+    """Upscale image files; a bad one does not stop the others.
 
-    An output that is there is left alone, so that the same call again does what is left to do. Each
-    file is written under another name first, so that there are no halves.
+    Existing outputs are skipped, so the same call continues where an earlier one stopped. Files are
+    written whole or not at all.
 
     Args:
         upscaler: the model.
-        inputs: files, folders, whose images are taken at any depth, and patterns with * and **.
-        out: a folder, in which those of an input folder keep their places; or, for a single image,
-            the file to write. None for beside each image.
-        form: png, jpeg, webp, tiff, bmp, or same, which is what the file's suffix says.
-        suffix: put behind each name; None for _xSCALE.
+        inputs: files, folders, which are searched at any depth, and patterns with * and **.
+        out: a folder, in which the files of an input folder keep their relative paths; or, for a
+            single image, the file to write. None to write beside each image.
+        format: png, jpeg, webp, tiff, bmp, or same (that of the input's suffix).
+        suffix: appended to each name; None for _xSCALE.
         quality: of JPEG and WebP, 1 to 100; WebP is lossless at 100.
-        overwrite: replace outputs that are there.
+        overwrite: replace existing outputs.
         jobs: threads that decode and encode while the device computes.
-        shard: (i, n), 1 <= i <= n, to take each nth file from the ith on; None for one for each
-            JAX process, where there are several.
-        max_pixels: the most that an image may have before it is enlarged.
+        shard: (i, n), 1 <= i <= n, to take every nth file from the ith on; None for one shard per
+            JAX process.
+        max_pixels: the most that an input image may have.
         progress: show bars on standard error, where that is a terminal.
 
     Raises:
-        UserError: where an input is nothing, or a folder without images, or two images would become
-            one file; before anything is written.
+        UserError: an input does not exist or is a folder without images, or two images would be
+            written to one file; nothing has been written then.
     """
     suffix = f"_x{upscaler.scale}" if suffix is None else suffix
-    plan = plan_jobs(inputs, out=out, form=form, suffix=suffix)
+    plan = plan_tasks(inputs, out=out, format=format, suffix=suffix)
     i, n = shard or (jax.process_index() + 1, jax.process_count())
     plan = plan[i - 1 :: n]
-    # lexists: a link to nowhere is there too, and a name that cannot be is not.
-    todo = [job for job in plan if overwrite or not os.path.lexists(job.target)]
+    # lexists: a dangling link exists too, and a name that cannot exist does not.
+    todo = [task for task in plan if overwrite or not os.path.lexists(task.target)]
     failed: dict[Path, str] = {}
     notices: Counter[str] = Counter()
-    writing: dict[Future, tuple[Job, int]] = {}
+    writing: dict[Future, tuple[Task, int]] = {}
     with _own_limits(), image_bar(shown=progress) as bar, _threads(jobs) as pool:
         images = bar.add_task("", total=len(plan), completed=len(plan) - len(todo))
         tiles = bar.add_task("tiles", visible=False)
 
-        def done(job: Job, error: BaseException | None) -> None:
-            if error and not isinstance(error, _EXCUSED):
+        def done(task: Task, error: BaseException | None) -> None:
+            if error and not isinstance(error, EXCUSABLE):
                 raise error
             if error:
                 line = one_line(error, limit=1000)
-                named = line.startswith(str(job.file))
-                failed[job.file] = line if named else f"{job.file}: {line}"
+                named = line.startswith(str(task.file))
+                failed[task.file] = line if named else f"{task.file}: {line}"
             bar.advance(images)
 
         def make_room(size: int | float) -> None:
@@ -133,45 +122,49 @@ def upscale_files(
         def show(done_tiles: int, total_tiles: int) -> None:
             bar.update(tiles, completed=done_tiles, total=total_tiles, visible=total_tiles > 1)
 
-        def enlarged(pages: Iterator[Page], target_form: str) -> Iterator[Page]:
+        def upscaled(pages: Iterator[Page], target_format: str) -> Iterator[Page]:
             for page in pages:
-                (pixels, icc), told = fit(page, target_form)
-                notices.update(told)
+                (pixels, icc), lost = fit(page, target_format)
+                notices.update(lost)
                 yield Page(upscaler(pixels, progress=show), icc)
 
-        for job, reading in _decoded(todo, upscaler.scale, jobs, max_pixels, pool):
-            bar.update(images, description=job.file.name)
+        for task, reading in _decoded(todo, upscaler.scale, jobs, max_pixels, pool):
+            bar.update(images, description=task.file.name)
+            photo = None
             try:
-                photo, target_form = reading.result(), _target_form(job)
-                notices.update((*photo.notices, *_losses(photo, target_form)))
-                pages = enlarged(photo.pages, target_form)
-                if photo.page_count > 1 and holds_all(target_form, photo):
-                    _write(job, target_form, pages, photo, quality)
-                    done(job, None)
+                photo, target_format = reading.result(), _target_format(task)
+                notices.update((*photo.notices, *_losses(photo, target_format)))
+                pages = upscaled(photo.pages, target_format)
+                if photo.page_count > 1 and holds_all(target_format, photo):
+                    _write(task, target_format, pages, photo, quality)
+                    done(task, None)
                     continue
                 make_room(photo.first_bytes * upscaler.scale**2)
                 page = next(pages)
-                future = pool.submit(_write, job, target_form, iter([page]), photo, quality)
-                writing[future] = job, page.pixels.nbytes
+                future = pool.submit(_write, task, target_format, iter([page]), photo, quality)
+                writing[future] = task, page.pixels.nbytes
                 del page  # or it would outlive its writing, beside the next one
             except Exception as error:
-                done(job, error)
+                done(task, error)
+            finally:
+                if photo:
+                    photo.pages.close()
         make_room(math.inf)
-    lines = [failed[job.file] for job in todo if job.file in failed]
+    lines = [failed[task.file] for task in todo if task.file in failed]
     counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted)
 
 
-def plan_jobs(
-    inputs: Sequence[str | Path], *, out: str | Path | None, form: str, suffix: str
-) -> list[Job]:
-    """What is to become what, sorted by the outputs; arguments and errors of `upscale_files`.
+def plan_tasks(
+    inputs: Sequence[str | Path], *, out: str | Path | None, format: str, suffix: str
+) -> list[Task]:
+    """Return what is upscaled to what, sorted by output; arguments and errors of `upscale_files`.
 
-    Left out is what an earlier run has made: inputs that are the output of another one, and what a
-    walk finds in the folder `out`.
+    What an earlier run has written is left out: inputs that are the output of another input, and
+    whatever a walk finds in the folder `out`.
     """
     if os.path.basename(suffix) != suffix:
-        raise UsageError(f"--suffix {suffix} is no part of a name")
+        raise UsageError(f"--suffix {suffix} cannot be part of a file name")
     out = None if out is None else Path(out).expanduser()
     found: dict[Path, tuple[Path, Path]] = {}
     for entry in inputs:
@@ -179,49 +172,51 @@ def plan_jobs(
             found.setdefault(file.resolve(), (file, place))
     if out and format_of(out) and not out.is_dir():
         if len(found) > 1:
-            raise UsageError(f"--out {out} is one file, for {len(found)} images: name a folder")
-        if form not in ("same", format_of(out)):
-            raise UsageError(f"--out {out} is no name for --format {form}")
-        return [Job(file, out) for file, _ in found.values()]
-    plan: dict[Path, Job] = {}
+            raise UsageError(
+                f"--out {out} is one file, but there are {len(found)} images: name a folder"
+            )
+        if format not in ("same", format_of(out)):
+            raise UsageError(f"--out {out} does not match --format {format}")
+        return [Task(file, out) for file, _ in found.values()]
+    plan: dict[Path, Task] = {}
     targets: dict[Path, Path] = {}  # of each file, both resolved
     clash = None
     for resolved, (file, place) in found.items():
-        same = form in ("same", format_of(file))
-        name = place.stem + suffix + (file.suffix if same else FORMATS[form].suffixes[0])
+        same = format in ("same", format_of(file))
+        name = place.stem + suffix + (file.suffix if same else FORMATS[format].suffixes[0])
         target = (out / place if out else file).with_name(name)
         targets[resolved] = target.resolve()
-        plan[resolved] = Job(file, target)
+        plan[resolved] = Task(file, target)
     made = {target: file for file, target in targets.items()}
-    plan = {file: job for file, job in plan.items() if made.get(file, file) == file}
-    taken: dict[Path, Job] = {}
-    for file, job in plan.items():
-        clash = taken.setdefault(targets[file], job)
-        if clash is not job:
+    plan = {file: task for file, task in plan.items() if made.get(file, file) == file}
+    taken: dict[Path, Task] = {}
+    for file, task in plan.items():
+        clash = taken.setdefault(targets[file], task)
+        if clash is not task:
             raise UserError(
-                f"{clash.file} and {job.file} would both become {job.target}: rename one of them, "
-                "or enlarge them into different folders"
+                f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
+                "of them, or upscale them into different folders"
             )
-    return sorted(plan.values(), key=lambda job: job.target.as_posix())
+    return sorted(plan.values(), key=lambda task: task.target.as_posix())
 
 
 def _images_at(entry: str | Path, out: Path | None) -> list[tuple[Path, Path]]:
-    """Each image file, with its place below the folder; none of those in `out` further below."""
+    """Return each image file with its path below the folder, except those inside `out`."""
     path = Path(entry).expanduser()
     if path.is_file():
         return [(path, Path(path.name))]
     if path.is_dir():
         root, files = path, image_files(path)
-        nothing = f"{path} holds no PNG, JPEG, WebP, BMP or TIFF file"
+        nothing = f"{path} holds no {KINDS} file"
     elif glob.has_magic(str(path)):
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         files = [file for match in matches if match.is_dir() for file in image_files(match)]
         matches = [match for match in matches if match.is_file()]
-        files += [file for file in matches if file.suffix.lower() in (*EXTENSIONS, ".gif")]
+        files += [file for file in matches if file.suffix.lower() in (*SUFFIXES, ".gif")]
         nothing = f"no image file matches {path}"
     else:
-        raise UserError(f"there is no file or folder {path}")
+        raise UserError(f"no such file or folder: {path}")
     if out and root.resolve() in out.resolve().parents:
         files = [file for file in files if out.resolve() not in file.resolve().parents]
     if not files:
@@ -229,85 +224,92 @@ def _images_at(entry: str | Path, out: Path | None) -> list[tuple[Path, Path]]:
     return [(file, file.relative_to(root)) for file in files]
 
 
-def _target_form(job: Job) -> str:
-    """The format of a job's output."""
-    form = format_of(job.target)
-    if form is None:
-        kind = job.target.suffix or "nameless"
-        raise UserError(f"{job.file}: a {kind} file cannot be written: add --format png")
-    return form
+def _target_format(task: Task) -> str:
+    """Return the format of a task's output."""
+    format = format_of(task.target)
+    if format is None:
+        kind = task.target.suffix or "nameless"
+        raise UserError(f"{task.file}: a {kind} file cannot be written: add --format png")
+    return format
 
 
-def _look(job: Job, scale: int, max_pixels: int) -> Head:
-    """A file's header. Raises UserError where its output would be too large for anything."""
-    head, form = probe(job.file, max_pixels=max_pixels), _target_form(job)
-    for width, height in head.sizes:
-        check_fits(form, width * scale, height * scale, head.channels)
-        size = width * height * head.pixel_bytes * scale**2
-        if size > _memory():
-            raise UserError(
-                f"enlarged, it has {width * scale}x{height * scale} pixels, {size / 1e9:.0f} GB, "
-                f"more than this machine's memory of {_memory() / 1e9:.0f} GB: cut it into parts"
-            )
-    return head
+def _open(task: Task, scale: int, max_pixels: int) -> OpenPhoto:
+    """Open a task's file; raise a UserError where its output would be too large for anything."""
+    format = _target_format(task)
+    photo = open_photo(task.file, max_pixels=max_pixels)
+    head = photo.head
+    try:
+        for width, height in head.sizes:
+            check_fits(format, width * scale, height * scale, head.channels)
+            size = width * height * head.pixel_bytes * scale**2
+            if size > _memory():
+                raise UserError(
+                    f"the upscaled image has {width * scale}x{height * scale} pixels, "
+                    f"{size / 1e9:.0f} GB, more than this machine's memory of "
+                    f"{_memory() / 1e9:.0f} GB: cut it into parts"
+                )
+    except UserError:
+        photo.close()
+        raise
+    return photo
 
 
 def _memory() -> float:
-    """The machine's memory in bytes; infinite where it does not say."""
+    """Return the machine's memory in bytes; infinity where it is unknown."""
     if not hasattr(os, "sysconf"):
         return math.inf
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _losses(photo: Photo, form: str) -> tuple[str, ...]:
-    """What a format cannot hold of pages and frames, and of EXIF."""
-    title, notices = FORMATS[form].title, []
-    if not holds_all(form, photo):
-        notices.append(f"only the first page was enlarged, as {title} holds just one")
-    elif photo.animated and FORMATS[form].many == "pages":
-        notices.append(f"frames became pages, without their times, as {title} has none")
-    if not exif_fits(form, photo.exif):
-        notices.append(f"EXIF was left out, as {title} holds at most 64 KiB of it")
+def _losses(photo: Photo, format: str) -> tuple[str, ...]:
+    """Return a notice for pages, frames and EXIF that a format cannot hold."""
+    title, notices = FORMATS[format].title, []
+    if not holds_all(format, photo):
+        notices.append(f"only the first page was upscaled: {title} holds one")
+    elif photo.animated and FORMATS[format].multiple == "pages":
+        notices.append(f"frames became pages without durations: {title} holds none")
+    if not exif_fits(format, photo.exif):
+        notices.append(f"EXIF was left out: {title} holds at most 64 KiB of it")
     return tuple(notices)
 
 
 def _decoded(
-    todo: Sequence[Job], scale: int, jobs: int, max_pixels: int, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Job, Future[Photo]]]:
-    """Every job with its photograph, some of which are decoded ahead."""
-    ahead: deque[tuple[Job, Future[Photo], int]] = deque()
-    for job in todo:
+    todo: Sequence[Task], scale: int, jobs: int, max_pixels: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Task, Future[Photo]]]:
+    """Yield every task with its photo; some are decoded ahead."""
+    ahead: deque[tuple[Task, Future[Photo], int]] = deque()
+    for task in todo:
         reading: Future[Photo] = Future()
-        size = 0
+        photo, size = None, 0
         try:
-            head = _look(job, scale, max_pixels)
-            size = math.prod(head.sizes[0]) * head.pixel_bytes
+            photo = _open(task, scale, max_pixels)
+            size = math.prod(photo.head.sizes[0]) * photo.head.pixel_bytes
         except Exception as error:
             reading.set_exception(error)
         while ahead and (len(ahead) >= jobs or sum(n for *_, n in ahead) + size > _WAITING_BYTES):
             yield ahead.popleft()[:2]
-        if size:
-            reading = pool.submit(read_photo, job.file, head)
-        ahead.append((job, reading, size))
+        if photo:
+            reading = pool.submit(photo.read)
+        ahead.append((task, reading, size))
     while ahead:
         yield ahead.popleft()[:2]
 
 
-def _write(job: Job, form: str, pages: Iterator[Page], photo: Photo, quality: int) -> None:
-    """Write a job's output. Raises UserError where that cannot be."""
+def _write(task: Task, format: str, pages: Iterator[Page], photo: Photo, quality: int) -> None:
+    """Write a task's output, and raise a UserError where that fails."""
     try:
-        write_photo(job.target, form, pages, photo, quality=quality)
+        write_photo(task.target, format, pages, photo, quality=quality)
     except UserError:
         raise
-    # The encoders of Pillow, tifffile and imagecodecs raise whatever they stumble over.
+    # The encoders of Pillow, tifffile and imagecodecs can raise anything.
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
-        raise UserError(f"{job.file}: {job.target} cannot be written: {reason}") from error
+        raise UserError(f"{task.file}: {task.target} cannot be written: {reason}") from error
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads; at an error, or at Ctrl-C, they finish what they have begun and no more."""
+    """Yield a thread pool; on an error or Ctrl-C its threads finish what they have begun."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool
@@ -317,7 +319,7 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def _own_limits() -> Iterator[None]:
-    """`probe` in place of Pillow's own limit of pixels, and no libraries' warnings."""
+    """Lift Pillow's own pixel limit, for `open_photo` has one, and silence libraries' warnings."""
     limit, logger = Image.MAX_IMAGE_PIXELS, logging.getLogger("tifffile")
     level = logger.level
     with warnings.catch_warnings():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 from jaxtyping import UInt8, UInt16
 from ml_collections import ConfigDict
@@ -25,6 +26,9 @@ from isr_jax.tiling.tiles import (
     plan,
 )
 from isr_jax.tiling.windows import windowed
+
+# What one image can cause: the next one may succeed. Anything else is a bug.
+EXCUSABLE = (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)

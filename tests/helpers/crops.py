@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from isr_jax.data.sources import Photo
+from isr_jax.data.examples import ImagePair
 from isr_jax.resize import resize_uint8
 
 # The symmetries of the square as quarter turns, then perhaps a mirror: unlike the code's own.
@@ -24,7 +24,7 @@ def located_photos(sizes, *, scale):
     for n, (h, w) in enumerate(sizes):
         y, x = np.mgrid[:h, :w].astype(np.uint8)
         hr = np.stack([y, x, np.full_like(y, n)], axis=-1)
-        photos.append(Photo(f"{n}.png", hr, resize_uint8(hr, scale=Fraction(1, scale))))
+        photos.append(ImagePair(f"{n}.png", hr, resize_uint8(hr, scale=Fraction(1, scale))))
     return photos
 
 

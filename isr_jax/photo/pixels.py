@@ -1,0 +1,74 @@
+"""Conversions of decoded pixels: bit depth, transparency, colour profiles, Pillow images.
+
+Pixels are uint8 or uint16, [h, w] (gray), [h, w, 2] (gray, alpha), [h, w, 3] (RGB) or [h, w, 4]
+(RGB, alpha); alpha is straight, not multiplied into the colours.
+"""
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image, ImageCms
+
+Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def to_8_bits(pixels: Pixels) -> UInt8[np.ndarray, "h w *c"]:
+    """Return 16-bit pixels rounded to the nearest of 256 levels; 8-bit ones unchanged."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def over_white(pixels: Pixels) -> np.ndarray:
+    """Return gray [h, w] or RGB [h, w, 3]: pixels with alpha composed over white, and rounded."""
+    if pixels.ndim == 2 or pixels.shape[2] in (1, 3):
+        return pixels
+    peak = np.iinfo(pixels.dtype).max
+    colour, alpha = pixels[..., :-1].astype(np.uint32), pixels[..., -1:].astype(np.uint32)
+    laid = (colour * alpha + (peak - alpha) * peak + peak // 2) // peak
+    return laid.astype(pixels.dtype)[..., 0 if laid.shape[2] == 1 else slice(None)]
+
+
+def as_image(pixels: UInt8[np.ndarray, "h w *c"]) -> Image.Image:
+    """Return a read-only Pillow image that shares the pixels where Pillow can."""
+    mode = MODES[pixels.shape[2] if pixels.ndim == 3 else 1]
+    size = pixels.shape[1], pixels.shape[0]
+    return Image.frombuffer(mode, size, np.ascontiguousarray(pixels), "raw", mode, 0, 1)
+
+
+def in_srgb(image: Image.Image, icc: bytes) -> Image.Image:
+    """Convert an image of mode L, RGB or CMYK from the colours of a profile to sRGB."""
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    srgb = ImageCms.createProfile("sRGB")
+    intent, black = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    result = ImageCms.profileToProfile(
+        image, profile, srgb, renderingIntent=intent, outputMode="RGB", flags=black
+    )
+    assert result is not None  # it is None only for a conversion in place
+    return result
+
+
+def rgb_of_cmyk(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], bytes | None]:
+    """Return the RGB pixels of a CMYK image and their profile: sRGB, through its own profile."""
+    icc = image.info.get("icc_profile")
+    if icc is None or colour_space(icc) != b"CMYK":
+        return np.array(image.convert("RGB")), None
+    return np.array(in_srgb(image, icc)), SRGB
+
+
+def colour_space(icc: bytes) -> bytes:
+    """Return the colour space that an ICC profile converts from, such as b"RGB "."""
+    return icc[16:20]
+
+
+def upright(pixels: Pixels, *, orientation: int) -> np.ndarray:
+    """Return a view of the pixels, [h, w] or [w, h], turned by an EXIF orientation of 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    down = orientation in (3, 4, 7, 8)
+    left = orientation in (2, 3, 6, 7)
+    return pixels[:: -1 if down else 1, :: -1 if left else 1]

@@ -1,0 +1,87 @@
+"""PNG, written some rows at a time.
+
+By hand, because the libraries at hand hold a copy of the pixels (Pillow) or the whole encoded file
+(imagecodecs): upscaling a 48-megapixel JPEG by 4 took 1.21 GiB beside input and output through
+imagecodecs, and 0.76 GiB by this writer (`python -m benchmarks.upscale memory`).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from typing import IO
+
+import numpy as np
+from PIL import PngImagePlugin
+
+from isr_jax.photo.pixels import Pixels
+
+# For an upscaled photo as small as zlib's default of 6 to within 5%, in a quarter of the time.
+_LEVEL = 4
+_BLOCK = 2**17  # bytes of rows filtered at once: they stay in the processor's cache
+
+
+def write_png(
+    out: IO[bytes],
+    pixels: Pixels,
+    *,
+    icc_profile: bytes = b"",
+    exif: bytes = b"",
+    dpi: tuple[float, float] | None = None,
+) -> None:
+    """Write a still PNG, some rows at a time.
+
+    Args:
+        out: open for writing.
+        pixels: 8 or 16 bits.
+        icc_profile: an ICC profile, or none.
+        exif: EXIF as TIFF bytes, with or without JPEG's prefix, or none.
+        dpi: pixels per inch, across and down.
+
+    Source: PNG specification (W3C, third edition), sections 9 and 11.
+    """
+    (height, width), channels = pixels.shape[:2], pixels.shape[2] if pixels.ndim == 3 else 1
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    put = partial(PngImagePlugin.putchunk, out)
+    out.write(b"\x89PNG\r\n\x1a\n")
+    put(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, kind, 0, 0, 0))
+    if icc_profile:
+        put(b"iCCP", b"ICC Profile\0\0", zlib.compress(icc_profile))
+    if dpi:
+        put(b"pHYs", *(struct.pack(">I", round(n / 0.0254)) for n in dpi), b"\1")
+    if exif:
+        put(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    deflate = zlib.compressobj(_LEVEL)
+    for lines in _paeth(pixels.reshape(height, width, channels)):
+        if data := deflate.compress(lines):
+            put(b"IDAT", data)
+    put(b"IDAT", deflate.flush())
+    put(b"IEND")
+
+
+def _paeth(pixels: Pixels) -> Iterator[bytes]:
+    """Yield the filtered lines, several at a time: each byte less Paeth's prediction of it.
+
+    The prediction is whichever of left, above and above left is nearest to left + above - above
+    left.
+    """
+    step = pixels.shape[2] * pixels.itemsize
+    width = pixels.shape[1] * step
+    count = max(1, _BLOCK // width)
+    bytes_before = np.zeros(width, np.uint8)
+    for start in range(0, len(pixels), count):
+        rows = pixels[start : start + count]
+        rows = rows.astype(rows.dtype.newbyteorder(">")).view(np.uint8).reshape(-1, width)
+        known = np.zeros((len(rows) + 1, step + width), np.int16)
+        known[0, step:], known[1:, step:] = bytes_before, rows
+        left, above, corner = known[1:, :-step], known[:-1, step:], known[:-1, :-step]
+        across, down = above - corner, left - corner
+        both = np.abs(across + down)
+        np.abs(across, out=across)
+        np.abs(down, out=down)
+        nearest = np.where(down <= both, above, corner)
+        nearest = np.where((across <= down) & (across <= both), left, nearest)
+        lines = np.full((len(rows), 1 + width), 4, np.uint8)  # 4 is Paeth's number
+        np.subtract(rows, nearest, out=lines[:, 1:], casting="unsafe")
+        bytes_before = rows[-1]
+        yield lines.tobytes()
