@@ -1,0 +1,118 @@
+"""The one decoder of image files: what it opens, what it refuses, and how it rounds."""
+
+import os
+import sys
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from isr_jax.data.examples import UnusableImageError
+from isr_jax.data.pairs import find_sets, load_pair
+from isr_jax.data.sources import open_source
+from isr_jax.errors import UserError
+from isr_jax.photo.formats import FORMATS, SUFFIXES, format_of, image_files
+from isr_jax.photo.reading import decode_rgb, open_photo
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+(/tmp/isr_jax_postscript_ran) (w) file closefile
+showpage
+"""
+opened: list[str] = []
+
+
+def watch(event, arguments):
+    if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        opened.append(os.fsdecode(arguments[0]))
+
+
+@pytest.fixture(scope="module")
+def opens():
+    """Paths that were opened, from now on; an audit hook cannot be removed."""
+    sys.addaudithook(watch)
+    return opened
+
+
+def pixels(h=12, w=10, dtype=np.uint8):
+    peak = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, peak, (h, w, 3), dtype, endpoint=True)
+
+
+def write_16_bits(path, image):
+    path.write_bytes(imagecodecs.png_encode(image))
+
+
+@pytest.mark.parametrize("name", ["a.png", "deep.png", "a.jpg", "a.tif", "a.webp", "a.bmp"])
+def test_a_file_is_opened_once(tmp_path, opens, name):
+    path = tmp_path / name
+    if name == "deep.png":
+        write_16_bits(path, pixels(dtype=np.uint16))
+    else:
+        Image.fromarray(pixels()).save(path)
+    opens.clear()
+    page = next(open_photo(path).read().pages)
+    assert page.pixels.shape == (12, 10, 3)
+    assert opens.count(str(path)) == 1
+    opens.clear()
+    open_source(f"folder:{tmp_path}", "train", scale=2).load(0)
+    assert opens.count(str(path)) == 1
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "photo.tif"])
+def test_postscript_is_refused_by_every_reader(tmp_path, name):
+    """Pillow, left to choose, would hand it to Ghostscript."""
+    folder = tmp_path / "hr"
+    folder.mkdir()
+    (folder / name).write_bytes(EPS)
+    refused = r"unreadable: not a PNG, JPEG, WebP, TIFF, BMP or GIF image"
+    with pytest.raises(UserError, match=refused):
+        open_photo(folder / name)
+    with pytest.raises(UnusableImageError, match=refused):
+        open_source(f"folder:{folder}", "train", scale=2).load(0)
+    (found,) = find_sets(tmp_path, (2,))
+    with pytest.raises(UnusableImageError, match=refused):
+        load_pair(found.pairs[0], scale=2)
+
+
+def test_sixteen_bit_rgb_is_rounded_for_training_and_evaluation(tmp_path):
+    """0x01FF is 1.99 of 255 levels, of which dropping the low byte would make 1."""
+    (tmp_path / "hr").mkdir()
+    deep = pixels(dtype=np.uint16)
+    deep[0, 0] = 0x01FF
+    write_16_bits(tmp_path / "hr" / "a.png", deep)
+    wanted = np.floor(deep / 257.0 + 0.5).astype(np.uint8)
+    assert (wanted[0, 0] == 2).all()
+    source = open_source(f"folder:{tmp_path}", "train", scale=2)
+    np.testing.assert_array_equal(source.load(0).hr, wanted)
+    (found,) = find_sets(tmp_path, (2,))
+    np.testing.assert_array_equal(load_pair(found.pairs[0], scale=2)[1], wanted)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_suffix_of_a_format_makes_a_folder_of_photos(tmp_path, suffix):
+    (tmp_path / "hr").mkdir()
+    file = tmp_path / "hr" / f"a{suffix.upper()}"
+    Image.fromarray(pixels()).save(file, format=FORMATS[format_of(file)].title)
+    (tmp_path / "hr" / f".hidden{suffix}").write_bytes(file.read_bytes())
+    assert image_files(tmp_path) == [file]
+    assert len(open_source(f"folder:{tmp_path}", "train", scale=2)) == 1
+    (found,) = find_sets(tmp_path, (2,))
+    assert [pair.name for pair in found.pairs] == ["a"]
+
+
+def test_gray_stays_one_channel_only_where_it_is_asked_for(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels()[..., 0]).save(path)
+    assert decode_rgb(path.open("rb"), name="a", keep_gray=True).shape == (12, 10)
+    rgb = decode_rgb(path.open("rb"), name="a")
+    np.testing.assert_array_equal(rgb, np.stack([pixels()[..., 0]] * 3, axis=-1))
+
+
+def test_a_declared_size_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels()).save(path)
+    with pytest.raises(UserError, match="declares 10x12 pixels, more than --max-pixels=100"):
+        open_photo(path, max_pixels=100)
