@@ -31,7 +31,7 @@ from isr_jax import config as base
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.models import Generator, count_params, generator
 from isr_jax.models.generators import make_enlarge
-from isr_jax.pytorch.weights import to_state_dict
+from isr_jax.pytorch.state_dicts import to_state_dict
 from isr_jax.resize import resize_uint8
 from isr_jax.tiling.tiles import make_tiled, plan
 from isr_jax.tiling.windows import Windowed, windowed

@@ -18,7 +18,7 @@ from isr_jax.errors import UserError
 from isr_jax.models import generator
 from isr_jax.perceptual import lpips
 from isr_jax.photo import reading, writing
-from isr_jax.pytorch.weights import export_torch
+from isr_jax.pytorch.state_dicts import export_torch
 from isr_jax.resize import resize_uint8
 from tests.helpers.command import run
 
@@ -100,7 +100,7 @@ def test_a_single_image_into_a_named_file(photos, tmp_path, capsys):
         (("upscale", "a.png", "--model", "bicubic"), 1, "bicubic has no scale of its own"),
         (("upscale", "a.png", "--model", "none"), 1, "there is no model none"),
         (("upscale", "a.png", "--model", "none.pth"), 1, "there is no model none.pth"),
-        (("import-torch", "none.pth", "out"), 1, "there is no file none.pth"),
+        (("import-torch", "none.pth", "out"), 1, "no such file: none.pth"),
         (("interpolate", "x", "y", "out"), 2, "required: --alpha"),
         (("export-torch", "x", "y.txt"), 1, "y.txt must end in one of .pth"),
         (("shrink",), 2, "invalid choice: 'shrink'"),

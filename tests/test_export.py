@@ -12,7 +12,7 @@ from isr_jax import config as base
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.export import export_model, to_onnx, to_stablehlo
 from isr_jax.models import generator
-from isr_jax.pytorch.weights import export_torch
+from isr_jax.pytorch.state_dicts import export_torch
 from tests.helpers.command import run
 
 SMALL = {"width": 6, "blocks": 1}

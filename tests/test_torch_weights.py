@@ -16,9 +16,9 @@ from isr_jax import config as base
 from isr_jax.errors import UserError
 from isr_jax.models import discriminator, generator
 from isr_jax.models.generators import complete
-from isr_jax.pytorch import weights as torch_weights
+from isr_jax.pytorch import state_dicts as torch_weights
 from isr_jax.pytorch.files import read_state_dict, write_state_dict
-from isr_jax.pytorch.namings import NAMINGS
+from isr_jax.pytorch.state_dicts import KEY_MAPS
 from tests.helpers import torch_generators as twins
 
 RRDB = {"width": 6, "growth": 4, "blocks": 2, "doublings": 2}
@@ -84,7 +84,7 @@ def test_the_same_weights_give_the_same_image(case):
     naming, _, scale, fields = CASES[case]
     twin = a_twin(case)
     detected, params, stats = imported(state_of(twin), case)
-    assert (detected.naming, detected.size) == (naming, scale)
+    assert (detected.key_map, detected.size) == (naming, scale)
     assert fields.items() <= detected.options.items()
     network = generator(detected.options, scale=detected.size)
     # Odd sizes, and two images; PyTorch folds pixels only where they divide.
@@ -106,7 +106,7 @@ def test_export_undoes_import(case):
     state = state_of(twin)
     detected, params, stats = imported(state, case)
     written = torch_weights.to_state_dict(
-        params, stats, options=detected.options, size=scale, naming=naming
+        params, stats, options=detected.options, size=scale, key_map=naming
     )
     assert written.keys() == state.keys()
     for key, value in written.items():
@@ -122,12 +122,12 @@ def test_import_undoes_export(case):
     """For parameters of our own making, as after training here."""
     naming, _, scale, fields = CASES[case]
     shift = {"rgb_mean": (0.4488, 0.4371, 0.4040), "img_range": 255.0}
-    options = {**(shift if naming.startswith("edsr") else {}), **NAMINGS[naming].fixed, **fields}
+    options = {**(shift if naming.startswith("edsr") else {}), **KEY_MAPS[naming].fixed, **fields}
     network = generator(options, scale=scale)
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     rng = np.random.default_rng(0)
     params, stats = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
-    state = torch_weights.to_state_dict(params, stats, options=options, size=scale, naming=naming)
+    state = torch_weights.to_state_dict(params, stats, options=options, size=scale, key_map=naming)
     detected, again, again_stats = imported(state, case)
     assert detected == (naming, complete(options, scale=scale), scale)
     jax.tree.map(np.testing.assert_array_equal, (params, stats), (again, again_stats))
@@ -172,7 +172,7 @@ def test_discriminators_come_and_go(case):
     randomise(twin)
     state = {key: value.copy() for key, value in state_of(twin).items()}
     detected = torch_weights.detect(state)
-    assert (detected.naming, detected.size) == (naming, crop)
+    assert (detected.key_map, detected.size) == (naming, crop)
     assert fields.items() <= detected.options.items()
     params, stats = torch_weights.to_params(state, detected)
     hr = images(3, crop or 24, crop or 24)
@@ -246,7 +246,7 @@ def test_every_precision_is_read_as_float32(suffix, dtype, tmp_path):
 
 def test_files_of_old_pytorch_are_read(tmp_path):
     torch.save(small_state(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert torch_weights.import_torch(tmp_path / "old.pth").naming == "srvggnet"
+    assert torch_weights.import_torch(tmp_path / "old.pth").key_map == "srvggnet"
 
 
 def test_safetensors_need_no_torch_and_pth_says_what_to_install(tmp_path, monkeypatch):
@@ -254,7 +254,7 @@ def test_safetensors_need_no_torch_and_pth_says_what_to_install(tmp_path, monkey
     write_state_dict(tmp_path / "model.safetensors", state)
     write_state_dict(tmp_path / "model.pth", state)
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert torch_weights.import_torch(tmp_path / "model.safetensors").naming == "srvggnet"
+    assert torch_weights.import_torch(tmp_path / "model.safetensors").key_map == "srvggnet"
     for use in (read_state_dict, lambda path: write_state_dict(path, state)):
         with pytest.raises(UserError, match=r"pip install isr-jax\[torch\]"):
             use(tmp_path / "model.pth")
@@ -281,13 +281,15 @@ def test_fields_left_at_their_defaults_need_not_be_given(tmp_path):
     options = {"width": 4, "blocks": 1, "img_range": 255.0}
     params, stats = generator(options, scale=3).init(jax.random.key(0))
     path = tmp_path / "edsr.safetensors"
-    torch_weights.export_torch(path, params, stats, options=options, size=3, naming="edsr_original")
+    torch_weights.export_torch(
+        path, params, stats, options=options, size=3, key_map="edsr_original"
+    )
     found = torch_weights.import_torch(path).config["generator"]
     assert options.items() <= found.items()
     assert found["rgb_mean"] == (0.0, 0.0, 0.0)
-    with pytest.raises(UserError, match=r"does not tell that img_range is 1.0"):
+    with pytest.raises(UserError, match=r"cannot encode img_range=1.0"):
         torch_weights.to_state_dict(
-            params, stats, options={**options, "img_range": 1.0}, size=3, naming="edsr_original"
+            params, stats, options={**options, "img_range": 1.0}, size=3, key_map="edsr_original"
         )
 
 
@@ -295,7 +297,7 @@ def test_fields_left_at_their_defaults_need_not_be_given(tmp_path):
 def test_published_sizes_are_told_from_shapes(published):
     """Shapes alone, by broadcasting: the whole configuration comes back, defaults and all."""
     options, scale = base.GENERATORS[published], 4
-    naming = NAMINGS[torch_weights.choose_naming(options)]
+    naming = KEY_MAPS[torch_weights.choose_key_map(options)]
     leaves = torch_weights.torch_leaves(naming, options, scale)
     state = {leaf.key: np.broadcast_to(np.float32(0), leaf.torch_shape) for leaf in leaves.values()}
     detected = torch_weights.detect(state)
@@ -308,7 +310,7 @@ def test_fields_that_no_file_tells_can_be_given(tmp_path):
     unknown = ("residual_scale", "rgb_mean", "img_range")
     for options, scale in (({}, 1.0), ({"residual_scale": 0.1}, 0.1)):
         found = torch_weights.import_torch(tmp_path / "edsr.pth", options=options)
-        assert found.assumed == tuple(field for field in unknown if field not in options)
+        assert found.undetected == tuple(field for field in unknown if field not in options)
         assert found.config["generator"]["residual_scale"] == scale
         assert found.config["generator"]["rgb_mean"] == (0.4488, 0.4371, 0.4040)
 
@@ -357,7 +359,7 @@ def damage(state, kind):
 )
 def test_every_key_must_fit(kind, named):
     state = damage({key: value.numpy() for key, value in small_state().items()}, kind)
-    with pytest.raises(UserError, match=f"look like srvggnet, but not all: {named}$"):
+    with pytest.raises(UserError, match=f"look like srvggnet, except for: {named}$"):
         torch_weights.to_params(state, torch_weights.detect(state))
 
 
@@ -373,7 +375,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
         read_state_dict(tmp_path / "text.safetensors")
     with pytest.raises(UserError, match="holds no tensors"):
         read_state_dict(tmp_path / "list.pth")
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="no such file"):
         read_state_dict(tmp_path / "none.pth")
 
 
@@ -382,5 +384,5 @@ def test_networks_that_no_code_has_are_not_exported():
     params, stats = generator(options, scale=2).init(jax.random.key(0))
     with pytest.raises(UserError, match=r"edsr_basicsr needs skip=add, global_skip=none"):
         torch_weights.to_state_dict(params, stats, options=options, size=2)
-    with pytest.raises(UserError, match="srvggnet is no naming of a resnet; of those are edsr"):
-        torch_weights.to_state_dict(params, stats, options=options, size=2, naming="srvggnet")
+    with pytest.raises(UserError, match="srvggnet is not a key map of resnet; choose one of edsr"):
+        torch_weights.to_state_dict(params, stats, options=options, size=2, key_map="srvggnet")

@@ -16,7 +16,7 @@ from isr_jax.errors import UserError
 from isr_jax.models import Generator, generator
 from isr_jax.models.generators import complete
 from isr_jax.pytorch.files import SUFFIXES as TORCH_SUFFIXES
-from isr_jax.pytorch.weights import import_torch
+from isr_jax.pytorch.state_dicts import import_torch
 from isr_jax.state import State
 
 
@@ -126,7 +126,7 @@ def _from_file(saved: model_files.Saved) -> Restored:
 def _from_torch(file: Path) -> Restored:
     imported = import_torch(file)
     if "generator" not in imported.config:
-        raise UserError(f"{file} holds a discriminator ({imported.naming}); give a generator's")
+        raise UserError(f"{file} holds a discriminator ({imported.key_map}); give a generator's")
     config = ConfigDict(imported.config)
     network = generator(imported.config["generator"], scale=config.scale)
     params, stats = jax.tree.map(jnp.asarray, (imported.params, imported.stats))

@@ -29,19 +29,19 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 def run_import(options: argparse.Namespace) -> int:
     """Write a run folder and print its architecture; return the exit code."""
     from isr_jax.checkpoints.runs import write_generator
-    from isr_jax.pytorch.weights import import_torch
+    from isr_jax.pytorch.state_dicts import import_torch
 
     imported = import_torch(options.file, options=dict(options.set))
     config = imported.config
     if "generator" not in config:
-        raise UserError(f"{options.file} holds a discriminator ({imported.naming})")
+        raise UserError(f"{options.file} holds a discriminator ({imported.key_map})")
     write_generator(options.out, imported.params, imported.stats, config)
     fields = ", ".join(f"{name}={value}" for name, value in config["generator"].items())
     print(f"{options.out}: {config['scale']}x generator, {fields}")
-    if imported.assumed:
-        assumed = ", ".join(imported.assumed)
+    if imported.undetected:
+        fields = ", ".join(imported.undetected)
         print(
-            f"not determined by the file: {assumed}; set them with --set NAME=VALUE",
+            f"not determined by the file: {fields}; set them with --set NAME=VALUE",
             file=sys.stderr,
         )
     return 0
@@ -105,13 +105,12 @@ def run_export_torch(options: argparse.Namespace) -> int:
 
     from isr_jax.checkpoints.restore import restore_generator
     from isr_jax.pytorch.files import SUFFIXES
-    from isr_jax.pytorch.namings import NAMINGS
-    from isr_jax.pytorch.weights import export_torch
+    from isr_jax.pytorch.state_dicts import KEY_MAPS, export_torch
 
     if Path(options.file).suffix not in SUFFIXES:
         raise UserError(f"{options.file} must end in one of {', '.join(SUFFIXES)}")
-    if options.naming is not None and options.naming not in NAMINGS:
-        raise UsageError(str(unknown("--naming", options.naming, NAMINGS)))
+    if options.naming is not None and options.naming not in KEY_MAPS:
+        raise UsageError(str(unknown("--naming", options.naming, KEY_MAPS)))
     restored = restore_generator(options.model, weights=options.weights)
     export_torch(
         options.file,
@@ -119,7 +118,7 @@ def run_export_torch(options: argparse.Namespace) -> int:
         restored.stats,
         options=restored.config.generator.to_dict(),
         size=restored.config.scale,
-        naming=options.naming,
+        key_map=options.naming,
     )
     return 0
 

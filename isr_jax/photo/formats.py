@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from PIL import ExifTags
+
 
 class Format(NamedTuple):
     """What a file format can hold.
@@ -37,6 +39,16 @@ FORMATS = {
 # A GIF is read where it is named, but in a folder of photos it is mostly decoration.
 SUFFIXES = tuple(suffix for known in FORMATS.values() for suffix in known.suffixes)
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"  # for messages
+
+# A TIFF file keeps the layout of its pixels among its EXIF tags; these describe the photo.
+TIFF_METADATA = {
+    *(
+        ExifTags.Base[name]
+        for name in ("ImageDescription", "Make", "Model", "Software", "DateTime")
+    ),
+    *(ExifTags.Base[name] for name in ("Artist", "HostComputer", "Copyright", "Rating")),
+    *(ExifTags.Base[f"XP{name}"] for name in ("Title", "Comment", "Author", "Keywords", "Subject")),
+}
 
 
 def format_of(path: Path) -> str | None:

@@ -21,21 +21,13 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps
 
 from isr_jax.errors import UserError, one_line
+from isr_jax.photo.formats import TIFF_METADATA
 from isr_jax.photo.pixels import Pixels, colour_space, over_white, rgb_of_cmyk, to_8_bits, upright
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MAX_PIXELS = 10**9
 
 _ORIENTATION = ExifTags.Base.Orientation
-# A TIFF file keeps the layout of its pixels among its EXIF tags; these describe the photo.
-TIFF_METADATA = {
-    *(
-        ExifTags.Base[name]
-        for name in ("ImageDescription", "Make", "Model", "Software", "DateTime")
-    ),
-    *(ExifTags.Base[name] for name in ("Artist", "HostComputer", "Copyright", "Rating")),
-    *(ExifTags.Base[f"XP{name}"] for name in ("Title", "Comment", "Author", "Keywords", "Subject")),
-}
 _LAYOUT = {_ORIENTATION, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from isr_jax.photo.reading import TIFF_METADATA, Page, Photo
+from isr_jax.photo.formats import TIFF_METADATA
+from isr_jax.photo.reading import Page, Photo
 
 
 def write_tiff(

@@ -1,4 +1,4 @@
-"""Files of PyTorch's: .pth by `torch.load` and `torch.save`, .safetensors without PyTorch."""
+"""PyTorch's files: .pth by `torch.load` and `torch.save`, .safetensors without PyTorch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,28 +10,28 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from isr_jax.errors import UserError, one_line
-from isr_jax.perceptual import weight_files as weights
+from isr_jax.perceptual import weight_files
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
-# Where a checkpoint keeps its state, best first, and what may stand before every key of it.
+# Where a checkpoint keeps its state dict, best first, and prefixes that its keys may have.
 WRAPPERS = ("params_ema", "params", "ema_state_dict", "state_dict", "model")
 PREFIXES = ("module.", "netG.", "generator.", "netD.", "discriminator.")
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a .safetensors file, or of any file of `torch.save`, in float32.
+    """Read the tensors of a .safetensors file, or of a file of `torch.save`, as float32 arrays.
 
-    Out of what holds several, the moving average is taken; nothing but tensors is unpickled.
+    Of several state dicts, the EMA is taken; nothing but tensors is unpickled.
 
     Raises:
-        UserError: where the file cannot be read, or PyTorch is needed for it and not there.
+        UserError: the file cannot be read, or needs PyTorch and it is not installed.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    safe = path.suffix == ".safetensors"
-    state: Mapping[str, Any] = weights.read(path) if safe else _read_pth(path)
+        raise UserError(f"no such file: {path}")
+    state: Mapping[str, Any]
+    state = weight_files.read(path) if path.suffix == ".safetensors" else _read_pth(path)
     while inner := next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), None):
         state = inner
     while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
@@ -46,7 +46,7 @@ def _read_pth(path: Path) -> dict[str, Any]:
     torch = _torch()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # Whatever a damaged or foreign file makes of itself. PyTorch's message is left out, for it
+    # A damaged or foreign file can raise anything. PyTorch's message is left out, because it
     # advises to run whatever code the file holds.
     except Exception as error:
         raise UserError(
@@ -56,7 +56,7 @@ def _read_pth(path: Path) -> dict[str, Any]:
 
 
 def _as_numpy(tree: Mapping[Any, Any]) -> dict[str, Any]:
-    """Nested mappings of tensors as ones of arrays; the rest is left out."""
+    """Convert nested mappings of tensors to arrays; anything else is left out."""
     arrays: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -85,10 +85,10 @@ def write_state_dict(
     Args:
         path: the file; overwritten.
         state: PyTorch's key -> array.
-        wrapper: a .pth's entry to put it in; "" for none.
+        wrapper: the entry of a .pth to put it in; "" for none.
 
     Raises:
-        UserError: where the file cannot be written, or PyTorch is needed for it and not there.
+        UserError: the file cannot be written, or needs PyTorch and it is not installed.
     """
     path = Path(path).expanduser()
     try:
