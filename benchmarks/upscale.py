@@ -30,7 +30,7 @@ from configs import msssim
 from isr_jax import config as base
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.models import Generator, count_params, generator
-from isr_jax.models.generators import make_enlarge
+from isr_jax.models.generators import make_upscale
 from isr_jax.pytorch.state_dicts import to_state_dict
 from isr_jax.resize import resize_uint8
 from isr_jax.tiling.tiles import make_tiled, plan
@@ -126,7 +126,7 @@ def report_speed(model: str | None, *, rounds: int) -> None:
     lr = skimage.data.hubble_deep_field()[:576, :768]
     lr = np.ascontiguousarray(lr)
     peer = make_peer(network)
-    whole = make_enlarge(network.whole)
+    whole = make_upscale(network.whole)
     ways: dict[str, Upscale] = {
         f"PyTorch, tiles of 256 + {PAD}": partial(usual_tiles, upscale=peer, tile=256),
         f"PyTorch, tiles of 512 + {PAD}": partial(usual_tiles, upscale=peer, tile=512),
@@ -167,7 +167,7 @@ def report_seams(models: list[str]) -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for network in networks:
-        enlarge = make_enlarge(network.whole)
+        enlarge = make_upscale(network.whole)
 
         def whole(lr: np.ndarray, network: Network = network, enlarge: Any = enlarge) -> np.ndarray:
             return np.asarray(enlarge(network.params, network.stats, lr))
@@ -223,7 +223,7 @@ def report_colours(models: list[str]) -> None:
     print("|---|---|---|---|", flush=True)
     for model in models:
         network = loaded(model)
-        enlarge, scale = make_enlarge(network.whole), network.whole.scale
+        enlarge, scale = make_upscale(network.whole), network.whole.scale
         inside, border = [], []
         for colour in colours:
             patch = np.broadcast_to(colour, (64, 64, 3))

@@ -62,7 +62,7 @@ def test_published_generators_have_their_published_parameters(published, scale, 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_every_scale_enlarges_odd_sizes(scale, tail):
     network = generator({**SMALL, "tail": tail}, scale=scale)
-    sr, _ = network.apply(*network.init(KEY), jnp.ones((2, 5, 7, 3)), False)
+    sr, _ = network.apply(*network.init(KEY), jnp.ones((2, 5, 7, 3)), train=False)
     assert sr.shape == (2, 5 * scale, 7 * scale, 3)
     assert sr.dtype == jnp.float32
 
@@ -85,7 +85,7 @@ def test_every_architecture_enlarges_odd_sizes_at_every_scale(options, scale):
     network = generator(options, scale=scale)
     params, stats = network.init(KEY)
     assert stats == {}
-    sr, _ = network.apply(params, stats, jnp.ones((2, 5, 7, 3)), False)
+    sr, _ = network.apply(params, stats, jnp.ones((2, 5, 7, 3)), train=False)
     assert (sr.shape, sr.dtype) == ((2, 5 * scale, 7 * scale, 3), jnp.float32)
 
 
@@ -113,7 +113,7 @@ def test_dense_blocks_start_at_a_tenth_of_he():
 def test_the_other_published_generators_start_as_documented():
     lr = jax.random.uniform(KEY, (1, 6, 5, 3))
     compact = generator(COMPACT, scale=3)
-    sr, _ = compact.apply(*compact.init(KEY), lr, True)
+    sr, _ = compact.apply(*compact.init(KEY), lr, train=True)
     np.testing.assert_array_equal(sr, np.repeat(np.repeat(lr, 3, 1), 3, 2))
     params, _ = generator({"name": "msrresnet", "width": 32, "blocks": 1}, scale=2).init(KEY)
     kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
@@ -125,16 +125,16 @@ def test_the_other_published_generators_start_as_documented():
 @pytest.mark.parametrize(
     "options, scale, said",
     [
-        ({"name": "srgan"}, 4, r"name is 'srgan'; it can be resnet, msrresnet, rrdbnet, srvggnet"),
-        ({**DEEP, "layers": 3}, 4, r"generator\.layers: rrdbnet has no such field; .* has width"),
-        ({"grow": 3, "name": "rrdbnet"}, 4, r"generator\.grow: .* did you mean growth\?"),
-        ({"scale": 2}, 4, r"generator\.scale: resnet has no such field"),
-        (DEEP, 3, r"scale is 3; that of rrdbnet can be 1, 2, 4, 8"),
-        ({"name": "msrresnet"}, 8, r"scale is 8; that of msrresnet can be 2, 3, 4"),
+        ({"name": "srgan"}, 4, r"name 'srgan'; choose one of resnet, msrresnet, rrdbnet, srvggnet"),
+        ({**DEEP, "layers": 3}, 4, r"field of generator rrdbnet 'layers'; choose one of width"),
+        ({"grow": 3, "name": "rrdbnet"}, 4, r"generator rrdbnet 'grow'; .* did you mean growth\?"),
+        ({"scale": 2}, 4, r"unknown field of generator resnet 'scale'"),
+        (DEEP, 3, r"scale is 3; rrdbnet supports 1, 2, 4, 8"),
+        ({"name": "msrresnet"}, 8, r"scale is 8; msrresnet supports 2, 3, 4"),
         (
             {"equivariant": True},
             4,
-            r"equivariant takes a global_skip, such as bicubic, and neither",
+            r"equivariant needs a global_skip, such as bicubic, and neither",
         ),
         ({**EQUIVARIANT, "batch_norm": True}, 4, r"equivariant .* neither batch_norm nor rgb_mean"),
         ({**EQUIVARIANT, "rgb_mean": (0.0, 0.1, 0.0)}, 4, r"equivariant .* nor rgb_mean"),
@@ -158,7 +158,7 @@ def test_sides_that_do_not_divide_are_reflected_before_folding(factor):
 
 
 def test_doublings_must_reach_the_scale():
-    with pytest.raises(UserError, match=r"doublings=2 cannot enlarge by 8; it needs 3"):
+    with pytest.raises(UserError, match=r"doublings=2 cannot upscale by 8; it must be 3"):
         generator(DEEP, scale=8).init(KEY)
 
 
@@ -169,7 +169,7 @@ def test_every_architecture_computes_in_bfloat16_on_float32_params(options):
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape, scale=0.1).astype("float32"), params)
     lr = jax.random.uniform(KEY, (1, 8, 8, 3))
-    exact, near = (n.apply(params, stats, lr, False)[0] for n in (full, half))
+    exact, near = (n.apply(params, stats, lr, train=False)[0] for n in (full, half))
     assert near.dtype == jnp.float32
     assert 0 < np.abs(exact - near).max() < 0.05 * np.abs(exact).max()
 
@@ -179,7 +179,7 @@ def test_every_architecture_computes_in_bfloat16_on_float32_params(options):
 def test_global_skip_starts_as_its_interpolation(method, tail):
     network = generator({**SMALL, "tail": tail, "global_skip": method}, scale=4)
     lr = jax.random.uniform(KEY, (2, 9, 6, 3))
-    sr, _ = network.apply(*network.init(KEY), lr, True)
+    sr, _ = network.apply(*network.init(KEY), lr, train=True)
     np.testing.assert_allclose(sr, resize.resize(lr, scale=4, method=method), atol=1e-6)
 
 
@@ -192,13 +192,13 @@ def test_block_settings_are_heard(options, ratio):
     lr = jax.random.uniform(KEY, (1, 8, 8, 3))
     plain = generator(SMALL, scale=2)
     other = generator({**SMALL, **options}, scale=2)
-    sr, _ = other.apply(*other.init(KEY), lr, False)
-    assert not np.allclose(plain.apply(*plain.init(KEY), lr, False)[0], sr)
+    sr, _ = other.apply(*other.init(KEY), lr, train=False)
+    assert not np.allclose(plain.apply(*plain.init(KEY), lr, train=False)[0], sr)
     if ratio == 0.0:
         without = generator({"width": 8, "blocks": 0}, scale=2)
         params, stats = other.init(KEY)
         rest = {name: value for name, value in params.items() if "ResidualBlock" not in name}
-        np.testing.assert_allclose(without.apply(rest, stats, lr, False)[0], sr, rtol=1e-6)
+        np.testing.assert_allclose(without.apply(rest, stats, lr, train=False)[0], sr, rtol=1e-6)
 
 
 def test_concat_can_be_addition():
@@ -216,8 +216,8 @@ def test_concat_can_be_addition():
     }
     lr = jax.random.uniform(KEY, (1, 8, 8, 3))
     np.testing.assert_allclose(
-        concat.apply({**params, "ResidualBlock_0": block}, stats, lr, False)[0],
-        add.apply(params, stats, lr, False)[0],
+        concat.apply({**params, "ResidualBlock_0": block}, stats, lr, train=False)[0],
+        add.apply(params, stats, lr, train=False)[0],
         atol=1e-5,
     )
 
@@ -226,8 +226,8 @@ def test_batch_norm_learns_its_statistics_only_when_training():
     network = generator({**SMALL, "batch_norm": True}, scale=2)
     params, stats = network.init(KEY)
     lr = jax.random.uniform(KEY, (4, 8, 8, 3))
-    _, same = network.apply(params, stats, lr, False)
-    _, updated = network.apply(params, stats, lr, True)
+    _, same = network.apply(params, stats, lr, train=False)
+    _, updated = network.apply(params, stats, lr, train=True)
     assert jax.tree.all(jax.tree.map(np.array_equal, stats, same))
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, stats, updated)))
 
@@ -238,7 +238,7 @@ def test_bfloat16_computes_near_float32_on_float32_params():
     params, stats = half.init(KEY)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     lr = jax.random.uniform(KEY, (1, 8, 8, 3))
-    exact, near = (n.apply(params, stats, lr, False)[0] for n in (full, half))
+    exact, near = (n.apply(params, stats, lr, train=False)[0] for n in (full, half))
     assert near.dtype == jnp.float32
     error = np.abs(exact - near).max()
     assert 0 < error < 0.05 * np.abs(exact).max()
@@ -252,9 +252,11 @@ def test_img_range_is_the_value_of_white_inside():
         jax.tree.map(lambda x, b=b: x + b if x.ndim == 1 else x, params) for b in (0.1, 25.5)
     )
     lr = jax.random.uniform(KEY, (1, 6, 6, 3))
-    sr = plain.apply(small, stats, lr, False)[0]
-    np.testing.assert_allclose(wide.apply(large, stats, lr, False)[0], sr, rtol=1e-4, atol=1e-4)
-    assert np.abs(wide.apply(small, stats, lr, False)[0] - sr).max() > 0.1
+    sr = plain.apply(small, stats, lr, train=False)[0]
+    np.testing.assert_allclose(
+        wide.apply(large, stats, lr, train=False)[0], sr, rtol=1e-4, atol=1e-4
+    )
+    assert np.abs(wide.apply(small, stats, lr, train=False)[0] - sr).max() > 0.1
 
 
 def perturbed(network):
@@ -272,7 +274,7 @@ def departure(options, scale):
     lr = jax.random.uniform(KEY, (2, 7, 9, 3))
     contrast, colour = 0.3, jnp.array([0.9, -0.2, 0.4])
     sr, other = (
-        network.apply(params, {}, x, False)[0].astype(jnp.float32)
+        network.apply(params, {}, x, train=False)[0].astype(jnp.float32)
         for x in (lr, contrast * lr + colour)
     )
     skip = resize.upsample(lr, scale=scale, method=options["global_skip"])
@@ -301,7 +303,7 @@ def test_an_equivariant_generator_commutes_with_contrast_and_colour(changed, sca
 def test_an_equivariant_generator_keeps_flat_colours_in_bfloat16_too():
     network = generator({**EQUIVARIANT, "dtype": "bfloat16"}, scale=4)
     lr = jnp.broadcast_to(jnp.array([0.001, 0.5, 0.999]), (1, 6, 5, 3))
-    sr, _ = network.apply(perturbed(network), {}, lr, False)
+    sr, _ = network.apply(perturbed(network), {}, lr, train=False)
     np.testing.assert_allclose(sr, np.broadcast_to(lr[0, 0, 0], sr.shape), atol=1e-4)
 
 
@@ -312,7 +314,9 @@ def test_rgb_mean_is_taken_off_and_put_back():
     flat = jnp.broadcast_to(jnp.array(mean), (1, 6, 6, 3))
     # At the mean the network's input is 0, and so is its output, biases being 0 at first.
     np.testing.assert_allclose(
-        network.apply(params, stats, flat, False)[0], np.broadcast_to(mean, (1, 12, 12, 3)), 1e-6
+        network.apply(params, stats, flat, train=False)[0],
+        np.broadcast_to(mean, (1, 12, 12, 3)),
+        1e-6,
     )
 
 
@@ -321,6 +325,6 @@ def test_generator_sees_no_further_than_its_receptive_field():
     network = generator({**SMALL, "tail": "direct", "long_skip": False}, scale=2)
     params, stats = network.init(KEY)
     lr = jax.random.uniform(KEY, (1, 15, 15, 3))
-    seen = jax.grad(lambda x: network.apply(params, stats, x, False)[0][0, 14, 14].sum())(lr)
+    seen = jax.grad(lambda x: network.apply(params, stats, x, train=False)[0][0, 14, 14].sum())(lr)
     rows = np.flatnonzero(np.abs(seen[0]).sum((1, 2)))
     assert (rows.min(), rows.max()) == (7 - 4, 7 + 4)

@@ -14,7 +14,7 @@ import isr_jax
 from isr_jax import images
 from isr_jax.checkpoints.restore import architecture, restore_generator
 from isr_jax.checkpoints.single_files import PRETRAINED
-from isr_jax.models.generators import make_enlarge
+from isr_jax.models.generators import make_upscale
 from isr_jax.resize import resize_uint8
 from isr_jax.training import checks
 from tests.helpers.command import run
@@ -52,7 +52,7 @@ def test_flat_patches_of_any_colour_keep_it_up_to_the_border(name):
     @jax.jit
     def enlarge(flat):
         lr = images.to_float(jax.numpy.broadcast_to(flat, (len(flat), 5, 4, 3)))
-        return images.to_uint8(restored.generator.apply(restored.params, {}, lr, False)[0])
+        return images.to_uint8(restored.generator.apply(restored.params, {}, lr, train=False)[0])
 
     for part in np.array_split(colours, 16):
         assert np.abs(np.asarray(enlarge(part)).astype(int) - part).max() <= 1
@@ -72,7 +72,7 @@ def test_a_flat_photograph_keeps_its_colour_in_every_tile(name):
 def test_tiles_give_what_the_whole_photograph_gives(name):
     """Several sides of tiles; odd sizes, a column and a row of pixels, and one."""
     restored = restore_generator(name)
-    whole, photo = make_enlarge(restored.generator), skimage.data.chelsea()
+    whole, photo = make_upscale(restored.generator), skimage.data.chelsea()
     for tile, sizes in {24: [(61, 47), (1, 50), (1, 1)], 40: [(117, 91), (63, 1)]}.items():
         upscaler, differences = isr_jax.load(name, tile=tile), []
         for height, width in sizes:

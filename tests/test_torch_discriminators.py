@@ -38,7 +38,7 @@ def test_logits_and_gradients_equal_torch(case):
     weights = np.random.default_rng(1).normal(size=(3, *CASES[case][2])).astype(np.float32)
 
     def total(params, images):
-        logits, _, _ = network.apply(params, stats, images, True)
+        logits, _, _ = network.apply(params, stats, images, train=True)
         return jnp.sum(weights * logits), logits
 
     (_, logits), (by_params, by_images) = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(
@@ -60,9 +60,9 @@ def test_logits_and_gradients_equal_torch(case):
 def test_one_power_iteration_per_training_call_equals_torch():
     """u, v and sigma after one, two and three calls, and none by a call that does not train."""
     network, params, stats, images, twin = pair("unet")
-    apply = jax.jit(network.apply, static_argnums=3)
+    apply = jax.jit(network.apply, static_argnames="train")
     for _ in range(3):
-        logits, _, stats = apply(params, stats, images, True)
+        logits, _, stats = apply(params, stats, images, train=True)
         assert_near(logits, forward(twin, images).detach(), 1e-5)
         for path, vectors in stats.items():
             layer, kernel = twin.layers[path], params[path]["kernel"]
@@ -78,14 +78,14 @@ def test_one_power_iteration_per_training_call_equals_torch():
     # Sigma is of the parameters as they are, by the vectors as they were.
     moved = jax.tree.map(lambda x: 1.5 * x + 0.01, params)
     twins.load(twin, moved).eval()
-    logits, _, same = apply(moved, stats, images, False)
+    logits, _, same = apply(moved, stats, images, train=False)
     assert_near(logits, forward(twin, images).detach(), 1e-5)
     assert jax.tree.all(jax.tree.map(np.array_equal, same, stats))
 
 
 def test_power_iterations_come_to_the_largest_singular_value():
     network, params, stats, images = make("unet")
-    step = jax.jit(lambda stats: network.apply(params, stats, images, True)[2])
+    step = jax.jit(lambda stats: network.apply(params, stats, images, train=True)[2])
     for _ in range(300):
         stats = step(stats)
     for path, vectors in stats.items():

@@ -90,7 +90,7 @@ def test_the_same_weights_give_the_same_image(case):
     # Odd sizes, and two images; PyTorch folds pixels only where they divide.
     side = 12 if scale < 4 and naming == "rrdbnet_basicsr" else 9
     lr = np.random.default_rng(0).uniform(size=(2, side, side - 4, 3)).astype(np.float32)
-    sr, _ = jax.jit(network.apply, static_argnums=3)(params, stats, lr, False)
+    sr, _ = jax.jit(network.apply, static_argnames="train")(params, stats, lr, train=False)
     with torch.no_grad():
         expected = twin(torch.tensor(lr.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
     assert sr.shape == expected.shape
@@ -148,7 +148,7 @@ def test_sides_that_do_not_fold_are_reflected(scale):
     twin = a_twin(f"rrdbnet x{scale}")
     detected, params, stats = imported(state_of(twin), f"rrdbnet x{scale}")
     network, lr, fold = generator(detected.options, scale=scale), images(1, 9, 7), 4 // scale
-    sr, _ = jax.jit(network.apply, static_argnums=3)(params, stats, lr, False)
+    sr, _ = jax.jit(network.apply, static_argnames="train")(params, stats, lr, train=False)
     with torch.no_grad():
         padded = torch.nn.functional.pad(nchw(lr), (0, -7 % fold, 0, -9 % fold), mode="reflect")
         expected = twin(padded).numpy().transpose(0, 2, 3, 1)[:, : 9 * scale, : 7 * scale]
@@ -177,7 +177,7 @@ def test_discriminators_come_and_go(case):
     params, stats = torch_weights.to_params(state, detected)
     hr = images(3, crop or 24, crop or 24)
     network = discriminator(detected.options, crop=crop or 24)
-    logits, _, _ = jax.jit(network.apply, static_argnums=3)(params, stats, hr, False)
+    logits, _, _ = jax.jit(network.apply, static_argnames="train")(params, stats, hr, train=False)
     with torch.no_grad():
         # Batch norm takes the batch's statistics; spectral norm keeps its vectors.
         expected = (twin.train() if crop else twin.eval())(nchw(hr)).numpy()

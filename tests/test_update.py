@@ -127,13 +127,13 @@ def test_gradients_equal_a_plain_formulation(adversarial, options):
     weight, matching = options.get("adversarial_weight", 0.1), options.get("feature_matching", 0)
 
     def judge(d_params, sr):
-        fake, sr_features, stats = d.apply(d_params, state.d_stats, sr, True)
-        real, hr_features, stats = d.apply(d_params, stats, hr, True)
+        fake, sr_features, stats = d.apply(d_params, state.d_stats, sr, train=True)
+        real, hr_features, stats = d.apply(d_params, stats, hr, train=True)
         distances = [jnp.abs(a - b).mean() for a, b in zip(sr_features, hr_features, strict=True)]
         return real, fake, sum(distances), stats
 
     def g_loss(g_params):
-        sr, _ = g.apply(g_params, state.g_stats, lr, True)
+        sr, _ = g.apply(g_params, state.g_stats, lr, train=True)
         loss = sum(w * losses.CONTENT[name](sr, hr) for name, w in CONTENT.items())
         real, fake, distance, _ = judge(state.d_params, sr)
         if "perceptual" in options:
@@ -141,7 +141,7 @@ def test_gradients_equal_a_plain_formulation(adversarial, options):
         return loss + weight * adversary.g_loss(real, fake) + matching * distance
 
     def d_loss(d_params):
-        sr, _ = g.apply(state.g_params, state.g_stats, lr, True)
+        sr, _ = g.apply(state.g_params, state.g_stats, lr, train=True)
         real, fake, _, stats = judge(d_params, sr)
         return adversary.d_loss(real, fake), stats
 
@@ -235,7 +235,7 @@ def test_discriminator_sees_the_crop_that_the_key_chooses():
     update, init, parts = make("hinge", discriminator_crop=CROP - 1, batch_norm=False)
     state = init()
     lr = a_batch()["lr"]
-    hr, _ = parts["generator"].apply(state.g_params, state.g_stats, lr, True)
+    hr, _ = parts["generator"].apply(state.g_params, state.g_stats, lr, train=True)
     update = jax.jit(update)
     seen = set()
     for i in range(24):

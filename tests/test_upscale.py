@@ -15,7 +15,7 @@ from isr_jax import images
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
 from isr_jax.models import generator
-from isr_jax.models.generators import make_enlarge
+from isr_jax.models.generators import make_upscale
 from isr_jax.resize import resize_float64, resize_uint8
 from isr_jax.tiling import tiles as tiling
 from isr_jax.tiling.tiles import make_tiled, plan
@@ -62,7 +62,7 @@ def drawn(case):
 
 @cache
 def whole(case):
-    return make_enlarge(drawn(case)[0])
+    return make_upscale(drawn(case)[0])
 
 
 @cache
@@ -118,7 +118,7 @@ def test_a_pixel_depends_on_the_receptive_field_and_on_nothing_else(case):
     @jax.jit
     @jax.grad
     def gradient(lr, weights):
-        return jnp.sum(network.apply(params, stats, lr, False)[0] * weights)
+        return jnp.sum(network.apply(params, stats, lr, train=False)[0] * weights)
 
     reached = 0
     for pixel in range(centre, centre + fold):
@@ -154,7 +154,7 @@ def test_a_window_without_its_overlap_would_leave_seams():
 @pytest.mark.parametrize("case", ["small", "rrdbnet x2"])
 def test_an_ensemble_is_the_mean_of_eight_runs(case):
     network, _, params, stats = drawn(case)
-    apply = jax.jit(lambda lr: network.apply(params, stats, lr, False)[0])
+    apply = jax.jit(lambda lr: network.apply(params, stats, lr, train=False)[0])
     lr, total = photo(17, 14, 3), 0
     for up, left, diagonal in itertools.product((1, -1), (1, -1), (False, True)):
         turned = lr[::up, ::left]
@@ -170,7 +170,9 @@ def test_sixteen_bits_stay_sixteen_bits():
     network, _, params, stats = drawn("small")
     lr = photo(20, 17, 3, dtype=np.uint16)
     sr = tiled("small", 11)(lr[None])[0]
-    expected, _ = network.apply(params, stats, jnp.asarray(lr[None] / np.float32(65535)), False)
+    expected, _ = network.apply(
+        params, stats, jnp.asarray(lr[None] / np.float32(65535)), train=False
+    )
     expected = np.floor(np.clip(np.array(expected[0], np.float64), 0, 1) * 65535 + 0.5)
     assert sr.dtype == np.uint16
     assert np.abs(sr - expected).max() <= 2

@@ -53,7 +53,7 @@ def to_stablehlo(network: Generator, params: Any, stats: Any) -> bytes:
 
     JAX reads it with later versions for half a year at least.
     """
-    enlarge = jax.jit(lambda lr: network.apply(params, stats, lr, False)[0])
+    enlarge = jax.jit(lambda lr: network.apply(params, stats, lr, train=False)[0])
     return bytes(export.export(enlarge, platforms=PLATFORMS)(_any_images()).serialize())
 
 
@@ -67,7 +67,9 @@ def to_onnx(network: Generator, params: Any, stats: Any) -> bytes:
         UserError: where the onnx package is not installed.
     """
     onnx = _onnx()
-    traced = jax.make_jaxpr(lambda lr: network.apply(params, stats, lr, False)[0])(_any_images())
+    traced = jax.make_jaxpr(lambda lr: network.apply(params, stats, lr, train=False)[0])(
+        _any_images()
+    )
     graph = _Graph(onnx)
     _convert(graph, traced, ["input"])
     graph.nodes[-1].output[0] = "output"
@@ -263,7 +265,7 @@ def _pad_edge(graph: _Graph, eqn: Any, x: str) -> str:
     return graph("Pad", x, np.array([0, 0, reach, reach] * 2), mode="edge")
 
 
-def _enlarge_nearest(graph: _Graph, eqn: Any, x: str) -> str:
+def _upsample_nearest(graph: _Graph, eqn: Any, x: str) -> str:
     (small,), (large,) = _shapes(eqn)
     factors = np.array([1, 1, large[1] // small[1], large[2] // small[2]], np.float32)
     how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -302,7 +304,7 @@ OPERATIONS: dict[str | None, Callable[..., str]] = {
     "prelu": _prelu,
     "depth_to_space": _depth_to_space,
     "pad_edge": _pad_edge,
-    "enlarge_nearest": _enlarge_nearest,
+    "upsample_nearest": _upsample_nearest,
     "folded": _folded,
     "cropped": _cropped,
 }

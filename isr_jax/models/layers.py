@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from isr_jax.images import depth_to_space, pad_edge
 
 Params = Any  # a pytree of float32 arrays
+Features = tuple[Float[Array, "n _ _ _"], ...]  # activations of a discriminator's convolutions
 
 Activation = Literal["relu", "leaky_relu", "prelu"]
 ACTIVATIONS: dict[str, Callable[[], Callable[[Array], Array]]] = {
@@ -25,6 +26,11 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Array], Array]]] = {
 def count_params(params: Params) -> int:
     """Number of scalars in a parameter tree."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def leaky(x: Array) -> Array:
+    """Apply a leaky ReLU of slope 0.2, as discriminators do."""
+    return nn.leaky_relu(x, 0.2)
 
 
 class PReLU(nn.Module):
@@ -40,7 +46,7 @@ class PReLU(nn.Module):
         return prelu(x, slope.astype(x.dtype))
 
 
-# Jitted, as `enlarge_nearest`, to be one call in a trace, which `export` knows by its name.
+# Jitted, as `upsample_nearest`, to be one call in a trace, which `export` knows by its name.
 @jax.jit
 def prelu(x: Float[Array, "*b c"], slope: Float[Array, " c"]) -> Float[Array, "*b c"]:
     """max(0, x) + slope min(0, x)."""
@@ -119,7 +125,7 @@ class Normaliser(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h w c"]:
         """Normalise by the batch's statistics when training, by the running ones otherwise."""
         if not self.active:
             return x
@@ -151,7 +157,7 @@ class ResidualBlock(nn.Module):
     bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h w c"]:
         """Apply the block; the width stays as it is."""
         width = x.shape[-1]
         y = x
@@ -160,7 +166,7 @@ class ResidualBlock(nn.Module):
             gain = 0.02 if i == self.convs - 1 else self.gain
             bias = self.bias and not self.batch_norm
             y = conv(width, bias=bias, gain=gain, dtype=self.dtype)(y)
-            y = Normaliser(self.batch_norm, self.axis_name, self.dtype)(y, train)
+            y = Normaliser(self.batch_norm, self.axis_name, self.dtype)(y, train=train)
             if i < self.convs - 1 or self.convs == 1:
                 y = ACTIVATIONS[self.activation]()(y)
         y = y * self.residual_scale
@@ -171,7 +177,7 @@ class ResidualBlock(nn.Module):
 
 
 @partial(jax.jit, static_argnames="factor")
-def enlarge_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw c"]:
+def upsample_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw c"]:
     """Repeat each pixel `factor` times down and across."""
     n, h, w, c = x.shape
     blocks = jnp.broadcast_to(x[:, :, None, :, None], (n, h, factor, w, factor, c))

@@ -1,4 +1,4 @@
-"""ESRGAN's generator: residual-in-residual dense blocks and nearest-neighbour doublings.
+"""ESRGAN's generator: residual-in-residual dense blocks and nearest-neighbour upsampling.
 
     head conv -> N blocks of 3 dense blocks -> conv -> + head -> (double, conv)... -> conv -> conv
 
@@ -7,8 +7,9 @@ Scale 4 is ESRGAN's. Real-ESRGAN's scales 2 and 1 keep both doublings and begin 
 scale.
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,8 @@ from jaxtyping import Array, Float
 
 from isr_jax.errors import UserError
 from isr_jax.images import space_to_depth
-from isr_jax.models.layers import conv, enlarge_nearest
+from isr_jax.models.fields import Bound, DType
+from isr_jax.models.layers import conv, upsample_nearest
 
 # ESRGAN, section 3.1: both residuals are scaled by 0.2.
 RESIDUAL_SCALE = 0.2
@@ -62,38 +64,41 @@ class RRDB(nn.Module):
 class RRDBNet(nn.Module):
     """The generator of ESRGAN and of Real-ESRGAN.
 
-    Attributes:
-        scale: factor of enlargement, 1, 2, 4 or 8, and no more than 2**doublings.
-        width: channels of the trunk (ESRGAN: 64).
-        growth: channels that each convolution of a dense block adds (32).
-        blocks: residual-in-residual dense blocks (23; Real-ESRGAN's anime model: 6).
-        doublings: nearest-neighbour doublings after the trunk, each with a convolution. The input
-            is folded by 2**doublings / scale first: 2 at every scale of Real-ESRGAN, 3 for x8, and
-            1 or 0 for x2 or x1 without folding. Sides that do not divide are padded by reflection.
-        dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+    The input is folded by 2**doublings / scale before the first convolution: doublings are 2 at
+    every scale of Real-ESRGAN, 3 for x8, and 1 or 0 for x2 or x1 without folding. Images whose
+    sides do not divide are padded by reflection.
 
     Source: Wang et al. 2018 (ESRGAN), section 3.1; Wang et al. 2021 (Real-ESRGAN), section 3.4.
     """
 
     scales: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"rrdbnet": {}}
 
-    scale: int
-    width: int = 64
-    growth: int = 32
-    blocks: int = 23
-    doublings: int = 2
-    dtype: str = "float32"
+    scale: int  # scale factor: 1, 2, 4 or 8, at most 2**doublings
+    width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
+    growth: Annotated[int, Bound(1, 4096)] = 32  # channels that a dense block's convolution adds
+    blocks: Annotated[int, Bound(0, 1024)] = (
+        23  # of three dense blocks; Real-ESRGAN's anime model: 6
+    )
+    doublings: Annotated[int, Bound(0, 5)] = (
+        2  # nearest-neighbour upsampling stages after the trunk
+    )
+    dtype: DType = "float32"  # of the computation; parameters are float32
+
+    @staticmethod
+    def check(fields: Mapping[str, Any], *, scale: int) -> None:
+        """Raise a UserError where the upsampling stages do not reach the scale."""
+        if 2 ** fields["doublings"] < scale:
+            raise UserError(
+                f"generator.doublings={fields['doublings']} cannot upscale by {scale}; it must be "
+                f"{scale.bit_length() - 1} or more"
+            )
 
     @nn.compact
-    def __call__(self, lr: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n sh sw 3"]:
-        """Enlarge a batch of images."""
+    def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
+        """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
         fold = 2**self.doublings // self.scale
-        if not fold:
-            raise UserError(
-                f"generator.doublings={self.doublings} cannot enlarge by {self.scale}; "
-                f"it needs {self.scale.bit_length() - 1}"
-            )
         x = folded(lr, fold).astype(dtype)
         x = head = conv(self.width, dtype=dtype)(x)
         if self.is_initializing():
@@ -102,7 +107,7 @@ class RRDBNet(nn.Module):
             x = RRDB(self.growth, dtype)(x)
         x = head + conv(self.width, gain=1.0, dtype=dtype)(x)
         for _ in range(self.doublings):
-            x = nn.leaky_relu(conv(self.width, dtype=dtype)(enlarge_nearest(x, 2)), 0.2)
+            x = nn.leaky_relu(conv(self.width, dtype=dtype)(upsample_nearest(x, 2)), 0.2)
         x = nn.leaky_relu(conv(self.width, dtype=dtype)(x), 0.2)
         sr = conv(3, gain=1.0, dtype=dtype)(x).astype(jnp.float32)
         return cropped(sr, lr, self.scale)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isr_jax.errors import UserError
-from isr_jax.models.resnets import FACTORS
+from isr_jax.models.resnet import FACTORS
 from isr_jax.pytorch.key_map import Detect, KeyMap, Keys, Options, StateDict, count, sub_pixels
 
 

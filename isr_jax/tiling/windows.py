@@ -78,7 +78,7 @@ def windowed(options: Mapping[str, Any], *, scale: int) -> Windowed:
 
         # TensorFloat32 would lose what a 16-bit image has, and make seams of it.
         with nn.intercept_methods(masked), jax.default_matmul_precision("highest"):
-            sr: Any = module.apply({"params": params, "batch_stats": stats}, windows, False)
+            sr: Any = module.apply({"params": params, "batch_stats": stats}, windows, train=False)
         return sr
 
     radius = _radius(layers, scale=scale, multiple=multiple)
@@ -114,7 +114,7 @@ def _inside(inside: Int32[Array, "n 4"], window: int, side: int) -> Bool[Array, 
 def _layers(module: nn.Module) -> list[Layer]:
     """The convolutions in the order in which they run. Each sees what the one before made."""
     image = jnp.zeros((1, _SIDE, _SIDE, 3))
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, False))
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
     layers = []
 
     def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -126,7 +126,7 @@ def _layers(module: nn.Module) -> list[Layer]:
         return y
 
     with nn.intercept_methods(record):
-        jax.eval_shape(lambda variables: module.apply(variables, image, False), variables)
+        jax.eval_shape(lambda variables: module.apply(variables, image, train=False), variables)
     return layers
 
 

@@ -17,7 +17,7 @@ from isr_jax.data import pool
 from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.images import to_float
 from isr_jax.models import discriminators, generator
-from isr_jax.models.generators import make_enlarge
+from isr_jax.models.generators import make_upscale
 from isr_jax.perceptual.vgg_loss import load_vgg19
 from isr_jax.state import State
 from isr_jax.training import optimizers
@@ -46,13 +46,13 @@ class Program(NamedTuple):
         init: key -> State.
         frozen: () -> what updates need and do not train: VGG19's parameters, or ().
         update: (state, batch, key, frozen, *, adversarial) -> (state, metrics).
-        enlarge: (params, stats, uint8 image) -> uint8 image.
+        upscale: (params, stats, uint8 image) -> uint8 image.
     """
 
     init: Callable[[Key[Array, ""]], State]
     frozen: Callable[[], Any]
     update: Update
-    enlarge: Callable[[Any, Any, Any], Array]
+    upscale: Callable[[Any, Any, Any], Array]
 
 
 def make_program(
@@ -96,7 +96,7 @@ def make_program(
         init=init,
         frozen=frozen,
         update=update,
-        enlarge=make_enlarge(g),
+        upscale=make_upscale(g),
     )
 
 

@@ -165,7 +165,7 @@ def make_update(
         def classify(d_params: Any, d_stats: Any, images: Array) -> tuple[tuple[Array, Any], Any]:
             n, _, _, c = images.shape
             window = lax.dynamic_slice(images, (0, y, x, 0), (n, crop, crop, c))
-            logits, features, d_stats = discriminator.apply(d_params, d_stats, window, True)
+            logits, features, d_stats = discriminator.apply(d_params, d_stats, window, train=True)
             return (logits, features if loss.feature_matching else ()), d_stats
 
         # The generated images first, as where G is updated first: spectral norm's power iterations
@@ -213,7 +213,9 @@ def make_update(
     ) -> tuple[State, Metrics]:
         lr, hr = batch["lr"], batch["hr"]
         sr, g_pullback, g_stats = jax.vjp(
-            lambda p: generator.apply(p, state.g_stats, lr, True), state.g_params, has_aux=True
+            lambda p: generator.apply(p, state.g_stats, lr, train=True),
+            state.g_params,
+            has_aux=True,
         )
         (total, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(
             sr, batch.get("target", hr), frozen

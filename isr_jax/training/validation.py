@@ -20,7 +20,7 @@ def validate(
     """Return the EMA's mean scores over whole images, and its images."""
     # On one device: a replicated state would have each of them do the same.
     ema, stats = jax.device_put((state.ema, state.g_stats), jax.local_devices()[0])
-    outputs = [np.asarray(program.enlarge(ema, stats, photo.lr)) for photo in photos]
+    outputs = [np.asarray(program.upscale(ema, stats, photo.lr)) for photo in photos]
     scores = [
         protocols.measure(sr, photo.hr, crop=scale)
         for sr, photo in zip(outputs, photos, strict=True)

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[2]
 # Each room imports from its own tier and those before it.
 TIERS = (
     ("errors", "files", "progress", "pages", "images", "resize"),
-    ("config", "losses", "metrics", "protocols", "state"),
+    ("losses", "metrics", "protocols", "state"),
     ("models",),
-    ("pytorch", "perceptual", "data", "degrade", "photo"),
+    ("config", "pytorch", "perceptual", "data", "degrade", "photo"),
     ("checkpoints", "tiling"),
     ("training", "upscaling"),
     ("evaluation",),
