@@ -199,5 +199,5 @@ def test_choices_are_the_keys_of_the_tables():
     assert tuple(writing.FORMATS) == upscale.FILE_FORMATS
     assert tuple(protocols.PROTOCOLS) == evaluate.PROTOCOLS
     assert tuple(lpips.NETWORKS) == evaluate.LPIPS_NETWORKS
-    assert tuple(export.FORMATS) == cli_weights.EXPORT_FORMATS
+    assert tuple(export.EXPORTERS) == cli_weights.EXPORT_FORMATS
     assert tuple(export.SUFFIXES) == cli_weights.EXPORT_SUFFIXES

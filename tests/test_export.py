@@ -63,7 +63,9 @@ def images(shape):
 
 def enlarged(network, params, stats, lr):
     """What the generator itself makes of images."""
-    return np.array(jax.jit(network.apply, static_argnums=3)(params, stats, lr, False)[0])
+    return np.array(
+        jax.jit(network.apply, static_argnames="train")(params, stats, lr, train=False)[0]
+    )
 
 
 def run_onnx(content, lr):
@@ -197,7 +199,7 @@ def test_no_file_is_replaced_unasked(half, tmp_path, capsys):
     file.write_bytes(b"precious")
     code, out, (line,) = run(capsys, "export", half, file)
     assert (code, out) == (1, "")
-    assert "x2.stablehlo is there already; name another file, or add --overwrite" in line
+    assert "x2.stablehlo already exists; name another file, or add --overwrite" in line
     assert file.read_bytes() == b"precious"
     assert run(capsys, "export", half, file, "--overwrite")[0] == 0
     assert jax_export.deserialize(file.read_bytes()).platforms == ("cpu", "cuda", "tpu")
@@ -207,7 +209,7 @@ def test_no_file_is_replaced_unasked(half, tmp_path, capsys):
     ("arguments", "code", "message"),
     [
         (("none", "a.onnx"), 1, "none is no run folder"),
-        (("none.pth", "a.onnx"), 1, "there is no file none.pth"),
+        (("none.pth", "a.onnx"), 1, "no such file: none.pth"),
         (("bicubic", "a.onnx"), 1, "bicubic is an interpolation and has no network to export"),
         (
             ("none", "a.pt"),
