@@ -71,14 +71,14 @@ def drawn(name: str, options: Mapping[str, Any]) -> Network:
         return rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape).astype(np.float32)
 
     params, stats = (jax.tree_util.tree_map_with_path(draw, x) for x in (params, stats))
-    return Network(name, options, whole, windowed(options, scale=SCALE), params, stats)
+    return Network(name, options, whole, windowed(whole), params, stats)
 
 
 def loaded(model: str) -> Network:
     """Load a model."""
     restored = restore_generator(model)
     options = restored.config.generator.to_dict()
-    network = windowed(options, scale=restored.generator.scale)
+    network = windowed(restored.generator)
     name = f"{options['name']}, {Path(model).stem}"
     return Network(name, options, restored.generator, network, restored.params, restored.stats)
 

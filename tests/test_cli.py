@@ -166,7 +166,7 @@ def test_only_equals_mix(weights, tmp_path, capsys):
     )
     assert code == 1
     assert "generator.growth=4 and the second 5" in line
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="there is no model"):
         restore_generator(tmp_path / "mix")
 
 

@@ -208,9 +208,9 @@ def test_no_file_is_replaced_unasked(half, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("none", "a.onnx"), 1, "none is no run folder"),
-        (("none.pth", "a.onnx"), 1, "no such file: none.pth"),
-        (("bicubic", "a.onnx"), 1, "bicubic is an interpolation and has no network to export"),
+        (("none", "a.onnx"), 1, "there is no model none"),
+        (("none.pth", "a.onnx"), 1, "there is no model none.pth"),
+        (("bicubic", "a.onnx"), 1, "bicubic is an interpolation and has no network"),
         (
             ("none", "a.pt"),
             1,

@@ -54,7 +54,9 @@ def relativistic(real, fake):
 
 
 SRGAN_GENERATOR = {
-    "generator": lambda: generator({**base.SRRESNET, "width": 8, "blocks": 2}, scale=4),
+    "generator": lambda: generator(
+        {**base.GENERATORS["srresnet"], "width": 8, "blocks": 2}, scale=4
+    ),
     "torch_generator": lambda: twins.SRResNet(width=8, blocks=2),
 }
 SMALL_RRDBNET = {"width": 8, "growth": 4, "blocks": 2}

@@ -132,7 +132,7 @@ def test_a_run_folder_is_evaluated_as_it_upscales(trained, photos, tmp_path):
         sr = upscaler(resize.resize_uint8(hr, scale=0.5))
         np.testing.assert_array_equal(sr, PIL.Image.open(tmp_path / f"sr/set/x2/{row['name']}.png"))
         assert row["psnr"] == protocols.measure(sr, hr, crop=2, protocol="rgb").psnr
-    with pytest.raises(UserError, match="enlarges by 2, not by 4"):
+    with pytest.raises(UserError, match="upscales by 2, not by 4"):
         isr_jax.evaluate(trained, tmp_path, scale=[2, 4])
 
 
@@ -146,7 +146,7 @@ def test_gray_in_is_gray_out(trained):
 
 
 def test_load_names_what_is_wrong(trained, tmp_path):
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         isr_jax.load(tmp_path)
     with pytest.raises(
         UserError, match=r"there is no model bicubik: give a run folder, .* bicubic"
@@ -154,7 +154,7 @@ def test_load_names_what_is_wrong(trained, tmp_path):
         isr_jax.load("bicubik")
     with pytest.raises(UserError, match="bicubic has no scale of its own"):
         isr_jax.load("bicubic")
-    with pytest.raises(UserError, match="enlarges by 2, not by 4"):
+    with pytest.raises(UserError, match="upscales by 2, not by 4"):
         isr_jax.load(trained, scale=4)
     with pytest.raises(UserError, match=r"no checkpoint 3; there are best, latest and \[.*8\]"):
         isr_jax.load(trained, checkpoint=3)
@@ -302,7 +302,7 @@ def test_a_checkpoint_that_diverges_at_once_is_not_called_good(photos, tmp_path)
     extra = {"train.checkpoint_every": 1, "g_optimizer.learning_rate": 1e30}
     with pytest.raises(UserError, match=r"step 2: .*; there is no good checkpoint yet"):
         isr_jax.train(tiny(photos, **extra), tmp_path, console=silent())
-    assert (tmp_path / "set_aside" / "1").is_dir()
+    assert (tmp_path / "quarantine" / "1").is_dir()
     assert isr_jax.train(tiny(photos), tmp_path, console=silent()).step == 8
 
 
@@ -352,7 +352,7 @@ def biggest_file(folder: Path) -> Path:
     return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
-def test_a_checkpoint_cut_short_is_set_aside_for_the_one_before(photos, tmp_path, trained):
+def test_a_checkpoint_cut_short_goes_to_quarantine_for_the_one_before(photos, tmp_path, trained):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     with open(biggest_file(run / "checkpoints" / "8"), "r+b") as file:
@@ -362,7 +362,7 @@ def test_a_checkpoint_cut_short_is_set_aside_for_the_one_before(photos, tmp_path
     said = console.export_text()
     assert "checkpoint 8 cannot be read" in said
     assert "from step 6" in said
-    assert (run / "set_aside" / "8").is_dir()
+    assert (run / "quarantine" / "8").is_dir()
     assert_bit_identical(trained, run)
 
     left = [p for p in (run / "checkpoints").iterdir() if p.name.isdigit()]

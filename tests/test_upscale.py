@@ -19,7 +19,7 @@ from isr_jax.models.generators import make_upscale
 from isr_jax.resize import resize_float64, resize_uint8
 from isr_jax.tiling import tiles as tiling
 from isr_jax.tiling.tiles import make_tiled, plan
-from isr_jax.tiling.windows import receptive_field, windowed
+from isr_jax.tiling.windows import windowed
 
 DEEP = {"name": "rrdbnet", "width": 6, "growth": 4, "blocks": 1}
 CASES = {
@@ -28,8 +28,11 @@ CASES = {
         {"width": 6, "blocks": 1, "global_skip": "bicubic", "equivariant": True, "kernel": 5},
         3,
     ),
-    "srresnet": ({**base.SRRESNET, "width": 6, "blocks": 1}, 3),
-    "edsr": ({**base.EDSR_BASELINE, "width": 6, "blocks": 1, "residual_scale": 0.1}, 4),
+    "srresnet": ({**base.GENERATORS["srresnet"], "width": 6, "blocks": 1}, 3),
+    "edsr": (
+        {**base.GENERATORS["edsr_baseline"], "width": 6, "blocks": 1, "residual_scale": 0.1},
+        4,
+    ),
     "concat": (
         {"width": 6, "blocks": 2, "convs": 1, "skip": "concat", "global_skip": "bilinear"},
         2,
@@ -57,7 +60,7 @@ def drawn(case):
         return rng.normal(0, deviation, x.shape).astype(np.float32)
 
     shapes = jax.eval_shape(network.init, jax.random.key(0))
-    return network, windowed(options, scale=scale), *jax.tree_util.tree_map_with_path(draw, shapes)
+    return network, windowed(network), *jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @cache
@@ -104,7 +107,7 @@ def assert_same(tiles, expected):
 def test_receptive_fields_by_hand(published, scale, expected):
     options = base.GENERATORS[published]
     anime = {"blocks": 6} if published == "rrdbnet" else {}
-    assert receptive_field(options | anime, scale=scale) == expected
+    assert windowed(generator(options | anime, scale=scale)).radius == expected
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -128,7 +131,7 @@ def test_a_pixel_depends_on_the_receptive_field_and_on_nothing_else(case):
         seen = np.nonzero(np.any(gradient(lr, weights)[0] != 0, axis=-1))
         assert len(set(map(np.ptp, seen))) == 1
         reached = max(reached, *(np.abs(np.array(seen) - pixel).max(axis=1)))
-    assert reached == receptive_field(CASES[case][0], scale=scale) == windows.radius
+    assert reached == windows.radius
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -332,7 +335,7 @@ def test_what_cannot_be_enlarged_is_said(run):
 
 def test_overlaps_are_exact_up_to_a_radius():
     for published, overlap in [("srresnet", 40), ("srvggnet", 34), ("edsr", 32)]:
-        network = windowed(base.GENERATORS[published], scale=4)
+        network = windowed(generator(base.GENERATORS[published], scale=4))
         cut = plan(network)
         assert cut.overlap == overlap
         assert cut.window == cut.tile + 2 * overlap

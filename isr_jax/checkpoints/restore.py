@@ -1,4 +1,9 @@
-"""A generator, restored from whatever a MODEL is."""
+"""What a MODEL is, and how its generator is restored.
+
+A MODEL is the name of an interpolation (INTERPOLATIONS) or of a model shipped with the package
+(PRETRAINED), a run folder, one of its checkpoints RUN/checkpoints/STEP, a .safetensors file of
+`isr export`, or a .pth or .safetensors file of a network that `pytorch.state_dicts` knows.
+"""
 
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,15 +14,90 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from isr_jax.checkpoints import single_files as model_files
+from isr_jax import errors
+from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError
-from isr_jax.models import Generator, generator
-from isr_jax.models.generators import complete
+from isr_jax.models import Generator
+from isr_jax.models.generators import complete, generator_of
 from isr_jax.pytorch.files import SUFFIXES as TORCH_SUFFIXES
 from isr_jax.pytorch.state_dicts import import_torch
+from isr_jax.resize import METHODS
 from isr_jax.state import State
+
+INTERPOLATIONS = tuple(METHODS)
+WEIGHTS = ("ema", "raw")
+
+
+class Restored(NamedTuple):
+    """A generator ready for use, with the configuration that trained it."""
+
+    generator: Generator
+    params: Any
+    stats: Any
+    config: ConfigDict
+    step: int
+
+
+def restore_generator(
+    model: str | Path,
+    *,
+    weights: Literal["ema", "raw"] = "ema",
+    checkpoint: Literal["best", "latest"] | int = "best",
+    dtype: Literal["float32", "bfloat16"] | None = None,
+) -> Restored:
+    """Restore the generator of a MODEL.
+
+    Args:
+        model: any MODEL but an interpolation; a checkpoint folder decides the step.
+        weights: the EMA, or the raw parameters.
+        checkpoint: the best by validation PSNR-Y, the latest, or a step.
+        dtype: of the computation; None for that of the configuration.
+
+    Raises:
+        UserError: there is no such model or checkpoint, it cannot be read, or it has no generator.
+    """
+    name, path = str(model), PRETRAINED.get(str(model), Path(model).expanduser())
+    if name in INTERPOLATIONS:
+        raise UserError(f"{name} is an interpolation and has no network")
+    if weights not in WEIGHTS:
+        raise errors.unknown("weights", weights, WEIGHTS)
+    if dtype not in (None, "float32", "bfloat16"):
+        raise errors.unknown("dtype", dtype, ("float32", "bfloat16"))
+    if not path.exists():
+        known = ", ".join((*PRETRAINED, *INTERPOLATIONS))
+        raise UserError(
+            f"there is no model {name}: give a run folder, a .pth or .safetensors file, or one of "
+            f"{known}"
+        )
+    if path.suffix in TORCH_SUFFIXES and not path.is_dir():
+        return _from_file(path, dtype)
+    run = path
+    if run.parent.name == "checkpoints" and run.name.isdigit():
+        run, checkpoint = run.parent.parent, int(run.name)
+    if not (run / "checkpoints").is_dir():
+        raise UserError(
+            f"{name} is not a run folder: it has no checkpoints/; train one with run.py"
+        )
+    # Imported here: Orbax takes longer to import than a small photo to upscale.
+    from isr_jax.checkpoints.runs import read_generator
+
+    network, parts, config, step = read_generator(run, checkpoint=checkpoint, dtype=dtype)
+    params = parts["ema" if weights == "ema" else "params"]
+    return Restored(network, params, parts["stats"], config, step)
+
+
+def _from_file(file: Path, dtype: str | None) -> Restored:
+    """Restore a .safetensors file of ours, or a file of PyTorch's."""
+    saved = single_files.read(file) if file.suffix == ".safetensors" else None
+    if not saved:
+        saved = import_torch(file)
+        if "generator" not in saved.config:
+            raise UserError(f"{file} holds a discriminator ({saved.key_map}); give a generator's")
+    config = ConfigDict(tuples(saved.config))
+    params, stats = jax.tree.map(jnp.asarray, (saved.params, saved.stats))
+    return Restored(generator_of(config, dtype=dtype), params, stats, config, 0)
 
 
 def architecture(config: ConfigDict) -> dict[str, Any]:
@@ -27,28 +107,27 @@ def architecture(config: ConfigDict) -> dict[str, Any]:
     return {"scale": config.scale, "generator": fields}
 
 
-def begin_from(path: str, state: State, config: ConfigDict) -> State:
-    """The state before the first update, with the averaged generator of another run.
+def begin_from(model: str, state: State, config: ConfigDict) -> State:
+    """Return the state before the first update, with the EMA generator of another model.
 
-    That one may enlarge by another factor. The arrays which then have another shape, those of the
-    tail for the most, begin as initialised.
+    That one may have another scale: arrays of other shapes, mostly in the tail, stay as they are.
 
     Args:
-        path: a run folder, or what else `restore_generator` takes.
+        model: a MODEL, as for `restore_generator`.
         state: as initialised; its shardings are kept.
         config: of the run that begins.
 
     Raises:
-        UserError: where there is no such run, or its generator is another.
+        UserError: there is no such model, or its generator has other fields.
 
-    Source: Lim et al. 2017 (EDSR), section 3.2, begins 3x and 4x as 2x.
+    Source: Lim et al. 2017 (EDSR), section 3.2, starts 3x and 4x from 2x.
     """
-    restored = restore_generator(path)
+    restored = restore_generator(model)
     then, now = (flatten(architecture(x)["generator"]) for x in (restored.config, config))
     for name in then:
         if then[name] != now.get(name):
             raise UserError(
-                f"config.train.init_from: {path} has a generator with generator.{name}="
+                f"config.train.init_from: {model} has a generator with generator.{name}="
                 f"{then[name]}, this run one with {now.get(name)}"
             )
 
@@ -70,77 +149,14 @@ def begin_from(path: str, state: State, config: ConfigDict) -> State:
     )
 
 
-class Restored(NamedTuple):
-    """A generator ready for use, with the configuration that trained it."""
-
-    generator: Generator
-    params: Any
-    stats: Any
-    config: ConfigDict
-    step: int
-
-
-def restore_generator(
-    path: str | Path,
-    *,
-    weights: Literal["ema", "raw"] = "ema",
-    checkpoint: Literal["best", "latest"] | int = "best",
-) -> Restored:
-    """The generator of a run folder, of one checkpoint RUN/checkpoints/STEP, or of a file.
-
-    Args:
-        path: a run folder, or one of its checkpoints, which then decides the step; the name of a
-            model of `model_files.PRETRAINED`; a .safetensors file of `isr export`; or a .pth or
-            .safetensors file of PyTorch's, of an architecture that `torch_weights` knows.
-        weights: the moving average, or the parameters as they were last updated.
-        checkpoint: the one of the best validation PSNR-Y, the latest, or a step.
-
-    Raises:
-        UserError: where there is no such folder, checkpoint or file.
-    """
-    run = PRETRAINED.get(str(path), Path(path).expanduser())
-    if run.suffix in TORCH_SUFFIXES and not run.is_dir():
-        saved = model_files.read(run) if run.suffix == ".safetensors" else None
-        return _from_file(saved) if saved else _from_torch(run)
-    if run.parent.name == "checkpoints" and run.name.isdigit():
-        run, checkpoint = run.parent.parent, int(run.name)
-    if not (run / "checkpoints").is_dir():
-        raise UserError(f"{path} is no run folder: it holds no checkpoints/; train one by run.py")
-    if weights not in ("ema", "raw"):
-        raise UserError(f"weights is {weights!r}; it can be ema or raw")
-    # Imported here: Orbax takes longer to import than a small photo to upscale.
-    from isr_jax.checkpoints.runs import read_generator
-
-    network, parts, config, step = read_generator(run, checkpoint=checkpoint)
-    chosen = parts["ema" if weights == "ema" else "params"]
-    return Restored(network, chosen, parts["stats"], config, step)
-
-
-def _from_file(saved: model_files.Saved) -> Restored:
-    config = ConfigDict(tuples(saved.config))
-    network = generator(config.generator.to_dict(), scale=config.scale)
-    params, stats = jax.tree.map(jnp.asarray, (saved.params, saved.stats))
-    return Restored(network, params, stats, config, 0)
-
-
-def _from_torch(file: Path) -> Restored:
-    imported = import_torch(file)
-    if "generator" not in imported.config:
-        raise UserError(f"{file} holds a discriminator ({imported.key_map}); give a generator's")
-    config = ConfigDict(imported.config)
-    network = generator(imported.config["generator"], scale=config.scale)
-    params, stats = jax.tree.map(jnp.asarray, (imported.params, imported.stats))
-    return Restored(network, params, stats, config, 0)
-
-
 def interpolate(a: Restored, b: Restored, *, alpha: float) -> tuple[Any, Any]:
-    """Parameters and statistics (1 - alpha) a + alpha b of two generators of one architecture.
+    """Return the parameters and statistics (1 - alpha) a + alpha b of two generators.
 
-    Between a generator trained for PSNR (a) and the GAN that began as it (b), alpha trades
+    Between a generator trained for PSNR (a) and the GAN that started from it (b), alpha trades
     fidelity for texture; the ESRGAN paper shows 0 to 1 in steps of 0.2.
 
     Raises:
-        UserError: where the architectures differ.
+        UserError: the architectures differ.
 
     Source: Wang et al. 2018 (ESRGAN), section 3.4; Wang et al. 2019, "Deep Network Interpolation
     for Continuous Imagery Effect Transition".
@@ -150,7 +166,7 @@ def interpolate(a: Restored, b: Restored, *, alpha: float) -> tuple[Any, Any]:
         if first[name] != second.get(name):
             raise UserError(
                 f"the first has {name}={first[name]} and the second {second.get(name)}; "
-                "only generators of one architecture mix"
+                "only generators of one architecture can be interpolated"
             )
     return jax.tree.map(
         lambda x, y: (1.0 - alpha) * x + alpha * y, (a.params, a.stats), (b.params, b.stats)

@@ -1,7 +1,8 @@
-"""Run folders: Orbax checkpoints of everything that training changes, and what to make of them.
+"""Run folders: Orbax checkpoints of everything that training changes.
 
     RUN/config.json             the configuration of the last start
     RUN/checkpoints/STEP/       generator (params, stats, ema), training (the rest), config, data
+    RUN/quarantine/STEP/        a checkpoint that could not be read
 
 The generator is an item of its own, so that inference reads it without the optimizers' moments.
 """
@@ -21,12 +22,13 @@ from orbax.checkpoint import checkpoint_managers
 from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import new_folder
-from isr_jax.models import Generator, generator
+from isr_jax.models import Generator
+from isr_jax.models.generators import generator_of
 from isr_jax.state import State
 
-# What must be equal for one run's state to be another's.
+# The parts of a config that must be equal for a run to resume.
 ARCHITECTURE = ("scale", "generator", "discriminator")
-# What configs saved before a field existed meant by its absence.
+# The values of fields that older configs do not have.
 IMPLIED = {
     "generator.name": "resnet",
     "generator.img_range": 1.0,
@@ -36,7 +38,7 @@ IMPLIED = {
 
 
 def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
-    """A run folder's checkpoints: the latest `keep` and the one of the best PSNR-Y stay."""
+    """Open the checkpoints of a run folder; the latest `keep` and the best by PSNR-Y are kept."""
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
         get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False
@@ -66,8 +68,8 @@ def save(
         manager: from `open_manager`.
         state: the training state; it may be donated as soon as this returns.
         config: the run's configuration.
-        data: the data loader's place, as JSON; {} for the pool, which has none.
-        scores: validation's, with "psnr" in dB, where this step was validated.
+        data: the loader state, as JSON; {} for the pool, which has none.
+        scores: of the validation, with "psnr" in dB, where this step was validated.
     """
     # Copied on the device, because the next dispatch overwrites the donated buffers.
     item = _items(jax.tree.map(jnp.copy, state))
@@ -86,7 +88,7 @@ def save(
 def _items(state: State) -> dict[str, dict[str, Any]]:
     fields = state._asdict()
     names = {"g_params": "params", "g_stats": "stats", "ema": "ema"}
-    # Checkpoints are older than d_stats, and go on without an empty one.
+    # Checkpoints are older than d_stats, and are written without an empty one.
     if not fields["d_stats"]:
         del fields["d_stats"]
     return {
@@ -96,7 +98,7 @@ def _items(state: State) -> dict[str, dict[str, Any]]:
 
 
 class Resumed(NamedTuple):
-    """A restored place: the state and the data loader's, as given to `save`."""
+    """A restored checkpoint: the training state and the loader state, as given to `save`."""
 
     state: State
     data: dict[str, Any]
@@ -109,19 +111,19 @@ def resume(
     *,
     warn: Callable[[str], None],
 ) -> Resumed | None:
-    """The newest readable checkpoint, or None where there is none.
+    """Restore the newest readable checkpoint; return None where there is none.
 
-    Those that cannot be read are moved to RUN/set_aside/ and said so by `warn`, once one before
-    them has been read.
+    Damaged checkpoints are moved to RUN/quarantine/, with a warning, once an older one has been
+    read.
 
     Args:
         manager: from `open_manager`.
         like: a state of the same shapes and shardings.
-        config: of the run that goes on.
-        warn: takes one line for the person.
+        config: of the run that resumes.
+        warn: called with one line for the user.
 
     Raises:
-        UserError: where the run folder is of another architecture, or no checkpoint can be read.
+        UserError: the run has another architecture, or no checkpoint can be read.
     """
     run = Path(manager.directory).parent
     damaged: dict[int, str] = {}
@@ -130,13 +132,13 @@ def resume(
             state, data, saved = _restore(manager, step, like, config)
         except UserError:
             raise
-        # Whatever a damaged file makes of itself: Orbax, TensorStore and JSON each raise their own.
+        # A damaged file can raise anything: Orbax, TensorStore and JSON each raise their own.
         except Exception as error:
             damaged[step] = one_line(error, limit=120)
             continue
         for number, reason in damaged.items():
-            set_aside(run, number)
-            warn(f"checkpoint {number} cannot be read ({reason}); it is now in {run}/set_aside")
+            quarantine(run, number)
+            warn(f"checkpoint {number} cannot be read ({reason}); moved to {run}/quarantine")
         manager.reload()
         for name, then, now in _differences(saved, config):
             warn(f"config.{name} is {now} from here on; it was {then}")
@@ -145,7 +147,7 @@ def resume(
         step, reason = next(iter(damaged.items()))
         raise UserError(
             f"no checkpoint in {run} can be read (the latest, {step}: {reason}); "
-            "give another --workdir to start anew"
+            "give another --workdir to start a new run"
         )
     return None
 
@@ -153,7 +155,7 @@ def resume(
 def _restore(
     manager: ocp.CheckpointManager, step: int, like: State, config: ConfigDict
 ) -> tuple[State, dict[str, Any], dict[str, Any]]:
-    """The state, the data loader's place and the configuration that were saved at a step."""
+    """Return the training state, the loader state and the configuration saved at a step."""
     saved = manager.restore(
         step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), data=ocp.args.JsonRestore())
     )
@@ -172,9 +174,9 @@ def _restore(
 
 
 def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
-    """Before `open_manager`: remove what a killed run had begun to write.
+    """Remove what a killed run left unfinished; call it before `open_manager`.
 
-    A checkpoint whose scores are damaged would keep Orbax from opening any, and is set aside.
+    A checkpoint with damaged scores would keep Orbax from opening any, and goes to quarantine/.
     """
     # Orbax can do the first itself, but in a thread that outlives a quick exit.
     for unfinished in run.glob(f"checkpoints/*{ocp.utils.TMP_DIR_SUFFIX}*"):
@@ -184,26 +186,26 @@ def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
             json.loads(scores.read_text())
         except ValueError:
             step = int(scores.parent.parent.name)
-            set_aside(run, step)
-            warn(f"checkpoint {step} cannot be read (its scores); it is now in {run}/set_aside")
+            quarantine(run, step)
+            warn(f"checkpoint {step} cannot be read (its scores); moved to {run}/quarantine")
 
 
-def set_aside(run: Path, step: int) -> None:
-    """Move a checkpoint to RUN/set_aside/."""
-    target = run / "set_aside" / str(step)
+def quarantine(run: Path, step: int) -> None:
+    """Move a checkpoint to RUN/quarantine/."""
+    target = run / "quarantine" / str(step)
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
     shutil.move(run / "checkpoints" / str(step), target)
 
 
 def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
-    """The newest checkpoint from which an update came out finite, where update `step` did not.
+    """Return the newest checkpoint from before the parameters that made update `step` fail.
 
-    One saved right before `step` holds the very parameters that failed, and is set aside.
+    One saved right before `step` holds those very parameters, and goes to quarantine/.
     """
     manager.wait_until_finished()
     if step - 1 in manager.all_steps():
-        set_aside(Path(manager.directory).parent, step - 1)
+        quarantine(Path(manager.directory).parent, step - 1)
         manager.reload()
     newest = manager.latest_step()
     return None if newest is None else Path(manager.directory) / str(newest)
@@ -226,23 +228,23 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
 
 
 def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str, Any, Any]]:
-    """(field, saved value, value now) of each field in which they differ."""
+    """Return (field, saved value, value now) of each field that differs."""
     now = flatten(config.to_dict())
     then = {name: value for name, value in IMPLIED.items() if name in now} | flatten(saved)
-    # What the saved one does not have did not exist yet.
+    # Fields that the saved one lacks did not exist yet.
     return [(n, then[n], now.get(n)) for n in sorted(then) if then[n] != now.get(n)]
 
 
 def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[str, Any]) -> None:
-    """Make a run folder that holds one generator: checkpoint 0, for `restore_generator`.
+    """Write a run folder that holds one generator as checkpoint 0, for `restore_generator`.
 
     Args:
         run: a new folder.
-        params, stats: the generator's; params stand for their average too.
+        params, stats: the generator's; params are also written as the EMA.
         config: "scale", and "generator", its name and fields.
 
     Raises:
-        UserError: where the folder is in use or cannot be made.
+        UserError: the folder is not empty or cannot be made.
     """
     folder = new_folder(run)
     arrays = {"params": params, "stats": stats, "ema": params}
@@ -258,13 +260,14 @@ def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[st
 
 
 def read_generator(
-    run: Path, *, checkpoint: Literal["best", "latest"] | int
+    run: Path, *, checkpoint: Literal["best", "latest"] | int, dtype: str | None = None
 ) -> tuple[Generator, dict[str, Any], ConfigDict, int]:
     """Return the generator of a run folder, its saved arrays, its configuration and the step.
 
     Args:
         run: the run folder.
-        checkpoint: the one of the best validation PSNR-Y, the latest, or a step.
+        checkpoint: the best by validation PSNR-Y, the latest, or a step.
+        dtype: of the computation; None for that of the configuration.
 
     Raises:
         UserError: there is no such checkpoint, or it cannot be read.
@@ -282,8 +285,8 @@ def read_generator(
                 f"{run} has no checkpoint {step}; there are best, latest and {sorted(steps)}"
             )
         try:
-            return (*_restore_item(manager, step), step)
-        # Whatever a damaged file makes of itself.
+            return (*_restore_item(manager, step, dtype), step)
+        # A damaged file can raise anything.
         except Exception as error:
             raise UserError(
                 f"checkpoint {step} of {run} cannot be read ({one_line(error, limit=120)}); "
@@ -292,12 +295,12 @@ def read_generator(
 
 
 def _restore_item(
-    manager: ocp.CheckpointManager, step: int
+    manager: ocp.CheckpointManager, step: int, dtype: str | None
 ) -> tuple[Generator, dict[str, Any], ConfigDict]:
-    """The generator, its saved arrays and the configuration of a step."""
+    """Return the generator, its saved arrays and the configuration of a step."""
     saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
     config = ConfigDict(tuples(saved.config))
-    network = generator(config.generator.to_dict(), scale=config.scale)
+    network = generator_of(config, dtype=dtype)
     # Onto one device here, whatever the devices that it was trained on.
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, stats = jax.tree.map(

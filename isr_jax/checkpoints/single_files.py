@@ -1,9 +1,9 @@
-"""A generator as one file, its arrays and its architecture, and those that come with the package.
+"""A generator as one file, with its architecture; the models shipped with the package are such.
 
     isr export runs/msssim x4.safetensors
     isr upscale photo.jpg --model x4.safetensors
 
-The format is safetensors: read without running code, whatever wrote it.
+The format is safetensors: reading it runs no code, whoever wrote it.
 """
 
 import json
@@ -16,9 +16,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
-_ENTRY = "isr_jax"  # of the metadata, which tells these files from PyTorch's
+_ENTRY = "isr_jax"  # in the metadata: distinguishes these files from PyTorch's
 
-# Names that stand for a model: those of configs/compact.py, trained on T91 and BSD400.
+# The models of configs/compact.py, trained on T91 and BSD400, by the name of a MODEL.
 PRETRAINED = {
     name: Path(__file__).parent.parent / "pretrained" / f"{name}.safetensors"
     for name in ("compact-x2", "compact-x3", "compact-x4")
@@ -34,7 +34,7 @@ class Saved(NamedTuple):
 
 
 def to_bytes(params: Any, stats: Any, config: Mapping[str, Any]) -> bytes:
-    """The content of a file.
+    """Return the content of a file.
 
     Args:
         params, stats: float32 arrays.
@@ -46,7 +46,7 @@ def to_bytes(params: Any, stats: Any, config: Mapping[str, Any]) -> bytes:
 
 
 def read(file: Path) -> Saved | None:
-    """What a file holds; None where it is not one of these."""
+    """Read a file; return None where it is not one of ours."""
     try:
         with safe_open(file, framework="numpy") as opened:
             config = (opened.metadata() or {}).get(_ENTRY)

@@ -7,8 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from isr_jax.checkpoints.single_files import PRETRAINED
-from isr_jax.resize import METHODS
+from isr_jax.checkpoints.restore import INTERPOLATIONS, PRETRAINED
 from isr_jax.upscaling.upscaler import Upscaler, load
 
 MEGA = 10**6
@@ -46,7 +45,7 @@ def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
         UserError: a named model cannot be loaded.
     """
     networks = dict.fromkeys(
-        [*(name for name in named if name not in METHODS), *reversed(PRETRAINED)]
+        [*(name for name in named if name not in INTERPOLATIONS), *reversed(PRETRAINED)]
     )
     choices = [Choice(name, cached(name, None, None).scale) for name in networks]
     known = {Path(choice.model).expanduser().resolve() for choice in choices}
@@ -58,5 +57,7 @@ def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
                 print(f"isr demo: skipping {run}: its config.json has no scale", file=sys.stderr)
                 continue
             choices.append(Choice(str(run), scale))
-    ordered = dict.fromkeys([*(name for name in named if name in METHODS), "bicubic", *METHODS])
+    ordered = dict.fromkeys(
+        [*(name for name in named if name in INTERPOLATIONS), "bicubic", *INTERPOLATIONS]
+    )
     return choices + [Choice(name, None) for name in ordered]

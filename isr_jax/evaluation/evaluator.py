@@ -8,6 +8,7 @@ from typing import Literal, NotRequired, TypedDict
 import numpy as np
 from jaxtyping import UInt8
 
+from isr_jax.checkpoints.restore import INTERPOLATIONS
 from isr_jax.data.pairs import BenchmarkSet, PairFiles, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import new_folder
@@ -15,7 +16,6 @@ from isr_jax.perceptual.lpips import Lpips, load_lpips
 from isr_jax.photo.writing import write_png
 from isr_jax.progress import image_bar
 from isr_jax.protocols import PROTOCOLS, measure, measure_interpolation
-from isr_jax.resize import METHODS
 from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler, load
 
 
@@ -95,7 +95,7 @@ def evaluate(
         raise UserError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
     distance = load_lpips(lpips, folder=lpips_folder) if lpips else None
     scales = (scale,) if isinstance(scale, int) else tuple(dict.fromkeys(scale))
-    if isinstance(model, str) and model in METHODS:
+    if isinstance(model, str) and model in INTERPOLATIONS:
         sets = find_sets(data, scales)
         upscalers = {found.scale: load(model, scale=found.scale) for found in sets}
     else:
@@ -103,7 +103,7 @@ def evaluate(
             model = load(model, weights=weights, checkpoint=checkpoint)
         upscaler = model
         for other in set(scales) - {upscaler.scale}:
-            raise UserError(f"{upscaler.name} enlarges by {upscaler.scale}, not by {other}")
+            raise UserError(f"{upscaler.name} upscales by {upscaler.scale}, not by {other}")
         sets = find_sets(data, (upscaler.scale,))
         upscalers = {upscaler.scale: upscaler}
     folder = None if save is None else new_folder(save)

@@ -18,9 +18,8 @@ ONNX has NCHW, as its runtimes expect, and the names "input" and "output":
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import Restored, restore_generator
@@ -28,8 +27,6 @@ from isr_jax.errors import UserError, one_line
 from isr_jax.export.onnx import to_onnx
 from isr_jax.export.stablehlo import to_stablehlo
 from isr_jax.files import replacing
-from isr_jax.models import Generator, generator
-from isr_jax.resize import METHODS
 
 SUFFIXES = {
     ".onnx": "onnx",
@@ -39,13 +36,6 @@ SUFFIXES = {
 }
 
 
-def _in_float32(to_bytes: Callable[[Generator, Any, Any], bytes], restored: Restored) -> bytes:
-    # bfloat16 would save nothing here, and few ONNX runtimes convolve in it.
-    options = {**restored.config.generator.to_dict(), "dtype": "float32"}
-    network = generator(options, scale=restored.config.scale)
-    return to_bytes(network, restored.params, restored.stats)
-
-
 def to_safetensors(restored: Restored) -> bytes:
     """Return a generator as the bytes of a single file."""
     options = restored.config.generator.to_dict()
@@ -53,9 +43,10 @@ def to_safetensors(restored: Restored) -> bytes:
     return single_files.to_bytes(restored.params, restored.stats, config)
 
 
+# In float32 for other programs: few ONNX runtimes convolve in bfloat16.
 EXPORTERS: dict[str, Callable[[Restored], bytes]] = {
-    "onnx": partial(_in_float32, to_onnx),
-    "stablehlo": partial(_in_float32, to_stablehlo),
+    "onnx": lambda restored: to_onnx(*restored[:3]),
+    "stablehlo": lambda restored: to_stablehlo(*restored[:3]),
     "safetensors": to_safetensors,
 }
 
@@ -91,13 +82,11 @@ def export_model(
             f"{file} ends in none of {', '.join(SUFFIXES)}: rename it, or add --format "
             + " or ".join(EXPORTERS)
         )
-    if str(model) in METHODS:
-        raise UserError(f"{model} is an interpolation and has no network to export")
     if file.is_dir():
         raise UserError(f"{file} is a folder; name a file")
     if file.exists() and not overwrite:
         raise UserError(f"{file} already exists; name another file, or add --overwrite")
-    restored = restore_generator(model, weights=weights)
+    restored = restore_generator(model, weights=weights, dtype="float32")
     content, scale = EXPORTERS[format](restored), restored.config.scale
     _write(file, content)
     written = f"{file}: {format}, {len(content) / 1e6:.1f} MB"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
+from ml_collections import ConfigDict
 
 from isr_jax import images
 from isr_jax.errors import UserError
@@ -39,11 +40,13 @@ class Generator(NamedTuple):
         apply: (params, stats, lr, *, train) -> (sr, stats); lr float [n h w 3] in [0, 1],
             sr float32 [n scale*h scale*w 3], nominally in [0, 1] and not clipped.
         scale: the scale factor.
+        module: the Flax module, whose layers `tiling` looks at.
     """
 
     init: Callable[[Key[Array, ""]], tuple[Params, Params]]
     apply: Callable[..., tuple[Float[Array, "n sh sw 3"], Params]]
     scale: int
+    module: Any
 
 
 def complete(options: Mapping[str, Any], *, scale: int, part: str = "generator") -> dict[str, Any]:
@@ -68,17 +71,6 @@ def complete(options: Mapping[str, Any], *, scale: int, part: str = "generator")
     return completed
 
 
-def module_of(
-    options: Mapping[str, Any], *, scale: int, axis_name: str | None = None
-) -> ResNet | MSRResNet | RRDBNet | SRVGGNetCompact:
-    """Return the Flax module of `generator`, whose arguments and errors it has."""
-    given = complete(options, scale=scale)
-    architecture = ARCHITECTURES[given.pop("name")]
-    if "axis_name" in {f.name for f in dataclasses.fields(architecture)}:
-        given["axis_name"] = axis_name
-    return architecture(scale=scale, **given)
-
-
 def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None = None) -> Generator:
     """Build a generator by the name of its architecture.
 
@@ -91,7 +83,11 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
     Raises:
         UserError: as for `complete`.
     """
-    module = module_of(options, scale=scale, axis_name=axis_name)
+    given = complete(options, scale=scale)
+    architecture = ARCHITECTURES[given.pop("name")]
+    if "axis_name" in {f.name for f in dataclasses.fields(architecture)}:
+        given["axis_name"] = axis_name
+    module = architecture(scale=scale, **given)
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
         variables = jax.jit(partial(module.init, train=False))(key, jnp.zeros((1, 8, 8, 3)))
@@ -106,7 +102,17 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
         )
         return sr, updated.get("batch_stats", stats)
 
-    return Generator(init, apply, scale)
+    return Generator(init, apply, scale, module)
+
+
+def generator_of(
+    config: ConfigDict, *, dtype: str | None = None, axis_name: str | None = None
+) -> Generator:
+    """Build the generator of a config; `dtype`, where given, replaces the config's own."""
+    options = config.generator.to_dict()
+    if dtype:
+        options["dtype"] = dtype
+    return generator(options, scale=config.scale, axis_name=axis_name)
 
 
 Upscale = Callable[[Any, Any, UInt8[np.ndarray, "h w 3"]], UInt8[Array, "sh sw 3"]]

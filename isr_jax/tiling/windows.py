@@ -7,7 +7,7 @@ the whole image would have given, from one compiled shape. What a window lacks o
 pixels beyond its own edges, reaches no further into it than `radius`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from isr_jax.models.generators import module_of
+from isr_jax.models import Generator
 from isr_jax.models.layers import Params
 
 _SIDE = 64  # of the abstract image on which the layers are recorded; any that folds divide
@@ -55,13 +55,9 @@ class Windowed(NamedTuple):
     bytes_per_pixel: int
 
 
-def windowed(options: Mapping[str, Any], *, scale: int) -> Windowed:
-    """A generator by its name and fields, as `generators.generator`, to be applied to windows.
-
-    Raises:
-        UserError: as for `generators.generator`.
-    """
-    module = module_of(options, scale=scale)
+def windowed(network: Generator) -> Windowed:
+    """Return a generator that is applied to windows of images."""
+    module, scale = network.module, network.scale
     layers = _layers(module)
     multiple = max(1, int(1 / layers[0].resolution))
 
@@ -85,11 +81,6 @@ def windowed(options: Mapping[str, Any], *, scale: int) -> Windowed:
     largest = max(layer.channels * layer.resolution**2 for layer in layers)
     # A global skip interpolates over two pixels, whatever the convolutions see.
     return Windowed(apply, scale, max(2, radius), multiple, 4 * int(largest))
-
-
-def receptive_field(options: Mapping[str, Any], *, scale: int) -> int:
-    """The radius in LR pixels of what an SR pixel depends on, beside the LR pixel it lies in."""
-    return windowed(options, scale=scale).radius
 
 
 def _pads(context: nn.module.InterceptorContext) -> bool:

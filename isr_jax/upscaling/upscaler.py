@@ -11,10 +11,9 @@ from jaxtyping import UInt8, UInt16
 from ml_collections import ConfigDict
 
 from isr_jax import images
-from isr_jax.checkpoints.restore import restore_generator
-from isr_jax.checkpoints.single_files import PRETRAINED
+from isr_jax.checkpoints.restore import INTERPOLATIONS, restore_generator
 from isr_jax.errors import UserError
-from isr_jax.resize import METHODS, resize_uint8, resize_uint16
+from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.tiles import (
     Enlarged,
     OnTile,
@@ -146,7 +145,7 @@ def load(
         UserError: where there is no such model or checkpoint, or it has another scale.
     """
     name = str(model)
-    if name in METHODS:
+    if name in INTERPOLATIONS:
         if scale is None:
             raise UserError(f"{name} has no scale of its own: give one")
 
@@ -155,19 +154,11 @@ def load(
             return resize(image, scale=scale, method=name)
 
         return Upscaler(name, scale, interpolate, method=name)
-    if name not in PRETRAINED and not Path(model).expanduser().exists():
-        raise UserError(
-            f"there is no model {name}: give a run folder, a .pth or .safetensors file, or one of "
-            + ", ".join((*PRETRAINED, *METHODS))
-        )
-    if dtype not in (None, "float32", "bfloat16"):
-        raise UserError(f"dtype is {dtype!r}; it can be float32 or bfloat16")
-    restored = restore_generator(model, weights=weights, checkpoint=checkpoint)
+    restored = restore_generator(model, weights=weights, checkpoint=checkpoint, dtype=dtype)
     own = restored.generator.scale
     if scale not in (None, own):
-        raise UserError(f"{name} enlarges by {own}, not by {scale}")
-    options = restored.config.generator.to_dict()
-    network = windowed({**options, "dtype": dtype} if dtype else options, scale=own)
+        raise UserError(f"{name} upscales by {own}, not by {scale}")
+    network = windowed(restored.generator)
     tiled = make_tiled(
         network,
         restored.params,
