@@ -248,7 +248,7 @@ def test_the_learning_rate_is_tuned_on_images_that_are_not_the_test_s(photos, tm
     judged = []
 
     def noted(config, training, **options):
-        judged.append(([p.name for p in options["photos"]], options["judge"].photos))
+        judged.append(([p.name for p in options["photos"]], options["validation"].photos))
         return train_runs(config, training, **options)
 
     train_runs = loop.train_runs

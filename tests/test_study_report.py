@@ -9,7 +9,7 @@ from PIL import Image
 from isr_jax import config as base
 from isr_jax.data.examples import ImagePair
 from isr_jax.loss_study import report
-from isr_jax.loss_study.results import Judged, summarise
+from isr_jax.loss_study.results import Scored, summarise
 from isr_jax.resize import resize_uint8
 
 NAMES = ["psnr", "ssim", "ms_ssim"]
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
             "seconds_per_update": 0.01 * (n + 1),
         }
         content = config.loss.content.to_dict() | losses[name]
-        judged.append(Judged(name, config.loss.to_dict() | {"content": content}, outcome))
+        judged.append(Scored(name, config.loss.to_dict() | {"content": content}, outcome))
     bicubic = np.full((2, 3), [27.0, 0.75, 0.94])
     results = summarise(judged, bicubic, NAMES, [p.name for p in photos], config)
     report.write(run, results, photos)

@@ -1,28 +1,27 @@
-"""A model over benchmark sets: scores per image and their means, as the literature prints them."""
+"""Score a model over benchmark sets: per image and as means, as the literature prints them."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from jaxtyping import UInt8
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS
-from isr_jax.data.pairs import BenchmarkSet, PairFiles, find_sets, load_pair
+from isr_jax.data.pairs import PairFiles, find_sets, load_pair
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import new_folder
-from isr_jax.perceptual.lpips import Lpips, load_lpips
+from isr_jax.perceptual.lpips import load_lpips
 from isr_jax.photo.writing import write_png
 from isr_jax.progress import image_bar
-from isr_jax.protocols import PROTOCOLS, measure, measure_interpolation
+from isr_jax.scoring import Scorer, make_scorer, means
 from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler, load
 
 
 class ImageScores(TypedDict):
-    """One image: psnr in dB, inf when identical; lpips where it was asked for.
+    """The scores of one image: psnr in dB, inf when identical; lpips where it was requested.
 
-    Where an image is too small (11x11 pixels for ssim and ms_ssim), its score is nan.
+    A score is nan where the image is too small (11x11 pixels for ssim and ms_ssim).
     """
 
     name: str
@@ -33,7 +32,7 @@ class ImageScores(TypedDict):
 
 
 class SetScores(TypedDict):
-    """One set at one scale: the means over its images, of those that are not nan."""
+    """The scores of one set at one scale: means over its images, ignoring nan."""
 
     name: str
     scale: int
@@ -47,7 +46,7 @@ class SetScores(TypedDict):
 class Evaluation(TypedDict):
     """What `evaluate` returns and `isr evaluate --json` writes, unrounded.
 
-    `failed` has a line for each file that could not be scored; no mean includes it.
+    `failed` has a line for each file that could not be scored and is in no mean.
     """
 
     model: str
@@ -71,8 +70,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a model over every benchmark set below a folder.
 
-    One bad file does not end it: it is named in `failed`. An interpolation under vdsr is scored
-    as published tables do, in luma (`metrics.measure_interpolation`).
+    Bad files are skipped and listed in `failed`. An interpolation under vdsr is scored in luma, as
+    published tables do (`protocols.measure_interpolation`).
 
     Args:
         model: what `isr_jax.load` takes, or an `Upscaler`, which may wrap any function.
@@ -85,14 +84,14 @@ def evaluate(
         lpips: alex, vgg or squeeze, to measure LPIPS by that network too, on RGB images cropped
             likewise; its published weights must be at hand.
         lpips_folder: a folder to look for them first; see `isr_jax.perceptual.weight_files`.
-        save: a new folder for the enlarged images, SET/xSCALE/NAME.png.
+        save: a new folder for the SR images, SET/xSCALE/NAME.png.
         progress: show a bar on standard error, where that is a terminal.
 
     Raises:
-        UserError: where there is no such model, set, protocol or scale, or `save` is in use.
+        UserError: there is no such model, set, protocol or scale, or `save` is not empty.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    # Checked before weights are looked for.
+    make_scorer(scale=1, protocol=protocol)
     distance = load_lpips(lpips, folder=lpips_folder) if lpips else None
     scales = (scale,) if isinstance(scale, int) else tuple(dict.fromkeys(scale))
     if isinstance(model, str) and model in INTERPOLATIONS:
@@ -118,8 +117,9 @@ def evaluate(
             for pair in found.pairs:
                 bar.update(task, description=f"{found.name} x{found.scale} {pair.name}")
                 try:
-                    row, sr = _score(upscalers[found.scale], pair, protocol, distance)
-                    images.append(row)
+                    scorer = make_scorer(scale=found.scale, protocol=protocol, distance=distance)
+                    scores, sr = _score(upscalers[found.scale], pair, scorer)
+                    images.append(cast(ImageScores, {"name": pair.name, **scores}))
                     if folder:
                         write_png(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
                 except EXCUSABLE as error:
@@ -127,7 +127,9 @@ def evaluate(
                     failed.append(str(error) if named else f"{pair.hr}: {one_line(error)}")
                 bar.advance(task)
             if images:
-                results.append(_summed_up(found, images))
+                scores = means([{k: v for k, v in row.items() if k != "name"} for row in images])
+                summary = {"name": found.name, "scale": found.scale, **scores, "images": images}
+                results.append(cast(SetScores, summary))
     return {
         "model": model.name if isinstance(model, Upscaler) else str(model),
         "protocol": protocol,
@@ -137,48 +139,11 @@ def evaluate(
 
 
 def _score(
-    upscaler: Upscaler, pair: PairFiles, protocol: str, distance: Lpips | None
-) -> tuple[ImageScores, UInt8[np.ndarray, "h w *c"]]:
-    """The scores of one image, and the image."""
-    scale = upscaler.scale
-    lr, hr = load_pair(pair, scale=scale)
+    upscaler: Upscaler, pair: PairFiles, scorer: Scorer
+) -> tuple[dict[str, float], UInt8[np.ndarray, "h w *c"]]:
+    """Return the scores of one image, and the SR image."""
+    lr, hr = load_pair(pair, scale=upscaler.scale)
     sr = upscaler(lr)
     if upscaler.method:
-        scores = measure_interpolation(
-            lr, hr, scale=scale, method=upscaler.method, protocol=protocol
-        )
-    else:
-        scores = measure(sr, hr, crop=scale, protocol=protocol)
-    row: ImageScores = {
-        "name": pair.name,
-        "psnr": scores.psnr,
-        "ssim": scores.ssim,
-        "ms_ssim": scores.ms_ssim,
-    }
-    if distance:
-        try:
-            row["lpips"] = distance(sr, hr, crop=scale)
-        except UserError:  # too small: the images themselves have been compared
-            row["lpips"] = math.nan
-    return row, sr
-
-
-def _summed_up(found: BenchmarkSet, images: list[ImageScores]) -> SetScores:
-    """The images of a set under their means."""
-    means: SetScores = {
-        "name": found.name,
-        "scale": found.scale,
-        "psnr": _mean([image["psnr"] for image in images]),
-        "ssim": _mean([image["ssim"] for image in images]),
-        "ms_ssim": _mean([image["ms_ssim"] for image in images]),
-        "images": images,
-    }
-    if "lpips" in images[0]:
-        means["lpips"] = _mean([image["lpips"] for image in images])
-    return means
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean of the values that are not nan; nan where there are none."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
+        return scorer.interpolation(lr, hr, method=upscaler.method), sr
+    return scorer.image(sr, hr), sr

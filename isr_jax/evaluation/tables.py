@@ -7,29 +7,22 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from isr_jax.evaluation.evaluator import Evaluation, ImageScores, SetScores
-
-# Heading and decimals of each score.
-SCORES = {
-    "psnr": ("PSNR (dB)", 2),
-    "ssim": ("SSIM", 4),
-    "ms_ssim": ("MS-SSIM", 4),
-    "lpips": ("LPIPS", 4),
-}
+from isr_jax.scoring import METRICS
 
 
 def evaluation_tables(result: Evaluation) -> dict[str, Table]:
-    """By title, a table of each set at each scale, and last one of all the means."""
+    """Return tables by title: one for each set and scale, and last one of all means."""
     subject = f"{result['model']}, {result['protocol']}"
     tables = {f"{s['name']} x{s['scale']}: {subject}": _set_table(s) for s in result["sets"]}
     return {**tables, f"Mean PSNR (dB)/SSIM: {subject}": _means_table(result["sets"])}
 
 
 def _set_table(scores: SetScores) -> Table:
-    """Each image, and the mean."""
+    """Return a row per image, and the mean."""
     table = Table("image")
-    for name, (heading, _) in SCORES.items():
+    for name, metric in METRICS.items():
         if name in scores:
-            table.add_column(heading, justify="right")
+            table.add_column(metric.titled(luma=False), justify="right")
     for image in scores["images"]:
         table.add_row(image["name"], *_shown(image).values())
     table.add_section()
@@ -38,14 +31,12 @@ def _set_table(scores: SetScores) -> Table:
 
 
 def _shown(scores: ImageScores | SetScores) -> dict[str, str]:
-    """Each score that there is, rounded."""
-    values = {name: value for name, value in scores.items() if name in SCORES}
-    numbers = {name: f"{value:.{SCORES[name][1]}f}" for name, value in values.items()}
-    return {name: "-" if number == "nan" else number for name, number in numbers.items()}
+    """Return each score, rounded."""
+    return {name: METRICS[name].number(scores[name]) for name in METRICS if name in scores}
 
 
 def _means_table(sets: Sequence[SetScores]) -> Table:
-    """Mean PSNR/SSIM of each set by scale, as papers print them."""
+    """Return the mean PSNR/SSIM of each set by scale, as papers print them."""
     table = Table("set")
     scales = sorted({scores["scale"] for scores in sets})
     for scale in scales:
@@ -58,7 +49,7 @@ def _means_table(sets: Sequence[SetScores]) -> Table:
 
 
 def evaluation_markdown(result: Evaluation) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     tables = evaluation_tables(result)
     return "\n".join(f"### {title}\n\n{_markdown(tables[title])}" for title in tables)
 
@@ -71,10 +62,10 @@ def _markdown(table: Table) -> str:
 
 
 def evaluation_csv(result: Evaluation) -> str:
-    """A line per image and one for each mean, unrounded, with model, protocol, set and scale."""
+    """Return CSV, unrounded: a line per image and per mean, with model, protocol, set and scale."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [name for name in SCORES if all(name in scores for scores in result["sets"])]
+    names = [name for name in METRICS if all(name in scores for scores in result["sets"])]
     writer.writerow(["model", "protocol", "set", "scale", "image", *names])
     for scores in result["sets"]:
         key = [result["model"], result["protocol"], scores["name"], scores["scale"]]

@@ -14,7 +14,6 @@ A finished candidate is not repeated, and an interrupted one is resumed.
 """
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,95 +26,24 @@ from PIL import Image
 from rich.console import Console
 
 from isr_jax.checkpoints import runs as checkpoint
-from isr_jax.config import flatten, overlay, sampled_crop
+from isr_jax.config import flatten, sampled_crop
 from isr_jax.data import sources
 from isr_jax.data.examples import ImagePair
-from isr_jax.errors import UserError, unknown
+from isr_jax.errors import UserError
 from isr_jax.files import replacing
 from isr_jax.loss_study import report
-from isr_jax.loss_study.results import METRICS, Judged, Results, best_by_mean_rank, summarise
-from isr_jax.loss_study.runs import Course, Interrupted, Judge, Training, train_runs
+from isr_jax.loss_study.candidates import Candidate, candidates_of
+from isr_jax.loss_study.results import Results, Scored, best_by_mean_rank, summarise
+from isr_jax.loss_study.runs import Course, Interrupted, Training, Validation, train_runs
 from isr_jax.perceptual import lpips
+from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
-from isr_jax.training import checks
 from isr_jax.training.loaders import open_validation
 from isr_jax.training.program import make_program, run_of
 from isr_jax.training.runtime import make_run_folder, stop_signals, use_compilation_cache
 
-# What a candidate may change; everything else is the same for all.
-PARTS = ("loss", "g_optimizer", "d_optimizer")
 # A run whose score ends this far below where it began counts as diverged.
 COLLAPSE = 3.0  # dB of PSNR-Y
-
-
-class Candidate(NamedTuple):
-    """A loss of the study: its name, the config of its runs, and the learning rates to try."""
-
-    name: str
-    config: ConfigDict
-    rates: tuple[float, ...]
-
-
-def candidates_of(config: ConfigDict) -> list[Candidate]:
-    """Return the candidates of a study, each with its own config, without the study's fields.
-
-    Raises:
-        UserError: for the first setting that cannot work.
-    """
-    options = config.study
-    _check(config)
-    shared = config.copy_and_resolve_references()
-    with shared.unlocked():
-        del shared.study
-    found = []
-    for name in options.only or options.candidates:
-        partial = options.candidates[name]
-        try:
-            for part in set(partial) - set(PARTS):
-                raise unknown("part of a candidate", part, PARTS)
-            run = overlay(shared, partial)
-            checks.check(run, devices=1)
-        except UserError as error:
-            raise UserError(f"config.study.candidates.{name}: {error}") from None
-        own = flatten(partial.to_dict()).get("g_optimizer.learning_rate") is not None
-        rates = () if own else tuple(options.learning_rates)
-        found.append(Candidate(name, run, rates or (run.g_optimizer.learning_rate,)))
-    return found
-
-
-def _check(config: ConfigDict) -> None:
-    options = config.study
-    for name in options.only:
-        if name not in options.candidates:
-            raise unknown("candidate in config.study.only", name, options.candidates)
-    if not options.candidates:
-        raise UserError("config.study.candidates is empty; give at least one loss")
-    for name in options.candidates:
-        if not name.replace("_", "").replace("-", "").isalnum():
-            raise UserError(f"config.study.candidates: {name!r} cannot name a folder")
-    seeds = tuple(options.seeds)
-    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= s < 2**32 for s in seeds):
-        raise UserError(f"config.study.seeds is {seeds}; give different ones in [0, 2**32)")
-    rates = tuple(options.learning_rates)
-    if not all(0 < rate < math.inf for rate in rates) or len(set(rates)) < len(rates):
-        raise UserError(
-            f"config.study.learning_rates is {rates}; give different ones above 0, or () for none"
-        )
-    for name, least in {"tune_steps": 1, "tune_images": 1, "resamples": 100, "pictures": 0}.items():
-        if options[name] < least:
-            raise UserError(f"config.study.{name} is {options[name]}; it must be {least} or more")
-    for name, allowed in {
-        "together": ("auto", "vmap", "unroll"),
-        "lpips": ("auto", "none", *lpips.NETWORKS),
-    }.items():
-        if options[name] not in allowed:
-            raise unknown(f"config.study.{name}", options[name], allowed)
-    for name, needed in {"data.loader": "pool", "train.parallel": "jit"}.items():
-        value = flatten(config.to_dict())[name]
-        if value != needed:
-            raise UserError(f"config.{name} is {value}; a study needs {needed}")
-    if config.train.init_from:
-        raise UserError("config.train.init_from: the candidates of a study start from their seeds")
 
 
 class StudyResult(NamedTuple):
@@ -147,11 +75,10 @@ def study(
     candidates = candidates_of(config)
     run = make_run_folder(workdir)
     options = config.study
-    judge = Judge(
+    validation = Validation(
         open_validation(config, say),
-        config.scale,
-        _distance(options.lpips, say),
-        make_program(candidates[0].config).enlarge,
+        Scorer(config.scale, distance=_distance(options.lpips, say)),
+        make_program(candidates[0].config).upscale,
     )
     photos = _training_photos(config, say)
     with stop_signals() as stopped:
@@ -160,21 +87,21 @@ def study(
             together = "unroll" if jax.default_backend() == "cpu" else "vmap"
         training = Training(jax.local_devices(), together, console, stopped)
         try:
-            judged = []
+            scored = []
             for i, candidate in enumerate(candidates):
                 title = f"{candidate.name} ({i + 1} of {len(candidates)})"
                 folder = run / "candidates" / candidate.name
                 outcome = _outcome(
-                    candidate, config, training, photos, judge, folder, title=title, say=say
+                    candidate, config, training, photos, validation, folder, title=title, say=say
                 )
-                judged.append(Judged(candidate.name, candidate.config.loss.to_dict(), outcome))
+                scored.append(Scored(candidate.name, candidate.config.loss.to_dict(), outcome))
         except Interrupted:
             say("interrupted; run the same command again to resume")
             return StudyResult(run, None)
-    names = [photo.name for photo in judge.photos]
-    results = summarise(judged, judge.of_bicubic(), judge.names, names, config)
+    names = [photo.name for photo in validation.photos]
+    results = summarise(scored, validation.score_bicubic(), validation.names, names, config)
     _keep_best(run, results)
-    report.write(run, results, _pictures(judge.photos, options.pictures))
+    report.write(run, results, _pictures(validation.photos, options.pictures))
     return StudyResult(run, results)
 
 
@@ -215,7 +142,7 @@ def _outcome(
     config: ConfigDict,
     training: Training,
     photos: Sequence[ImagePair],
-    judge: Judge,
+    validation: Validation,
     folder: Path,
     *,
     title: str,
@@ -231,8 +158,8 @@ def _outcome(
             "seeds": seeds,
             "learning_rates": candidate.rates,
             "tuning": tuning_of if len(candidate.rates) > 1 else {},
-            "metrics": judge.names,
-            "images": [photo.name for photo in judge.photos],
+            "metrics": validation.names,
+            "images": [photo.name for photo in validation.photos],
             "training_images": len(photos),
         },
     )
@@ -241,7 +168,7 @@ def _outcome(
         return done
     tuning = _read(folder / "tuning.json")
     if tuning is None:
-        tuning = _tune(candidate, config, training, photos, judge, title=title)
+        tuning = _tune(candidate, config, training, photos, validation, title=title)
         _write(folder / "tuning.json", tuning)
     rate = tuning["learning_rate"]
     run = candidate.config.copy_and_resolve_references()
@@ -256,7 +183,7 @@ def _outcome(
             seeds=seeds,
             rates=[rate] * len(seeds),
             photos=photos,
-            judge=judge,
+            validation=validation,
             title=title,
             folder=folder,
             warn=say,
@@ -266,18 +193,20 @@ def _outcome(
         if course.durations:
             outcome["seconds_per_update"] = float(np.median(course.durations))
         if not course.failed:
-            _keep_runs(folder, run, course.states, seeds, judge, options.pictures)
+            _keep_runs(folder, run, course.states, seeds, validation, options.pictures)
     _write(folder / "outcome.json", outcome)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    what = f"diverged: {outcome['diverged']}" if outcome["diverged"] else _scored(outcome, judge)
+    what = (
+        f"diverged: {outcome['diverged']}" if outcome["diverged"] else _scored(outcome, validation)
+    )
     say(f"{title}: learning rate {run.g_optimizer.learning_rate:g}, {what}")
     return outcome
 
 
-def _scored(outcome: Mapping[str, Any], judge: Judge) -> str:
+def _scored(outcome: Mapping[str, Any], validation: Validation) -> str:
     means = np.mean(outcome["curve"][-1]["scores"], axis=(0, 1))
     return ", ".join(
-        METRICS[name].shown(mean) for name, mean in zip(judge.names, means, strict=True)
+        METRICS[name].score(mean) for name, mean in zip(validation.names, means, strict=True)
     )
 
 
@@ -304,7 +233,7 @@ def _tune(
     config: ConfigDict,
     training: Training,
     photos: Sequence[ImagePair],
-    judge: Judge,
+    validation: Validation,
     *,
     title: str,
 ) -> dict[str, Any]:
@@ -323,7 +252,7 @@ def _tune(
         seeds=[options.seeds[0]] * len(candidate.rates),
         rates=candidate.rates,
         photos=photos[: -options.tune_images],
-        judge=judge._replace(photos=photos[-options.tune_images :]),
+        validation=validation._replace(photos=photos[-options.tune_images :]),
         title=f"{title}, learning rates",
     )
     trials: list[dict[str, Any]] = []
@@ -331,13 +260,15 @@ def _tune(
     means = np.mean(course.curve[-1]["scores"], axis=1) if ended else None
     for r, rate in enumerate(candidate.rates):
         failed = course.failed.get(str(r))
-        scores = None if failed or means is None else dict(zip(judge.names, means[r], strict=True))
+        scores = (
+            None if failed or means is None else dict(zip(validation.names, means[r], strict=True))
+        )
         trials.append({"learning_rate": rate, "failed_at": failed, "scores": scores})
     rest = [trial for trial in trials if trial["scores"]]
     if not rest:
         return {"learning_rate": None, "tuning": trials}
-    table = [[trial["scores"][name] for name in judge.names] for trial in rest]
-    best = rest[best_by_mean_rank(np.array(table), judge.names)]
+    table = [[trial["scores"][name] for name in validation.names] for trial in rest]
+    best = rest[best_by_mean_rank(np.array(table), validation.names)]
     return {"learning_rate": best["learning_rate"], "tuning": trials}
 
 
@@ -358,7 +289,7 @@ def _keep_runs(
     config: ConfigDict,
     states: State,
     seeds: Sequence[int],
-    judge: Judge,
+    validation: Validation,
     pictures: int,
 ) -> None:
     """Write a run folder of each seed, and the first seed's pictures for the report."""
@@ -367,9 +298,9 @@ def _keep_runs(
         shutil.rmtree(target, ignore_errors=True)
         ema, stats = run_of((states.ema, states.g_stats), r)
         checkpoint.write_generator(target, ema, stats, config.to_dict() | {"seed": seed})
-    shown = judge._replace(photos=_pictures(judge.photos, pictures))
+    shown = validation._replace(photos=_pictures(validation.photos, pictures))
     alive = [r == 0 for r in range(len(seeds))]
-    ((_, images),) = shown.enlarged(states, alive)
+    ((_, images),) = shown.upscaled(states, alive)
     (folder / "images").mkdir(exist_ok=True)
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / "images" / f"{i}.png")

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from isr_jax import protocols
 from isr_jax.data.examples import ImagePair
-from isr_jax.loss_study.results import METRICS, CandidateResult, Results
+from isr_jax.loss_study.results import CandidateResult, Results
 from isr_jax.pages import page_template
 from isr_jax.resize import resize_uint8
+from isr_jax.scoring import METRICS, Scorer
 
 # The colour-blind safe palette of Okabe and Ito, less the yellow and the black, of which each
 # vanishes on one of the two backgrounds.
@@ -82,7 +82,7 @@ class Table(NamedTuple):
 def _table(results: Results) -> Table:
     """Every candidate by place: gains with their intervals, ranks, time."""
     names = results["metrics"]
-    gains = [f"{METRICS[name].heading} gain" for name in names]
+    gains = [f"{METRICS[name].luma} gain" for name in names]
     rows = []
     for name, one in results["candidates"].items():
         rate = f"{one['learning_rate']:g}" if one["learning_rate"] else "-"
@@ -109,7 +109,7 @@ def _means(results: Results) -> Table:
         if not one["diverged"]
     ]
     rows.append(["", "bicubic", *(f"{results['bicubic'][m]:.{d}f}" for m, d in shown.items())])
-    return Table(["", "loss", *(METRICS[name].heading for name in shown)], rows)
+    return Table(["", "loss", *(METRICS[name].luma for name in shown)], rows)
 
 
 def _gain(one: CandidateResult, metric: str) -> str:
@@ -139,7 +139,7 @@ def _tuning(results: Results) -> Table | None:
             )
             note = "chosen, at the edge of what was tried" if edge else "chosen" if chosen else ""
             rows.append([name, f"{trial['learning_rate']:g}", *scores, note])
-    headings = [METRICS[m].heading for m in results["metrics"]]
+    headings = [METRICS[m].luma for m in results["metrics"]]
     return Table(["loss", "learning rate", *headings, ""], rows)
 
 
@@ -151,7 +151,7 @@ def _differences(results: Results) -> Table:
         mean, low, high = (f"{one[key]:+.{decimals}f}" for key in ("mean", "low", "high"))
         tie = " (tie)" if one["tied"] else ""
         pairs.setdefault((one["a"], one["b"]), []).append(f"{mean} [{low}, {high}]{tie}")
-    headings = [METRICS[m].heading for m in results["metrics"]]
+    headings = [METRICS[m].luma for m in results["metrics"]]
     return Table(["pair", *headings], [[f"{a} - {b}", *row] for (a, b), row in pairs.items()])
 
 
@@ -222,7 +222,7 @@ def _charts(results: Results) -> list[Chart]:
     """By each metric: final gains, and learning curves against updates and against time."""
     charts = []
     for name in results["metrics"]:
-        heading = METRICS[name].heading
+        heading = METRICS[name].luma
         unit = f" ({METRICS[name].unit.strip()})" if METRICS[name].unit else ""
         title = f"{heading}, gain over bicubic{unit}"
         by_updates = partial(_draw_curves, results=results, metric=name, by_time=False)
@@ -330,16 +330,16 @@ class Row(NamedTuple):
 def _row(run: Path, results: Results, photo: ImagePair, number: int) -> Row:
     """HR, bicubic, and the first seed of each candidate."""
     scale = results["config"]["scale"]
-    enlarged = {"bicubic": resize_uint8(photo.lr, scale=scale)}
+    upscaled = {"bicubic": resize_uint8(photo.lr, scale=scale)}
     for name, one in results["candidates"].items():
         file = run / "candidates" / name / "images" / f"{number}.png"
         if not one["diverged"]:
-            enlarged[name] = np.asarray(Image.open(file).convert("RGB"))
-    window = _window(photo.hr, enlarged["bicubic"])
+            upscaled[name] = np.asarray(Image.open(file).convert("RGB"))
+    window = _window(photo.hr, upscaled["bicubic"])
     cells = [Cell("HR", "the photograph", _uri(photo.hr[window]))]
-    for name, image in enlarged.items():
-        scores = protocols.measure(image, photo.hr, crop=scale)
-        caption = f"{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
+    for name, image in upscaled.items():
+        scores = Scorer(scale).image(image, photo.hr)
+        caption = f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
         cells.append(Cell(name, caption, _uri(image[window])))
     return Row(Path(photo.name).stem, cells)
 

@@ -1,4 +1,4 @@
-"""What a study came to, as plain data: results.json, and what the report is made of."""
+"""The results of a study as plain data: results.json, from which the report is made."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
@@ -9,35 +9,11 @@ from ml_collections import ConfigDict
 from scipy.stats import rankdata
 
 from isr_jax.loss_study.comparison import Comparison, compare
+from isr_jax.scoring import METRICS
 
 
-class Metric(NamedTuple):
-    """How a metric is called and written, and whether more is better (1) or worse (-1)."""
-
-    heading: str
-    decimals: int
-    sign: int
-    unit: str = ""
-
-    def shown(self, value: float) -> str:
-        """The name with a value."""
-        return f"{self.heading} {value:.{self.decimals}f}{self.unit}"
-
-    def gained(self, value: float) -> str:
-        """A difference, with its sign."""
-        return f"{value:+.{self.decimals}f}{self.unit}"
-
-
-METRICS: dict[str, Metric] = {
-    "psnr": Metric("PSNR-Y", 2, 1, " dB"),
-    "ssim": Metric("SSIM-Y", 4, 1),
-    "ms_ssim": Metric("MS-SSIM", 4, 1),
-    "lpips": Metric("LPIPS", 4, -1),
-}
-
-
-class Judged(NamedTuple):
-    """A candidate with its loss's weights and its outcome, as outcome.json has it."""
+class Scored(NamedTuple):
+    """A candidate with the weights of its loss and its outcome, as in outcome.json."""
 
     name: str
     loss: Mapping[str, Any]
@@ -50,16 +26,16 @@ class CandidateResult(TypedDict):
     Attributes:
         loss: its weights, config.loss.
         learning_rate: the generator's, None where none was finite.
-        tuning: what each learning rate that was tried came to.
+        tuning: the outcome of each learning rate that was tried.
         diverged: why it counts as diverged, or None.
-        curve: {"step", "scores": {metric: [[per image] per seed]}} of each judgement.
+        curve: {"step", "scores": {metric: [[per image] per seed]}} of each validation.
         scores: the last of them, {metric: [[per image] per seed]}.
         mean, spread: over images and seeds; the standard deviation over seeds of the images' mean.
         gain: over bicubic, {metric: [mean, low, high]}; positive is better for every metric.
         rank: by each metric, 1 + the number of candidates ahead without a tie.
         mean_rank: [mean, low, high].
         place: 1 + the number of candidates of better mean rank.
-        ties: the candidates with which it is tied overall.
+        ties: the candidates that it is tied with overall.
     """
 
     loss: Mapping[str, Any]
@@ -78,7 +54,7 @@ class CandidateResult(TypedDict):
 
 
 class Results(TypedDict):
-    """results.json. All but `seconds_per_update` comes out the same when a study is repeated.
+    """results.json. Everything but `seconds_per_update` is the same when a study is repeated.
 
     Attributes:
         verdict: one sentence.
@@ -109,29 +85,29 @@ class Results(TypedDict):
 
 
 def best_by_mean_rank(scores: Float64[np.ndarray, "candidate metric"], names: Sequence[str]) -> int:
-    """The candidate of the best mean rank over the metrics; of equal ones, that of most PSNR."""
+    """Return the index of the best mean rank over the metrics; of equal ones, of the best PSNR."""
     signs = np.array([METRICS[name].sign for name in names])
     ranks = np.asarray(rankdata(-scores * signs, axis=0)).mean(axis=1)
     return min(range(len(scores)), key=lambda i: (ranks[i], -scores[i, 0]))
 
 
 def summarise(
-    judged: Sequence[Judged],
+    scored: Sequence[Scored],
     bicubic: Float64[np.ndarray, "image metric"],
     names: Sequence[str],
     images: Sequence[str],
     config: ConfigDict,
 ) -> Results:
-    """Compare the candidates that did not diverge, and put it into words.
+    """Compare the candidates that did not diverge, and sum up.
 
     Args:
-        judged: the candidates.
-        bicubic: its scores.
-        names: of the metrics, the scores' last axis.
+        scored: the candidates.
+        bicubic: the scores of bicubic interpolation.
+        names: of the metrics, the last axis of the scores.
         images: their names.
         config: of the study.
     """
-    finished = [one for one in judged if not one.outcome["diverged"]]
+    finished = [one for one in scored if not one.outcome["diverged"]]
     results: dict[str, CandidateResult] = {}
     differences: list[dict[str, Any]] = []
     best: dict[str, list[str]] = {name: [] for name in names}
@@ -146,7 +122,7 @@ def summarise(
         for m, name in enumerate(names):
             best[name] = [finished[i].name for i in order if found.rank[i, m] == 1]
         differences = _differences([one.name for one in finished], found, names)
-    for one in judged:
+    for one in scored:
         if one.outcome["diverged"]:
             results[one.name] = _without_scores(one, names)
     winner = next(iter(results)) if finished else None
@@ -162,7 +138,7 @@ def summarise(
         "bicubic": dict(zip(names, bicubic.mean(axis=0).tolist(), strict=True)),
         "candidates": results,
         "differences": differences,
-        "seconds_per_update": {one.name: one.outcome["seconds_per_update"] for one in judged},
+        "seconds_per_update": {one.name: one.outcome["seconds_per_update"] for one in scored},
         "config": config.to_dict(),
     }
     summary["verdict"] = _verdict(summary)
@@ -170,7 +146,7 @@ def summarise(
 
 
 def _result(
-    finished: Sequence[Judged],
+    finished: Sequence[Scored],
     i: int,
     scores: Float64[np.ndarray, "seed image metric"],
     found: Comparison,
@@ -192,8 +168,8 @@ def _result(
     return result
 
 
-def _without_scores(one: Judged, names: Sequence[str]) -> CandidateResult:
-    """What holds of a candidate whether or not it diverged."""
+def _without_scores(one: Scored, names: Sequence[str]) -> CandidateResult:
+    """Return what is known of a candidate whether or not it diverged."""
     outcome = one.outcome
     return {
         "loss": one.loss,
@@ -216,7 +192,7 @@ def _without_scores(one: Judged, names: Sequence[str]) -> CandidateResult:
 
 
 def _by_metric(scores: Any, names: Sequence[str]) -> dict[str, list[list[float]]]:
-    """[seed image metric] -> {metric: [[per image] per seed]}."""
+    """Return [seed image metric] as {metric: [[per image] per seed]}."""
     return {name: np.asarray(scores)[..., m].tolist() for m, name in enumerate(names)}
 
 
@@ -240,12 +216,13 @@ def _differences(
 
 
 def _verdict(results: Results) -> str:
-    """One sentence."""
+    """Return the verdict, one sentence."""
     candidates, winner = results["candidates"], results["winner"]
     if winner is None:
-        return "No loss can be named: every candidate diverged."
+        return "No best loss: every candidate diverged."
+    gained = candidates[winner]["gain"]
     gains = " and ".join(
-        f"{METRICS[name].gained(candidates[winner]['gain'][name][0])} {METRICS[name].heading}"
+        f"{METRICS[name].gain(gained[name][0])}{METRICS[name].unit} {METRICS[name].luma}"
         for name in results["metrics"][:2]
     )
     budget = (
@@ -256,21 +233,14 @@ def _verdict(results: Results) -> str:
     others = f"; {_listed(diverged)} diverged" if diverged else ""
     ties = results["leaders"][1:]
     if all(candidates[winner]["gain"][name][0] <= 0 for name in results["metrics"]):
-        return (
-            f"No loss takes the generator past bicubic {budget}; {winner} comes closest, with "
-            f"{gains}{others}."
-        )
+        return f"No loss beats bicubic {budget}; {winner} comes closest, with {gains}{others}."
     if len(candidates) - len(diverged) == 1:
-        return f"{winner} stands alone: it gains {gains} over bicubic {budget}{others}."
-    if not ties:
-        return (
-            f"By {winner} the generator learns most: it gains {gains} over bicubic {budget}, and "
-            f"no other loss ties with it{others}."
-        )
-    return (
-        f"By {winner} the generator learns most, in a tie with {_listed(ties)}: {winner} gains "
-        f"{gains} over bicubic {budget}{others}."
-    )
+        rivals = ", the only one that did not diverge" if diverged else ", the only candidate"
+    elif ties:
+        rivals = f", statistically tied with {_listed(ties)}"
+    else:
+        rivals = ", not tied with any other"
+    return f"Best loss: {winner}{rivals}; it gains {gains} over bicubic {budget}{others}."
 
 
 def _listed(names: Sequence[str]) -> str:

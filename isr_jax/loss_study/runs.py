@@ -1,7 +1,7 @@
-"""Several runs of one config, trained at once and judged on the way."""
+"""Several runs of one config, trained at once and validated on the way."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,14 +14,12 @@ from jaxtyping import Float64, UInt8
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from isr_jax import protocols
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.data import pool
 from isr_jax.data.examples import ImagePair
-from isr_jax.errors import one_line
-from isr_jax.perceptual import lpips
+from isr_jax.errors import UserError, one_line
 from isr_jax.progress import training_bar
-from isr_jax.resize import resize_uint8
+from isr_jax.scoring import Scorer
 from isr_jax.state import State
 from isr_jax.training.program import (
     AXIS,
@@ -43,66 +41,56 @@ class Interrupted(Exception):
     """Stopped by Ctrl-C or SIGTERM; what was done is saved."""
 
 
-class Judge(NamedTuple):
-    """Held-out images, and how they are scored.
+class Validation(NamedTuple):
+    """The validation set, and how images are upscaled and scored.
 
     Attributes:
         photos: the images.
-        scale: the factor of enlargement.
-        distance: LPIPS, or None.
-        enlarge: (params, stats, uint8 image) -> uint8 image; one for all candidates.
+        scorer: of all candidates.
+        upscale: (params, stats, uint8 image) -> uint8 image; one for all candidates.
     """
 
     photos: Sequence[ImagePair]
-    scale: int
-    distance: lpips.Lpips | None
-    enlarge: Callable[[Any, Any, Any], Any]
+    scorer: Scorer
+    upscale: Callable[[Any, Any, Any], Any]
 
     @property
     def names(self) -> list[str]:
-        """Of the metrics."""
-        return [*protocols.Scores._fields, *(["lpips"] if self.distance else [])]
+        """The names of the metrics."""
+        return list(self.scorer.metrics)
 
-    def of_runs(
+    def score_runs(
         self, states: State, alive: Sequence[bool]
     ) -> Float64[np.ndarray, "run image metric"]:
-        """The scores of the moving averages; nan for a run that is not alive."""
+        """Return the scores of each run's EMA; nan for a run that is not alive."""
         scores = np.full((len(alive), len(self.photos), len(self.names)), np.nan)
-        for r, images in self.enlarged(states, alive):
-            scores[r] = [
-                self._score(sr, photo, protocols.measure(sr, photo.hr, crop=self.scale))
-                for sr, photo in zip(images, self.photos, strict=True)
-            ]
+        for r, images in self.upscaled(states, alive):
+            rows = zip(images, self.photos, strict=True)
+            scores[r] = [self._row(self.scorer.image(sr, photo.hr), photo) for sr, photo in rows]
         return scores
 
-    def enlarged(
+    def upscaled(
         self, states: State, alive: Sequence[bool]
     ) -> list[tuple[int, list[UInt8[np.ndarray, "h w 3"]]]]:
-        """What the moving average of each run that is alive makes of the images."""
+        """Return the SR images of the EMA of each run that is alive."""
         one = jax.local_devices()[0]
         ema, stats = jax.device_put((states.ema, states.g_stats), one)
         outputs = []
         for r in np.flatnonzero(alive).tolist():
             params, averages = run_of(ema, r), run_of(stats, r)
-            images = [np.asarray(self.enlarge(params, averages, p.lr)) for p in self.photos]
+            images = [np.asarray(self.upscale(params, averages, p.lr)) for p in self.photos]
             outputs.append((r, images))
         return outputs
 
-    def of_bicubic(self) -> Float64[np.ndarray, "image metric"]:
-        """The scores of bicubic, as published tables have them."""
-        rows = []
-        for photo in self.photos:
-            scores = protocols.measure_interpolation(photo.lr, photo.hr, scale=self.scale)
-            rows.append(self._score(resize_uint8(photo.lr, scale=self.scale), photo, scores))
-        return np.array(rows)
+    def score_bicubic(self) -> Float64[np.ndarray, "image metric"]:
+        """Return the scores of bicubic interpolation, as in published tables."""
+        rows = [(self.scorer.interpolation(one.lr, one.hr), one) for one in self.photos]
+        return np.array([self._row(scores, photo) for scores, photo in rows])
 
-    def _score(
-        self, sr: UInt8[np.ndarray, "h w 3"], photo: ImagePair, scores: protocols.Scores
-    ) -> list[float]:
-        row = [min(scores.psnr, MOST_PSNR), scores.ssim, scores.ms_ssim]
-        if self.distance:
-            row.append(self.distance(sr, photo.hr, crop=self.scale))
-        return row
+    def _row(self, scores: Mapping[str, float], photo: ImagePair) -> list[float]:
+        if np.isnan(scores.get("lpips", 0.0)):
+            raise UserError(f"{photo.name} is too small for LPIPS; set config.study.lpips=none")
+        return [min(scores[name], MOST_PSNR) for name in self.names]
 
 
 class Course(NamedTuple):
@@ -111,7 +99,7 @@ class Course(NamedTuple):
     Attributes:
         states: stacked, [run ...].
         step: updates done.
-        curve: {"step", "scores"} of each judgement, scores [run image metric].
+        curve: {"step", "scores"} of each validation, scores [run image metric].
         durations: seconds per update and run of each dispatch but the first of a kind, which
             compiles.
         failed: by run, the update at which its loss or gradient was not finite.
@@ -147,12 +135,12 @@ def train_runs(
     seeds: Sequence[int],
     rates: Sequence[float],
     photos: Sequence[ImagePair],
-    judge: Judge,
+    validation: Validation,
     title: str,
     folder: Path | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Course:
-    """Train the runs (seed, learning rate) of one config at once, and judge them on the way.
+    """Train the runs (seed, learning rate) of one config at once, and validate on the way.
 
     With a `folder` the runs are saved there, resume from there, and end as soon as one of them is
     not finite; without one, when none is.
@@ -190,11 +178,11 @@ def train_runs(
             if manager:
                 _save(manager, Course(states, step, curve, durations, failed))
 
-        def judged() -> dict[str, Any]:
-            return {"step": step, "scores": judge.of_runs(states, alive()).tolist()}
+        def validated() -> dict[str, Any]:
+            return {"step": step, "scores": validation.score_runs(states, alive()).tolist()}
 
         if not curve:
-            curve.append(judged())
+            curve.append(validated())
         for n, adversarial, validating, saving in plan(config, step=step):
             began = time.perf_counter()
             states, values = dispatch(
@@ -214,7 +202,7 @@ def train_runs(
             if failed and (folder or not any(alive())):
                 break
             if validating:
-                curve.append(judged())
+                curve.append(validated())
             stopping = training.stopped()
             if saving or stopping:
                 save()

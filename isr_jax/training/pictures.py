@@ -9,9 +9,11 @@ import PIL.Image
 from jaxtyping import UInt8
 from PIL import ImageDraw, ImageFont
 
-from isr_jax import losses, protocols
+from isr_jax import losses
 from isr_jax.data.examples import ImagePair
+from isr_jax.protocols import Scores
 from isr_jax.resize import resize_uint8
+from isr_jax.scoring import METRICS, Scorer
 from isr_jax.training.record import read_records
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -75,8 +77,8 @@ def panel(
 def _caption(image: Image, hr: Image, scale: int) -> str:
     if image is hr:
         return "ground truth"
-    scores = protocols.measure(image, hr, crop=scale)
-    return f"{scores.psnr:.2f} dB, SSIM {scores.ssim:.4f}"
+    scores = Scorer(scale).image(image, hr)
+    return f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
 
 
 def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side: int) -> Image:
@@ -111,7 +113,7 @@ def curves(run: Path) -> None:
     (bicubic,) = (line["bicubic"] for line in records if line["kind"] == "baselines")
     figure = Figure(figsize=(14, 7.5), dpi=100)
     FigureCanvasAgg(figure)
-    ((content, adversarial, norms), (psnr, ssim, ms_ssim)) = figure.subplots(2, 3)
+    (content, adversarial, norms), scores = figure.subplots(2, 3)
 
     for name in ("loss", *(name for name in losses.CONTENT if any(name in t for t in training))):
         label = "generator, total" if name == "loss" else name
@@ -121,14 +123,10 @@ def curves(run: Path) -> None:
         label = "generator, adversarial" if name == "g_adversarial" else "discriminator"
         _line(adversarial, training, name, colour, label=label)
     adversarial.set_title("Adversarial losses")
-    for axes, name, title in (
-        (psnr, "psnr", "PSNR-Y (dB)"),
-        (ssim, "ssim", "SSIM-Y"),
-        (ms_ssim, "ms_ssim", "MS-SSIM (Y)"),
-    ):
+    for axes, name in zip(scores, Scores._fields, strict=True):
         _line(axes, validation, name, BLUE, label="SR (EMA)", marker="o")
         axes.axhline(bicubic[name], color=GRAY, linestyle="--", label="bicubic")
-        axes.set_title(f"{title}, validation set")
+        axes.set_title(f"{METRICS[name].titled(luma=True)}, validation set")
     for name, colour in (("g_grad_norm", BLUE), ("d_grad_norm", ORANGE)):
         label = "generator" if name == "g_grad_norm" else "discriminator"
         _line(norms, training, name, colour, label=label)

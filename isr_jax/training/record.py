@@ -9,6 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from isr_jax.scoring import METRICS
+
 
 def read_records(run: Path) -> list[dict[str, Any]]:
     """Return the records of RUN/metrics.jsonl, without a last line that a kill cut short."""
@@ -81,15 +83,13 @@ def closing_table(
     console: Console, scores: dict[str, float], baselines: dict[str, dict[str, float]], title: str
 ) -> None:
     """Print the generator's scores beside those of interpolation, with the gain over bicubic."""
-    table = Table(title=title)
-    table.add_column("method")
-    for name in ("PSNR-Y (dB)", "SSIM-Y", "MS-SSIM"):
-        table.add_column(name, justify="right")
+    table = Table("method", title=title)
+    for name in scores:
+        table.add_column(METRICS[name].titled(luma=True), justify="right")
     for method, row in {**baselines, "SR": scores}.items():
-        table.add_row(method, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{row['ms_ssim']:.4f}")
-    gain = {name: scores[name] - baselines["bicubic"][name] for name in scores}
+        table.add_row(method, *(METRICS[name].number(row[name]) for name in scores))
     table.add_section()
-    table.add_row(
-        "SR - bicubic", f"{gain['psnr']:+.2f}", f"{gain['ssim']:+.4f}", f"{gain['ms_ssim']:+.4f}"
-    )
+    bicubic = baselines["bicubic"]
+    gains = (METRICS[name].gain(value - bicubic[name]) for name, value in scores.items())
+    table.add_row("SR - bicubic", *gains)
     console.print(table)

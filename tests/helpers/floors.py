@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 # Each room imports from its own tier and those before it.
 TIERS = (
     ("errors", "files", "progress", "pages", "images", "resize"),
-    ("losses", "metrics", "protocols", "state"),
+    ("losses", "metrics", "protocols", "scoring", "state"),
     ("models",),
     ("config", "pytorch", "perceptual", "data", "degrade", "photo"),
     ("checkpoints", "tiling"),

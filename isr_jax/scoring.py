@@ -1,0 +1,139 @@
+"""Scores of SR images: the metrics that tables, plots and reports know, and the one scorer.
+
+Validation, the loss study and `isr evaluate` all score by `Scorer`. To add a metric: its function,
+its value in `Scorer._scores`, and its line in METRICS.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from isr_jax import errors
+from isr_jax.errors import UserError
+from isr_jax.protocols import PROTOCOLS, Scores, measure, measure_interpolation
+from isr_jax.resize import resize_uint8
+
+# (sr, hr, *, crop) -> distance, as perceptual.lpips.Lpips
+Distance = Callable[..., float]
+
+
+class Metric(NamedTuple):
+    """How a metric is written.
+
+    Attributes:
+        heading: in tables, for any protocol.
+        luma: the heading of scores on luma alone (vdsr, basicsr, validation and studies).
+        unit: behind a value, such as " dB".
+        decimals: as the literature prints it.
+        sign: 1 where higher is better, -1 where lower is.
+    """
+
+    heading: str
+    luma: str
+    unit: str
+    decimals: int
+    sign: int
+
+    def number(self, value: float) -> str:
+        """Return a value, rounded; "-" where there is none (nan)."""
+        return "-" if math.isnan(value) else f"{value:.{self.decimals}f}"
+
+    def score(self, value: float) -> str:
+        """Return the luma heading with a value and its unit."""
+        return f"{self.luma} {self.number(value)}{self.unit}"
+
+    def gain(self, difference: float) -> str:
+        """Return a difference with its sign."""
+        return f"{difference:+.{self.decimals}f}"
+
+    def titled(self, *, luma: bool) -> str:
+        """Return the heading with the unit in parentheses."""
+        heading = self.luma if luma else self.heading
+        return f"{heading} ({self.unit.strip()})" if self.unit else heading
+
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric("PSNR", "PSNR-Y", " dB", 2, 1),
+    "ssim": Metric("SSIM", "SSIM-Y", "", 4, 1),
+    "ms_ssim": Metric("MS-SSIM", "MS-SSIM", "", 4, 1),
+    "lpips": Metric("LPIPS", "LPIPS", "", 4, -1),
+}
+
+
+class Scorer(NamedTuple):
+    """Scores images of one scale under one protocol.
+
+    Attributes:
+        scale: the scale factor, and the pixels cropped from each side.
+        protocol: vdsr, basicsr or rgb; see `protocols.measure`.
+        distance: LPIPS, which is then a metric too.
+    """
+
+    scale: int
+    protocol: str = "vdsr"
+    distance: Distance | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of what it scores, keys of METRICS."""
+        return (*Scores._fields, *(("lpips",) if self.distance else ()))
+
+    def image(
+        self, sr: UInt8[np.ndarray, "h w *c"], hr: UInt8[np.ndarray, "h w *c"]
+    ) -> dict[str, float]:
+        """Score an SR image against its HR image, by metric.
+
+        Where an image is too small for a metric, its score is nan (psnr inf where identical).
+
+        Raises:
+            UserError: the images cannot be compared; see `protocols.measure`.
+        """
+        return self._scores(measure(sr, hr, crop=self.scale, protocol=self.protocol), sr, hr)
+
+    def interpolation(
+        self,
+        lr: UInt8[np.ndarray, "lh lw *c"],
+        hr: UInt8[np.ndarray, "h w *c"],
+        *,
+        method: str = "bicubic",
+    ) -> dict[str, float]:
+        """Score the interpolation of an LR image, as published tables do; see `image`."""
+        scores = measure_interpolation(
+            lr, hr, scale=self.scale, method=method, protocol=self.protocol
+        )
+        return self._scores(scores, lambda: resize_uint8(lr, scale=self.scale, method=method), hr)
+
+    def _scores(
+        self, scores: Scores, sr: np.ndarray | Callable[[], np.ndarray], hr: np.ndarray
+    ) -> dict[str, float]:
+        row: dict[str, float] = scores._asdict()
+        if self.distance:
+            try:
+                row["lpips"] = self.distance(sr() if callable(sr) else sr, hr, crop=self.scale)
+            except UserError:  # too small for the network: the images have been compared
+                row["lpips"] = math.nan
+        return row
+
+
+def make_scorer(*, scale: int, protocol: str = "vdsr", distance: Distance | None = None) -> Scorer:
+    """Return a `Scorer`.
+
+    Raises:
+        UserError: the protocol is unknown.
+    """
+    if protocol not in PROTOCOLS:
+        raise errors.unknown("protocol", protocol, PROTOCOLS)
+    return Scorer(scale, protocol, distance)
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over images, of the scores that are not nan."""
+    return {name: _mean([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
