@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from isr_jax.data.examples import ImagePair
-from isr_jax.scoring import METRICS, Scorer, means
+from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
 from isr_jax.training.program import Program
 
@@ -23,16 +23,21 @@ def validate(
     outputs = [np.asarray(program.upscale(ema, stats, photo.lr)) for photo in photos]
     scorer = Scorer(scale)
     rows = [scorer.image(sr, photo.hr) for sr, photo in zip(outputs, photos, strict=True)]
-    return means(rows), outputs
+    return _means(rows), outputs
 
 
 def interpolations(photos: Sequence[ImagePair], *, scale: int) -> dict[str, dict[str, float]]:
     """Return the mean scores of nearest, bilinear and bicubic over whole images."""
     scorer = Scorer(scale)
     return {
-        method: means([scorer.interpolation(one.lr, one.hr, method=method) for one in photos])
+        method: _means([scorer.interpolation(one.lr, one.hr, method=method) for one in photos])
         for method in BASELINES
     }
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric; no image of a validation set is too small for one."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def score_line(step: int, scores: Mapping[str, float], bicubic: Mapping[str, float]) -> str:
