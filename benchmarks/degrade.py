@@ -36,7 +36,7 @@ def crops() -> np.ndarray:
     batch = []
     for split in ("train", "validation"):
         source = open_source("samples", split, scale=SCALE)
-        for photo in load_all(source, min_size=CROP, scale=SCALE, warn=lambda message: None):
+        for photo in load_all(source, min_size=CROP, warn=lambda message: None):
             y, x = busiest(photo.hr, CROP)
             batch.append(photo.hr[y : y + CROP, x : x + CROP])
     return to_float(np.stack(batch[:BATCH]))

@@ -73,7 +73,7 @@ class TestSamples:
     def test_each_is_large_enough_and_worth_learning(self, tfds_dir):
         for split in ("train", "validation"):
             source = open_source("samples", split, scale=4, tfds_dir=tfds_dir)
-            for photo in load_all(source, min_size=176, scale=4, warn=pytest.fail):
+            for photo in load_all(source, min_size=176, warn=pytest.fail):
                 blurred = resize_uint8(photo.lr, scale=4).astype(float)
                 assert np.square(blurred - photo.hr).mean() > 20, photo.name
 
@@ -216,7 +216,7 @@ class TestLoadAll:
     def test_lr_is_the_exact_bicubic_of_the_whole_cropped_image(self, tmp_path):
         (tmp_path / "a.png").write_bytes(encode(noise(50, 39)))
         source = open_source(f"folder:{tmp_path}", "train", scale=3)
-        (photo,) = load_all(source, min_size=24, scale=3, warn=pytest.fail)
+        (photo,) = load_all(source, min_size=24, warn=pytest.fail)
         np.testing.assert_array_equal(photo.hr, noise(50, 39)[:48, :39])
         np.testing.assert_array_equal(photo.lr, resize_uint8(photo.hr, scale=Fraction(1, 3)))
 
@@ -227,7 +227,7 @@ class TestLoadAll:
         (tmp_path / "d.jpg").write_bytes(b"")
         (tmp_path / "e.png").write_bytes(encode(noise(1, 1)))
         source, lines = open_source(f"folder:{tmp_path}", "train", scale=4), []
-        photos = load_all(source, min_size=32, scale=4, warn=lines.append)
+        photos = load_all(source, min_size=32, warn=lines.append)
         assert [photo.name for photo in photos] == ["c.png"]
         assert len(lines) == 5 and not any("\n" in line for line in lines)
         assert lines[0] == "skipped a.png: 28x32 is smaller than 32x32"
@@ -238,12 +238,12 @@ class TestLoadAll:
     def test_stops_if_nothing_is_left(self, tmp_path):
         (tmp_path / "a.png").write_bytes(encode(noise(8, 8)))
         source = open_source(f"folder:{tmp_path}", "train", scale=4)
-        message = error_of(lambda: load_all(source, min_size=96, scale=4, warn=pytest.fail))
+        message = error_of(lambda: load_all(source, min_size=96, warn=pytest.fail))
         assert "none of its 1 images" in message and "a.png: 8x8 is smaller" in message
 
     def test_on_real_photographs(self, isr_data):
         source = open_source(f"folder:{isr_data}/train/T91", "train", scale=4)
-        photos = load_all(source, min_size=32, scale=4, warn=pytest.fail)
+        photos = load_all(source, min_size=32, warn=pytest.fail)
         assert len(photos) == len(source) == 91
 
 
@@ -315,7 +315,7 @@ class TestTfds:
 
     def test_its_own_lr_images_are_kept(self, prepared):
         source = open_source("tfds:pairs", "train", scale=4, tfds_dir=prepared)
-        photos = load_all(source, min_size=20, scale=4, warn=pytest.fail)
+        photos = load_all(source, min_size=20, warn=pytest.fail)
         np.testing.assert_array_equal(photos[0].lr, source.load(0).lr)
 
     @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ class TestDiv2k:
             source = open_source(
                 "tfds:div2k/bicubic_x4", split, scale=4, tfds_dir=str(tmp_path / "tfds")
             )
-            photos = load_all(source, min_size=16, scale=4, warn=pytest.fail)
+            photos = load_all(source, min_size=16, warn=pytest.fail)
             assert len(photos) == len(ids)
             for photo in photos:
                 (i,) = [i for i in ids if (noise(42, 31, seed=i)[:40, :28] == photo.hr).all()]

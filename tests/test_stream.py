@@ -14,7 +14,7 @@ from isr_jax.errors import UserError
 from tests.helpers.crops import SYMMETRIES, check_crops, located_photos
 
 SIZES = [(24, 40), (16, 16), (32, 20), (200, 256), (20, 20)]
-OPTIONS = {"scale": 4, "crop": 16, "batch": 3, "seed": 0}
+OPTIONS = {"crop": 16, "batch": 3, "seed": 0}
 
 
 @pytest.fixture

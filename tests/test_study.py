@@ -97,7 +97,7 @@ def test_runs_at_once_have_the_losses_of_single_runs(photos, single_losses, toge
     config = twenty_updates(photos)
     config.g_optimizer.learning_rate = 123.0  # that of each run stands for it
     source = sources.open_source(config.data.train, "train", scale=2)
-    photos = sources.load_all(source, min_size=24, scale=2, warn=pytest.fail)
+    photos = sources.load_all(source, min_size=24, warn=pytest.fail)
     used = jax.devices()[:devices]
     split = on_all(used, "devices")
     keys = jax.vmap(run_keys)(jnp.array(SEEDS, jnp.uint32))

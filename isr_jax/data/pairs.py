@@ -1,13 +1,13 @@
-"""Benchmark sets on disk: folders of HR images, and of the LR images that belong to them.
+"""Benchmark sets on disk: folders of HR images and of their LR images.
 
-A set is found by the names of its folders, at any depth, in any of these layouts:
+A set is recognised by the names of its folders, at any depth, in any of these layouts:
 
     SET/hr/NAME.png             SET/lr/NAME.png               or SET/x4/hr and SET/x4/lr
     SET/HR/NAME.png             SET/LR_bicubic/X4/NAMEx4.png                 (EDSR)
     SET/GTmod12/NAME.png        SET/LRbicx4/NAME.png                         (BasicSR)
     SET/DIV2K_valid_HR/...      SET/DIV2K_valid_LR_bicubic/X4/...            (DIV2K)
 
-Where a set has no LR images, the exact bicubic of its HR images makes them.
+Where a set has no LR images, they are made by the exact bicubic of its HR images.
 """
 
 import os
@@ -37,7 +37,7 @@ LAYOUTS = (
 
 
 class PairFiles(NamedTuple):
-    """The files of one image; lr is None where the exact bicubic of hr is to make it."""
+    """The files of one image; lr is None where it is made by the exact bicubic of hr."""
 
     name: str
     hr: Path
@@ -48,8 +48,8 @@ class BenchmarkSet(NamedTuple):
     """The images of a set at one scale.
 
     Attributes:
-        name: its folder's, from the one that was searched.
-        scale: the factor between HR and LR.
+        name: the path of its folder below the one that was searched.
+        scale: the scale factor.
         pairs: the images, in natural order of their names.
         faults: a line for each file that has no counterpart.
     """
@@ -61,20 +61,20 @@ class BenchmarkSet(NamedTuple):
 
 
 def find_sets(data: str | Path, scales: Sequence[int] = ()) -> list[BenchmarkSet]:
-    """Every set at or below a folder, at each scale that is wanted and that it has.
+    """Find every set at or below a folder, at each requested scale that it has.
 
     Args:
         data: a set, or a tree of sets.
-        scales: the scales wanted; none for all those of the LR images. A set without LR images
+        scales: the requested scales; none for all those of the LR images. A set without LR images
             has every scale.
 
     Raises:
-        UserError: where there is no folder or no set, a wanted scale that no set has, or a set
-            without LR images and no scale wanted.
+        UserError: there is no folder or no set, no set has a requested scale, or a set has no LR
+            images and no scale was requested.
     """
     root = Path(data).expanduser()
     if not root.is_dir():
-        raise UserError(f"{data} is no folder: name one that holds hr/, or sets that do")
+        raise UserError(f"{data} is not a folder: name one that holds hr/, or sets that do")
     found = [(folder, *layout) for folder, layout in _layouts(root)]
     if not found:
         raise UserError(
@@ -86,7 +86,7 @@ def find_sets(data: str | Path, scales: Sequence[int] = ()) -> list[BenchmarkSet
     for folder, hr, lr_folders in found:
         name, lr_of = _name_and_scales(folder, root, hr, lr_folders)
         if not lr_of and not scales:
-            raise UserError(f"{folder} has no LR images that tell its scale: give the scale")
+            raise UserError(f"{folder} has no LR images to infer its scale from: give the scale")
         known |= set(lr_of)
         wanted = [s for s in scales or lr_of if s in lr_of or not lr_of]
         sets += [_paired(name, scale, hr, lr_of.get(scale)) for scale in wanted]
@@ -99,7 +99,7 @@ def find_sets(data: str | Path, scales: Sequence[int] = ()) -> list[BenchmarkSet
 def load_pair(
     pair: PairFiles, *, scale: int
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "sh sw *c"]]:
-    """Decode a pair as (LR, HR), with HR cut to scale times the size of LR.
+    """Decode a pair as (LR, HR), with HR cropped to scale times the size of LR.
 
     One channel of gray stays one channel, [h, w], where both files have just that.
 
@@ -128,7 +128,7 @@ Layout = tuple[Path, dict[int | None, Path]]
 
 
 def _layouts(root: Path) -> Iterator[tuple[Path, Layout]]:
-    """Each set's folder at or below root, with its layout; what is hidden is not looked at."""
+    """Yield each set's folder at or below root with its layout; hidden folders are skipped."""
     for path, below, _ in os.walk(root):
         layout = _layout(Path(path), set(below))
         below[:] = [] if layout else sorted(name for name in below if not name.startswith("."))
@@ -137,7 +137,7 @@ def _layouts(root: Path) -> Iterator[tuple[Path, Layout]]:
 
 
 def _layout(folder: Path, below: set[str]) -> Layout | None:
-    """The folder of HR images and those of LR images by scale, None where no name tells it."""
+    """Return the HR folder and the LR folders by scale (None: not in the name), or None."""
     fitting = [(folder / hr, _lr_folders(folder, lr)) for hr, lr in LAYOUTS if hr in below]
     # The first that has LR images, or else the first.
     return max(fitting, key=lambda layout: bool(layout[1]), default=None)
@@ -155,7 +155,7 @@ def _lr_folders(folder: Path, template: str) -> dict[int | None, Path]:
 def _name_and_scales(
     folder: Path, root: Path, hr: Path, lr_folders: dict[int | None, Path]
 ) -> tuple[str, dict[int, Path | None]]:
-    """A set's name, and the LR folder of each scale that it is bound to, if any."""
+    """Return a set's name, and the LR folder of each scale that it has."""
     parts = (root.resolve().name, *folder.relative_to(root).parts)
     named = re.fullmatch(r"[xX]([1-9]\d*)", parts[-1])
     if named:
@@ -170,7 +170,7 @@ def _name_and_scales(
 
 
 def _scale_of(hr: Path, lr: Path) -> int | None:
-    """The ratio of the sizes of the first pair that can be read."""
+    """Return the ratio of the sizes of the first pair that can be read."""
     files = _files(lr)
     for name, candidates in _files(hr).items():
         try:
@@ -189,7 +189,7 @@ def _height(file: Path) -> int:
 
 
 def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
-    """PairFiles the files by name; an LR file may also be called NAMEx4."""
+    """Pair the files by name; an LR file may also be called NAMEx4."""
     truth = _files(hr)
     given = {
         stem if stem in truth else stem.removesuffix(f"x{scale}"): files
@@ -201,11 +201,11 @@ def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
         if len(hrs) == len(lrs) == 1:
             pairs.append(PairFiles(stem, hrs[0], lrs[0]))
         elif not lrs:
-            faults.append(f"{hrs[0]}: no file of {lr} has its name")
+            faults.append(f"{hrs[0]}: no file in {lr} has its name")
         elif not hrs:
-            faults.append(f"{lrs[0]}: no file of {hr} has its name")
+            faults.append(f"{lrs[0]}: no file in {hr} has its name")
         else:
-            faults.append(f"{hrs[0]}: several files have its name; keep one of each kind")
+            faults.append(f"{hrs[0]}: several files have its name; keep one")
     if not truth:
         faults = [f"{hr} holds no {KINDS} file"]
     elif not pairs:
@@ -214,7 +214,7 @@ def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """The image files directly in a folder, by their names without the suffix."""
+    """Return the image files directly in a folder, by their stems."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if is_photo(path):
@@ -223,5 +223,5 @@ def _files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts Set5 before Set14."""
+    """Return a key that sorts Set5 before Set14."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -18,10 +18,10 @@ from isr_jax.errors import UserError, one_line
 
 
 def find_builder(name: str, data_dir: str | None, spec: str) -> tfds.core.DatasetBuilder:
-    """The builder called NAME[/CONFIG][:VERSION], of TFDS's own or of files in `data_dir`.
+    """Return the builder NAME[/CONFIG][:VERSION], one of TFDS's or of files in `data_dir`.
 
     Raises:
-        UserError: there is none; the nearest names are told. `spec` is what the user wrote.
+        UserError: there is none; the message has the nearest names. `spec` is the user's input.
     """
     base, _, config = name.partition(":")[0].partition("/")
     try:
@@ -46,11 +46,11 @@ def find_builder(name: str, data_dir: str | None, spec: str) -> tfds.core.Datase
 def prepare(
     make: Callable[[], tfds.core.DatasetBuilder], spec: str, *, quiet: bool
 ) -> tfds.core.DatasetBuilder:
-    """The builder of a data set that is on disk, prepared as ArrayRecord if it was not.
+    """Return the builder of a data set on disk, which is prepared as ArrayRecord where missing.
 
     Args:
-        make: gives the builder; called again once the files are there.
-        spec: what the user wrote, for messages.
+        make: returns the builder; called again once the files exist.
+        spec: the user's input, for messages.
         quiet: whether to keep TFDS's own reports from the terminal.
 
     Raises:
@@ -60,7 +60,7 @@ def prepare(
     if _is_prepared(builder):
         return builder
     config = tfds.download.DownloadConfig(try_download_gcs=False)  # GCS has TFRecord only
-    failure: Exception | str = "it is there, but incomplete: delete it"
+    failure: Exception | str = "it exists but is incomplete: delete it"
     # TFDS reports to standard output, which belongs to the program's results.
     report = io.StringIO() if quiet else sys.stderr
     try:
@@ -70,8 +70,8 @@ def prepare(
             tensorflow_stand_in(),
         ):
             builder.download_and_prepare(download_config=config, file_format="array_record")
-    # Download, unpacking and the data set's own code raise anything; a bug there is still only a
-    # data set that cannot be had.
+    # Download, unpacking and the data set's own code can raise anything; a bug there only means that
+    # this data set is not available.
     except Exception as error:
         failure = error
     # Made anew, and asked even after a failure: TFDS writes beside the final place and renames, so
@@ -79,19 +79,19 @@ def prepare(
     builder = make()
     if not _is_prepared(builder):
         raise UserError(
-            f"{spec}: could not be prepared in {builder.data_path}: {one_line(failure)}; put that "
-            "right and try again, or set tfds_dir to where it is prepared already"
+            f"{spec}: could not be prepared in {builder.data_path}: {one_line(failure)}; fix "
+            "that and try again, or set tfds_dir to where it is already prepared"
         ) from (failure if isinstance(failure, Exception) else None)
     return builder
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    # Asked first, for TFDS warns about a folder that is not there yet.
+    # Checked first, because TFDS warns about a missing folder.
     return builder.data_path.exists() and builder.is_prepared()
 
 
 class _StandIn(types.SimpleNamespace):
-    """A namespace that says what it is when something is missing from it."""
+    """A namespace that says what is missing when an attribute is."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"preparing it needs TensorFlow ({name}), which is not installed")
@@ -99,7 +99,7 @@ class _StandIn(types.SimpleNamespace):
 
 @contextlib.contextmanager
 def tensorflow_stand_in() -> Iterator[None]:
-    """Lends TFDS the file functions of `tf.io.gfile`, where TensorFlow is not installed.
+    """Lend TFDS the file functions of `tf.io.gfile` where TensorFlow is not installed.
 
     TFDS unpacks archives, and many of its builders (DIV2K's among them) list folders, through
     `tf.io.gfile`; nothing else of TensorFlow is needed to write ArrayRecord.
@@ -116,8 +116,8 @@ def tensorflow_stand_in() -> Iterator[None]:
         walk=os.walk,
     )
     as_text = _StandIn(as_text=os.fsdecode)
-    # The cached value behind TFDS's lazy import, and not sys.modules: nothing but TFDS may
-    # believe that TensorFlow is here.
+    # The cached value behind TFDS's lazy import, not sys.modules: nothing but TFDS may believe that
+    # TensorFlow is installed.
     lazy = vars(lazy_imports_utils.tensorflow)
     lazy["_module"] = _StandIn(io=_StandIn(gfile=gfile), compat=as_text)
     try:

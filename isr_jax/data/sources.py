@@ -25,19 +25,24 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user called it, for messages."""
+        """The user's name for it, for messages."""
+        ...
+
+    @property
+    def scale(self) -> int:
+        """The scale factor between HR and LR."""
         ...
 
     def __len__(self) -> int: ...
 
     def load(self, i: int) -> Decoded:
-        """Decodes image `i`, 0 <= i < len. Raises `UnusableImageError` if it is unreadable."""
+        """Decode image `i`, 0 <= i < len; raise `UnusableImageError` where it is unreadable."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """The image files under `root`; `files` are relative POSIX paths, which are the names too."""
+    """The image files below `root`; `files` are relative POSIX paths, and the names of the images."""
 
     name: str
     scale: int
@@ -48,7 +53,7 @@ class FolderSource:
         return len(self.files)
 
     def load(self, i: int) -> Decoded:
-        """Decodes file `i`. Raises `UnusableImageError` if it is unreadable."""
+        """Decode file `i`; raise `UnusableImageError` where it is unreadable."""
         file = self.files[i]
         try:
             opened = open(self.root / file, "rb")  # noqa: SIM115 (closed by the decoder)
@@ -64,22 +69,22 @@ def open_source(
     scale: int,
     tfds_dir: str | None = None,
 ) -> Source:
-    """Opens the data that `spec` names, preparing it on first use where it is a TFDS data set.
+    """Open the data that `spec` names; a TFDS data set is prepared on first use.
 
     Args:
         spec: `samples`, the embedded photographs; `folder:PATH`, every PNG, JPEG, WebP, BMP and
             TIFF file below PATH; or `tfds:NAME[:SPLIT]`, where NAME may hold config and version
             (`tfds:div2k/bicubic_x4`) and SPLIT may be a slice
             (`tfds:div2k/bicubic_x4:train[:80%]`).
-        split: which half of the data: it picks the split of `samples`, and of a TFDS data set
-            without a SPLIT of its own ("validation" falls back to "test"). A folder has no splits.
-        scale: HR images are cropped at the bottom and right to a multiple of it; LR images which
-            the data set brings along must be this many times smaller than its HR images.
+        split: of `samples`, and of a TFDS data set without a SPLIT of its own ("validation" falls
+            back to "test"). A folder has no splits.
+        scale: HR images are cropped at the bottom and right to a multiple of it; the data set's own
+            LR images must be this many times smaller than its HR images.
         tfds_dir: where TFDS keeps data sets; None is TFDS's default, `~/tensorflow_datasets`.
 
     Raises:
-        UserError: if there is no such data, or it cannot be prepared, or has no images, or its own
-            LR images are of another scale.
+        UserError: there is no such data, it cannot be prepared or has no images, or its own LR
+            images are of another scale.
     """
     kind, _, rest = spec.partition(":")
     # Imported here: TFDS takes seconds, and folders do without it.
@@ -99,10 +104,10 @@ def open_source(
 
 
 def load_usable(source: Source, i: int, *, min_size: int) -> Decoded:
-    """Image `i` of `source`, at least `min_size` HR pixels high and wide.
+    """Return image `i` of `source`, which is at least `min_size` HR pixels high and wide.
 
     Raises:
-        UnusableImageError: if it is unreadable or smaller.
+        UnusableImageError: it is unreadable or smaller.
     """
     photo = source.load(i)
     h, w, _ = photo.hr.shape
@@ -115,23 +120,21 @@ def load_all(
     source: Source,
     *,
     min_size: int,
-    scale: int,
     warn: Callable[[str], None],
     most: int | None = None,
 ) -> list[ImagePair]:
-    """Every usable image of `source` with its LR image, in the source's order.
+    """Return every usable image of `source` with its LR image, in the source's order.
 
     Where the source has no LR images of its own, they are the exact bicubic of the whole HR image.
 
     Args:
         source: where the images are.
-        min_size: least height and width of an HR image in pixels: the side of a training crop.
-        scale: the factor between HR and LR.
-        warn: told one line for each image left out, and a last one that counts them.
+        min_size: smallest height and width of an HR image in pixels, the side of a training crop.
+        warn: called with one line for each skipped image, and a last one that counts them.
         most: read the first so many only; None for all.
 
     Raises:
-        UserError: if no usable image is left.
+        UserError: no usable image is left.
     """
     count = len(source) if most is None else min(most, len(source))
 
@@ -140,10 +143,14 @@ def load_all(
             photo = load_usable(source, i, min_size=min_size)
         except UnusableImageError as error:
             return error
-        lr = resize_uint8(photo.hr, scale=Fraction(1, scale)) if photo.lr is None else photo.lr
+        lr = (
+            resize_uint8(photo.hr, scale=Fraction(1, source.scale))
+            if photo.lr is None
+            else photo.lr
+        )
         return ImagePair(photo.name, photo.hr, lr)
 
-    # Decoding and NumPy both let go of the interpreter lock, so threads are enough.
+    # Decoding and NumPy both release the interpreter lock, so threads are enough.
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         results = list(executor.map(load, range(count)))
     photos = [result for result in results if isinstance(result, ImagePair)]
@@ -158,7 +165,7 @@ def load_all(
 
 
 def no_usable_image(source: Source, first: UnusableImageError) -> UserError:
-    """The error that says that no image of `source` can be used, and why not the first one."""
+    """Return the error for a source without usable images, with the reason for the first."""
     return UserError(
         f"{source.name}: none of its {len(source)} images can be used (first, {first}): "
         "give it readable, larger images or train on smaller crops"

@@ -59,12 +59,12 @@ class Stream:
         return {"next": self._next}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to where `get_state` was taken, on a stream opened alike (any `workers`)."""
+        """Continue from where `get_state` was called on a stream opened alike (any `workers`)."""
         self.close()
         self._next = state["next"]
 
     def close(self) -> None:
-        """Ends the worker threads and processes; the next batch would start them again."""
+        """End the worker threads and processes; the next batch would start them again."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
@@ -73,34 +73,32 @@ class Stream:
 def open_stream(
     source: Source,
     *,
-    scale: int,
     crop: int,
     batch: int,
     seed: int,
     workers: int = 0,
     warn: Callable[[str], None],
 ) -> Stream:
-    """Shuffled random crops of every image of `source`, for ever.
+    """Return an endless stream of shuffled random crops of every image of `source`.
 
     Each epoch visits every image once, in a new order, and takes one crop from it at a uniformly
-    random position (a multiple of `scale` in HR pixels), turned by one of the eight symmetries of
-    the square. LR crops are cut from the source's own LR images, or else are exactly what the
+    random position (a multiple of the scale in HR pixels), flipped and rotated by one of the eight
+    symmetries of the square. LR crops are cut from the source's own LR images, or else are exactly what the
     bicubic of the whole HR image has there. An image that is unreadable or smaller than the crop
-    gives its turn to the next one in the source's order.
+    is replaced by the next one in the source's order.
 
     Args:
         source: where the images are.
-        scale: the factor between HR and LR.
-        crop: side of the HR crop in pixels, a multiple of `scale`.
+        crop: side of the HR crop in pixels, divisible by the scale.
         batch: number of examples in a batch.
-        seed: everything random follows from it; 0 <= seed < 2**32.
+        seed: of everything random; 0 <= seed < 2**32.
         workers: number of processes that decode images; 0 decodes in threads of this one.
-        warn: told one line, once, for each image that is replaced.
+        warn: called once for each image that is replaced, with one line.
 
     Raises:
-        UserError: if no image of the source can be used.
+        UserError: no image of the source can be used.
     """
-    # Found here, and not by a worker in mid-training: with one good image `_Cut` never fails.
+    # Checked here, not by a worker during training: with one good image `_Cut` never fails.
     _usable_from(source, 0, min_size=crop)
     batches = (
         # A slice [process_index::process_count] of this range is where hosts would share the work.
@@ -108,7 +106,7 @@ def open_stream(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_Cut(source, scale=scale, crop=crop))
+        .random_map(_Cut(source, crop=crop))
         .batch(batch, batch_fn=_stack)
     )
     return Stream(batches, workers=workers, warn=warn)
@@ -128,27 +126,27 @@ def _iterate(batches: grain.MapDataset, *, workers: int) -> grain.DatasetIterato
 
 
 def _leave_interrupts(worker: int, count: int) -> None:
-    """Ctrl-C reaches the workers too, but how to end is for the process that feeds on them."""
+    """Ignore Ctrl-C in a worker: the process that reads from it decides how to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Cut:
-    """Index of an image, random generator -> one example. A class, so that it can be pickled."""
+    """(index of an image, random generator) -> one example. A class, so that it can be pickled."""
 
-    def __init__(self, source: Source, *, scale: int, crop: int) -> None:
-        self._source, self._scale, self._crop = source, scale, crop
+    def __init__(self, source: Source, *, crop: int) -> None:
+        self._source, self._crop = source, crop
 
     def __call__(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         photo, skipped = _usable_from(self._source, i, min_size=self._crop)
-        lr, hr = _cut(photo, rng, scale=self._scale, crop=self._crop)
+        lr, hr = _cut(photo, rng, scale=self._source.scale, crop=self._crop)
         return {"lr": lr, "hr": hr, "skipped": skipped}
 
 
 def _usable_from(source: Source, i: int, *, min_size: int) -> tuple[Decoded, list[str]]:
-    """The first usable image from number `i` on, round the end, and why those before it were not.
+    """Return the first usable image from `i` on, cyclically, and why earlier ones were skipped.
 
     Raises:
-        UserError: if there is none.
+        UserError: there is none.
     """
     skipped: list[UnusableImageError] = []
     for j in range(len(source)):
@@ -177,7 +175,7 @@ def _cut(
 
 
 def _dihedral(image: UInt8[np.ndarray, "h h c"], k: int) -> UInt8[np.ndarray, "h h c"]:
-    """`images.dihedral` of one NumPy image: a worker process must not take hold of a GPU."""
+    """Apply `images.dihedral` to one NumPy image: a worker process must not acquire a GPU."""
     image = image[::-1] if k & 1 else image
     image = image[:, ::-1] if k & 2 else image
     return image.swapaxes(0, 1) if k & 4 else image

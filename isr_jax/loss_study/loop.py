@@ -122,7 +122,7 @@ def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[Ima
         options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
     )
     crop = sampled_crop(config)
-    photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=say)
+    photos = sources.load_all(source, min_size=crop, warn=say)
     if config.study.learning_rates and len(photos) <= config.study.tune_images:
         raise UserError(
             f"config.study.tune_images={config.study.tune_images} leaves none of the "

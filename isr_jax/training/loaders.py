@@ -71,7 +71,6 @@ class StreamLoader:
 
         self._batches = open_stream(
             source,
-            scale=config.scale,
             crop=sampled_crop(config),
             batch=config.data.batch,
             seed=config.seed,
@@ -124,7 +123,7 @@ def open_loader(
     if options.loader == "stream":
         return StreamLoader(source, config, frozen=frozen, devices=devices, warn=warn)
     crop = sampled_crop(config)
-    photos = sources.load_all(source, min_size=crop, scale=config.scale, warn=warn)
+    photos = sources.load_all(source, min_size=crop, warn=warn)
     return PoolLoader(photos, frozen=frozen, devices=devices)
 
 
@@ -139,7 +138,6 @@ def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[Ima
     return sources.load_all(
         source,
         min_size=least,
-        scale=config.scale,
         warn=warn,
         most=options.validation_images or None,
     )
