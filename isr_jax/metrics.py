@@ -1,9 +1,8 @@
-"""PSNR, SSIM and MS-SSIM: in JAX for training, in float64 NumPy for tables.
+"""PSNR, SSIM and MS-SSIM in JAX, differentiable, for training.
 
-`psnr`, `ssim` and `ms_ssim` are differentiable, take [n h w c] batches in [0, 1] and give one
-value per image. `measure` and `measure_interpolation` take uint8 images and give the numbers
-that papers print. SSIM always has an 11x11 Gaussian window of sigma 1.5, the valid region only,
-K1 = 0.01 and K2 = 0.03, and is the mean over the channels.
+They take [n h w c] batches in [0, 1] and give one value per image; `protocols` has the numbers that
+papers print, of uint8 images in float64. SSIM always has an 11x11 Gaussian window of sigma 1.5, the
+valid region only, K1 = 0.01 and K2 = 0.03, and is the mean over the channels.
 
 Source: Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to
 Structural Similarity", IEEE Transactions on Image Processing 13(4), 2004, section III; Wang,
@@ -39,7 +38,7 @@ _NO_LUMINANCE = 1e4
 
 
 def psnr(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[Array, " n"]:
-    """Peak signal-to-noise ratio of each image in dB, for images in [0, 1]; higher is better.
+    """Return the peak signal-to-noise ratio of each [0, 1] image in dB; higher is better.
 
     Identical images give +inf, with a gradient of zero.
     """
@@ -51,7 +50,7 @@ def psnr(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[Arra
 
 
 def ssim(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[Array, " n"]:
-    """Structural similarity of each image, in [-1, 1] and 1 when identical, for [0, 1] images.
+    """Return the SSIM of each [0, 1] image, in [-1, 1] and 1 when identical.
 
     Raises:
         UserError: an image is smaller than the window, 11x11 pixels.
@@ -63,7 +62,7 @@ def ssim(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[Arra
 
 
 def ms_ssim(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[Array, " n"]:
-    """Multi-scale structural similarity of each image, in [0, 1] and 1 when identical.
+    """Return the MS-SSIM of each [0, 1] image, in [0, 1] and 1 when identical.
 
     Takes `ms_ssim_scales(h, w)` scales, halving by the mean of 2x2 pixels and dropping an odd
     last row or column. With fewer than five, the weights of those left are made to sum to 1.
@@ -118,7 +117,7 @@ def _planes(images: Array) -> Array:
 
 
 def _blur(x: Array) -> Array:
-    """The Gaussian window over the last two axes, valid region.
+    """Apply the Gaussian window over the last two axes, valid region.
 
     Two products with banded matrices, rows first: on a CPU 5 to 16 times as fast, gradient
     included, as dm_pix's convolutions, and on an accelerator work for the matrix unit.
@@ -131,7 +130,7 @@ def _blur(x: Array) -> Array:
 
 @lru_cache(maxsize=64)
 def _band(length: int) -> Float64[np.ndarray, "out length"]:
-    """The matrix that blurs a signal of this length, valid region."""
+    """Return the matrix that blurs a signal of this length, valid region."""
     out = length - WINDOW + 1
     matrix = np.zeros((out, length))
     for tap, weight in enumerate(GAUSSIAN):

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from scipy.ndimage import correlate1d
 
+from isr_jax import errors
 from isr_jax.errors import UserError
 from isr_jax.images import rgb_to_y, to_uint8
 from isr_jax.metrics import GAUSSIAN, WINDOW, halve, ms_ssim_weights
@@ -20,7 +21,7 @@ _STRIP_PIXELS = 2**18  # of a plane in float64 at a time: a dozen arrays of 2 MB
 
 
 class Scores(NamedTuple):
-    """What a table says of one image: psnr in dB (inf when identical), ssim, ms_ssim in [-1, 1].
+    """The scores of one image: psnr in dB (inf when identical), ssim, ms_ssim in [-1, 1].
 
     ssim and ms_ssim are nan where the cropped image is smaller than the 11x11 window.
     """
@@ -40,9 +41,9 @@ def measure(
     """Score one image as the literature does, with peak 255.
 
     Args:
-        sr: the image to judge, 0..255, RGB or one channel.
-        hr: the truth, of the same shape. One channel is scored as it is, under any protocol.
-        crop: pixels left out along each side; by custom, the scale factor.
+        sr: the image to score, 0..255, RGB or one channel.
+        hr: the HR image, of the same shape. One channel is scored as it is, under any protocol.
+        crop: pixels cropped from each side; by convention, the scale factor.
         protocol: vdsr (luma rounded to uint8), basicsr (luma not rounded) or rgb (the mean over
             three channels; one mean squared error over all of them for PSNR).
 
@@ -130,9 +131,9 @@ class Plane(NamedTuple):
 
 
 def _planes_of(image: UInt8[np.ndarray, "h w *c"], protocol: str) -> list[Plane]:
-    """The channels that a protocol compares."""
+    """Return the channels that a protocol compares."""
     if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+        raise errors.unknown("protocol", protocol, PROTOCOLS)
     h, w = image.shape[:2]
     image = image.reshape(h, w, -1)
     if image.shape[2] not in (1, 3):
@@ -176,7 +177,7 @@ def _ssim_and_ms_ssim(a: Plane, b: Plane) -> tuple[float, float]:
 
 
 def _halved(plane: Plane) -> Plane:
-    """The plane at half the size, held in memory."""
+    """Return the plane at half the size, held in memory."""
     h, w = plane.shape
     half = np.empty((h // 2, w // 2))
     for strip in _strips(h // 2 * 2, w):  # of even heights, so that no 2x2 block is cut
@@ -195,7 +196,7 @@ def _ssim_terms(a: Plane, b: Plane) -> tuple[float, float]:
 
 
 def _ssim_sums(a: Float64[np.ndarray, "h w"], b: Float64[np.ndarray, "h w"]) -> tuple[float, float]:
-    """Sums of SSIM and of its contrast-structure factor over the valid region."""
+    """Return the sums of SSIM and of its contrast-structure factor over the valid region."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_a, mean_b = _valid_blur(a), _valid_blur(b)
     variances = _valid_blur(a * a + b * b) - mean_a**2 - mean_b**2
@@ -206,7 +207,7 @@ def _ssim_sums(a: Float64[np.ndarray, "h w"], b: Float64[np.ndarray, "h w"]) -> 
 
 
 def _valid_blur(x: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "oh ow"]:
-    """The Gaussian window over an image, valid region."""
+    """Apply the Gaussian window to an image, valid region."""
     edge = WINDOW // 2
     x = correlate1d(x, GAUSSIAN, axis=0)[edge:-edge]
     return correlate1d(x, GAUSSIAN, axis=1)[:, edge:-edge]

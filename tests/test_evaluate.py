@@ -205,7 +205,7 @@ def test_lpips_joins_the_tables(benchmark_tree, lpips_folder, tmp_path, capsys):
     assert float(rows[3]["lpips"]) == pytest.approx(np.mean(values), rel=1e-6)
     code, _, err = run(capsys, *options, "--lpips-folder", "nowhere")
     assert code == 1
-    assert "nowhere is neither a file nor a folder" in err[0]
+    assert "nowhere: no such file or folder" in err[0]
 
 
 def test_identical_and_tiny_images(tmp_path, capsys):
@@ -269,7 +269,7 @@ def test_csv_and_markdown_hold_the_same_rows(benchmark_tree, tmp_path, capsys):
         (("--model", "bicubic", "--data", "X", "--scale", "0"), 2, "'0' is not a scale factor"),
         (("--model", "bicubic", "--data", "X", "--protocol", "y"), 2, "invalid choice: 'y'"),
         (("--model", "bicubic", "--data", "X", "--json", "-", "--csv", "-"), 2, "only one of"),
-        (("--model", "bicubic", "--data", "X"), 1, "X is no folder"),
+        (("--model", "bicubic", "--data", "X"), 1, "X is not a folder"),
         (("--model", "bicubic", "--data", "."), 1, ". holds no benchmark set"),
         (("--model", "runs/none", "--data", "sets"), 1, "there is no model runs/none"),
         (("--model", "bicubic", "--data", "sets", "--scale", "3"), 1, "at scale 3; it has 2"),

@@ -117,7 +117,7 @@ def test_a_set_without_a_pair_is_one_line(tmp_path, hr, lr, message):
 
 
 def test_what_is_no_benchmark_is_said(tmp_path):
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         find_sets(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no benchmark set: put HR images into hr/"):
         find_sets(tmp_path)

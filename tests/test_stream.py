@@ -142,6 +142,7 @@ class OwnLr:
     """A source whose LR images are not the bicubic of its HR images."""
 
     name: str = "own"
+    scale: int = 4
 
     def __len__(self):
         return 1

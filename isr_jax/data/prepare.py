@@ -70,8 +70,8 @@ def prepare(
             tensorflow_stand_in(),
         ):
             builder.download_and_prepare(download_config=config, file_format="array_record")
-    # Download, unpacking and the data set's own code can raise anything; a bug there only means that
-    # this data set is not available.
+    # Download, unpacking and the data set's own code can raise anything; a bug there only means
+    # that this data set is not available.
     except Exception as error:
         failure = error
     # Made anew, and asked even after a failure: TFDS writes beside the final place and renames, so

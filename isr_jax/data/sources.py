@@ -42,7 +42,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """The image files below `root`; `files` are relative POSIX paths, and the names of the images."""
+    """The image files below `root`; `files` are relative POSIX paths, which name the images."""
 
     name: str
     scale: int

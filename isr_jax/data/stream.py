@@ -83,9 +83,9 @@ def open_stream(
 
     Each epoch visits every image once, in a new order, and takes one crop from it at a uniformly
     random position (a multiple of the scale in HR pixels), flipped and rotated by one of the eight
-    symmetries of the square. LR crops are cut from the source's own LR images, or else are exactly what the
-    bicubic of the whole HR image has there. An image that is unreadable or smaller than the crop
-    is replaced by the next one in the source's order.
+    symmetries of the square. LR crops are cut from the source's own LR images, or else are exactly
+    what the bicubic of the whole HR image has there. An image that is unreadable or smaller than
+    the crop is replaced by the next one in the source's order.
 
     Args:
         source: where the images are.

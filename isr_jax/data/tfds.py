@@ -32,11 +32,11 @@ class TfdsSource:
         return len(self.records)
 
     def load(self, i: int) -> Decoded:
-        """Decodes example `i`.
+        """Decode example `i`.
 
         Raises:
-            UnusableImageError: if its HR or LR image is unreadable.
-            UserError: if its LR image is not `scale` times smaller than its HR image.
+            UnusableImageError: its HR or LR image is unreadable.
+            UserError: its LR image is not `scale` times smaller than its HR image.
         """
         record = self.records[i]
         name = record[self.name_key].decode() if self.name_key else f"{self.name}[{i}]"

@@ -94,7 +94,7 @@ def compare(
 def _weights(
     seeds: int, images: int, *, resamples: int, seed: int
 ) -> Float64[np.ndarray, "resample cell"]:
-    """The weight of each (seed, image) in the mean itself, and then in that of each resample."""
+    """Return the weight of each (seed, image) in the mean, then in that of each resample."""
     rng = np.random.default_rng(seed)
     by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
     by_image = rng.multinomial(images, np.full(images, 1 / images), resamples) / images
@@ -104,7 +104,7 @@ def _weights(
 
 
 def _interval(values: Float64[np.ndarray, " resample *shape"]) -> Interval:
-    """The first of the values, with the limits between which the middle 95% of the others lie."""
+    """Return the first value, with the limits of the middle 95% of the others."""
     low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Interval(values[0], low, high)
 

@@ -61,7 +61,7 @@ def write(run: Path, results: Results, photos: Sequence[ImagePair]) -> None:
 
 
 def _strict(value: Any) -> Any:
-    """The same with null for what is not finite: JSON has no name for it."""
+    """Return a tree with None in place of numbers that are not finite, which JSON lacks."""
     if isinstance(value, dict):
         return {name: _strict(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -100,7 +100,7 @@ def _table(results: Results) -> Table:
 
 
 def _means(results: Results) -> Table:
-    """The scores themselves, bicubic's last."""
+    """Return the scores, bicubic's last."""
     shown = {name: METRICS[name].decimals for name in results["metrics"]}
     rows = [
         ["", name]
@@ -120,7 +120,7 @@ def _gain(one: CandidateResult, metric: str) -> str:
 
 
 def _tuning(results: Results) -> Table | None:
-    """What each learning rate came to, where several were tried."""
+    """Return the scores of each learning rate, where several were tried."""
     tried = {name: one["tuning"] for name, one in results["candidates"].items() if one["tuning"]}
     if not tried:
         return None
@@ -156,7 +156,7 @@ def _differences(results: Results) -> Table:
 
 
 def _loss(one: CandidateResult) -> str:
-    """The weights of a loss that are not 0, in words."""
+    """Return the nonzero weights of a loss in words."""
     loss = one["loss"]
     parts = [f"{weight:g} {name}" for name, weight in loss["content"].items() if weight]
     if loss["perceptual"]["weight"]:
@@ -279,7 +279,7 @@ def _style(**more: Any) -> Any:
 
 
 def _svg(chart: Chart, number: int) -> str:
-    """A drawing that takes the colour of the text around it."""
+    """Return a drawing as SVG that takes the colour of the text around it."""
     # The salt keeps the ids of one drawing apart from those of another, and the same every time.
     with mpl.rc_context(_style(**{"svg.hashsalt": f"chart {number}"})):
         figure = Figure(figsize=(4.6, 3.2), layout="constrained")

@@ -213,7 +213,7 @@ def backbone(
     layers: Sequence[str],
     precision: Literal["default", "highest"] = "default",
 ) -> Backbone:
-    """A network that gives the features of `layers`.
+    """Build a network that returns the features of `layers`.
 
     Args:
         network: alexnet, vgg16, vgg19 or squeezenet (version 1.1).
@@ -248,7 +248,7 @@ def backbone(
 def params_from_torch(
     network: str, state: Mapping[str, np.ndarray], *, layers: Sequence[str]
 ) -> Params:
-    """Parameters from torchvision's state dict, down to the deepest of `layers`.
+    """Convert torchvision's state dict to parameters, down to the deepest of `layers`.
 
     Args:
         network: as for `backbone`.
@@ -276,7 +276,7 @@ def params_from_torch(
 
 
 def vgg19_params_from_keras(state: Mapping[str, np.ndarray], *, layers: Sequence[str]) -> Params:
-    """VGG19's parameters from Keras's ImageNet weights, down to the deepest of `layers`.
+    """Convert Keras's ImageNet weights to VGG19's parameters, down to the deepest of `layers`.
 
     Keras's weights take BGR in 0..255 less Caffe's mean, undivided. That mean and a deviation of
     1/255 become part of the parameters, and the first kernel's input channels are reversed, so
@@ -310,7 +310,7 @@ def _params(
     state: Mapping[str, np.ndarray],
     name: Callable[[str, str], str],
 ) -> Params:
-    """A tree of the arrays that state holds as name(module, leaf), kernels HWIO."""
+    """Return the tree of the arrays named name(module, leaf) in a state dict, kernels HWIO."""
     shapes = jax.eval_shape(backbone(network, layers=layers).init, jax.random.key(0))
 
     def fill(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> Array:
@@ -331,7 +331,7 @@ def _params(
 
 
 def _prefix(network: str, layers: Sequence[str]) -> dict[str, Layer]:
-    """The network's layers down to the deepest of `layers`."""
+    """Return the network's layers down to the deepest of `layers`."""
     if network not in NETWORKS:
         raise UserError(f"no network is called {network!r}; there are {', '.join(NETWORKS)}")
     every = NETWORKS[network]

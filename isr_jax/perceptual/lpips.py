@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from isr_jax import errors
 from isr_jax.errors import UserError
 from isr_jax.images import to_float
 from isr_jax.models.layers import Params
@@ -55,7 +56,7 @@ def lpips(
     *,
     network: str = "alex",
 ) -> Float[Array, " n"]:
-    """The distance of each pair of images; lower is better.
+    """Return the distance of each pair of images; lower is better.
 
     Args:
         params: what `load_params(network)` gives.
@@ -96,7 +97,7 @@ def at_hand(network: str) -> bool:
 
 
 def load_params(network: str = "alex", *, folder: str | Path | None = None) -> Params:
-    """The published parameters, as {"backbone": ..., "linear": {layer: weight per channel}}.
+    """Load the published parameters: {"backbone": ..., "linear": {layer: weight per channel}}.
 
     Args:
         network: alex, vgg or squeeze.
@@ -118,7 +119,7 @@ def load_params(network: str = "alex", *, folder: str | Path | None = None) -> P
         name, channels = f"lin{i}.model.1.weight", shapes[layer].shape[-1]
         if name not in published or published[name].size != channels:
             raise UserError(
-                f"these are no LPIPS weights for {network}: {name} of {channels} values is missing"
+                f"these are not LPIPS weights for {network}: {name} of {channels} values is missing"
             )
         linear[layer] = jnp.asarray(published[name].ravel())
     return {"backbone": params, "linear": linear}
@@ -137,19 +138,19 @@ class Lpips(NamedTuple):
         *,
         crop: int = 0,
     ) -> float:
-        """The distance of one pair of images; lower is better.
+        """Return the distance of one pair of images; lower is better.
 
         Each new size of image is compiled anew, in about half a second. On a CPU a pixel takes
         about 90 bytes of memory with alex, 300 with squeeze and 2000 with vgg: 6 GB for an image
         of DIV2K.
 
         Args:
-            sr: the image to judge, 0..255, RGB or one channel, which stands for all three.
+            sr: the image to score, 0..255, RGB or one channel, which stands for all three.
             hr: the truth, of the same size.
             crop: pixels left out along each side.
 
         Raises:
-            UserError: for other channels, sizes that differ, or too little left after cropping.
+            UserError: other channels, sizes that differ, or too little left after cropping.
         """
         if sr.shape != hr.shape:
             raise UserError(f"cannot compare images of {list(sr.shape)} and {list(hr.shape)}")
@@ -161,7 +162,7 @@ _jitted = jax.jit(lpips, static_argnames="network")
 
 
 def _rgb(image: UInt8[np.ndarray, "h w *c"], crop: int) -> Float[np.ndarray, "1 ch cw 3"]:
-    """A batch of one cropped image in [0, 1]."""
+    """Return a batch of one cropped image in [0, 1]."""
     image = image.reshape(*image.shape[:2], -1)
     h, w, channels = image.shape
     if channels not in (1, 3):
@@ -173,10 +174,10 @@ def _rgb(image: UInt8[np.ndarray, "h w *c"], crop: int) -> Float[np.ndarray, "1 
 
 def _trunk(network: str) -> Trunk:
     if network not in NETWORKS:
-        raise UserError(f"LPIPS has no network {network!r}; it has {', '.join(NETWORKS)}")
+        raise errors.unknown("LPIPS network", network, NETWORKS)
     return NETWORKS[network]
 
 
 def load_lpips(network: str = "alex", *, folder: str | Path | None = None) -> Lpips:
-    """LPIPS as a callable (sr, hr, crop=0) -> float on uint8 images; see `load_params`."""
+    """Load LPIPS as a callable (sr, hr, *, crop=0) -> float on uint8 images; see `load_params`."""
     return Lpips(load_params(network, folder=folder), network)

@@ -1,4 +1,4 @@
-"""VGG19's perceptual loss: how far apart two images are in a pretrained network's features.
+"""VGG19's perceptual loss: the distance of two images in a pretrained network's features.
 
     layers = {"conv5_4": 1.0}
     params = load_vgg19(layers)
@@ -44,7 +44,7 @@ def load_vgg19(
     path: str | Path | None = None,
     source: str = "torchvision",
 ) -> Params:
-    """VGG19's parameters, trained on ImageNet, down to the deepest of `layers`.
+    """Load VGG19's parameters, trained on ImageNet, down to the deepest of `layers`.
 
     Args:
         layers: conv1_1 .. conv5_4 (before the activation), relu1_1 .. relu5_4 (after it).

@@ -1,9 +1,8 @@
-"""Published weight files: where they are looked for, downloaded from, and how they are read.
+"""Published weight files: where they are searched, downloaded from, and how they are read.
 
-A file is looked for, under its own name and as the same stem with `.safetensors`, in the folder
-given, in the cache folder, and where its publisher's own software keeps it; what is nowhere is
-downloaded into the cache folder. That folder is `$ISR_WEIGHTS`, or `isr_jax` among the user's
-caches.
+A file is searched under its own name, and as the same stem with `.safetensors`, in the given
+folder, in the cache folder, and where its publisher's own software keeps it; a missing file is
+downloaded into the cache folder. That folder is `$ISR_WEIGHTS`, or `isr_jax` in the user's cache.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ CHUNK = 1 << 20  # bytes
 
 
 def cache_folder() -> Path:
-    """Where downloads go: `$ISR_WEIGHTS`, or `isr_jax` among the user's caches."""
+    """Return the folder of downloads: `$ISR_WEIGHTS`, or `isr_jax` in the user's cache."""
     given = os.environ.get("ISR_WEIGHTS")
     return Path(given).expanduser() if given else platformdirs.user_cache_path("isr_jax")
 
@@ -71,7 +70,7 @@ class WeightFile(NamedTuple):
 
 
 def _torchvision(name: str) -> WeightFile:
-    """The name ends in the first digits of the file's SHA-256."""
+    """Return a file of torchvision, whose name ends in the first digits of its SHA-256."""
     digits = name.removesuffix(".pth").rpartition("-")[2]
     return WeightFile(name, f"{TORCHVISION}/{name}", f"sha256:{digits}", _torch_hub)
 
@@ -104,26 +103,28 @@ FILES: dict[str, WeightFile] = {
 
 
 def load(name: str, *, path: str | Path | None = None, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of one of `FILES`: `find`, then `read`."""
+    """Return the arrays of one of `FILES`: `find`, then `read`."""
     return read(find(FILES[name], path=path), prefix=prefix)
 
 
 def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
-    """The path of a weight file, downloaded if it is nowhere.
+    """Return the path of a weight file; download it if it is missing.
 
     Args:
         file: what to find.
         path: the file itself under any name, or a folder to look in first.
 
     Raises:
-        UserError: nothing is at `path`; or the file is nowhere and cannot be downloaded, or not
-            be read if it were.
+        UserError: `path` does not exist; or the file is missing and cannot be downloaded, or
+            could not be read.
     """
     given = [] if path is None else [Path(path).expanduser()]
     if given and given[0].is_file():
         return given[0]
     if given and not given[0].is_dir():
-        raise UserError(f"{path} is neither a file nor a folder; it is to be, or hold, {file.name}")
+        raise UserError(
+            f"{path}: no such file or folder; give {file.name}, or the folder that holds it"
+        )
     found = _on_disk(file, given)
     if found:
         return found
@@ -143,7 +144,7 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
 
 
 def at_hand(name: str) -> bool:
-    """Whether one of `FILES` is on this machine already, where `find` looks without a path."""
+    """Return whether one of `FILES` is on this machine, where `find` looks without a path."""
     return _on_disk(FILES[name], []) is not None
 
 
@@ -161,22 +162,22 @@ def _on_disk(file: WeightFile, given: Sequence[Path]) -> Path | None:
 
 
 def read(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
-    """The float32 arrays of a file whose names begin with `prefix`.
+    """Return the float32 arrays of a file whose names begin with `prefix`.
 
     Args:
         path: a PyTorch state dict (`.pth`, `.pt`), a `.safetensors` file, or Keras weights
             (`.h5`), whose arrays are called LAYER/kernel and LAYER/bias.
-        prefix: of the names that are wanted; what is left out takes no memory afterwards.
+        prefix: of the requested names.
 
     Raises:
-        UserError: for another kind of file, a damaged one, or a library that is missing.
+        UserError: another kind of file, a damaged one, or a missing library.
     """
     if path.suffix not in READERS:
-        raise UserError(f"{path} is no weight file; there are {', '.join(READERS)}")
+        raise UserError(f"{path} is not a weight file; it must end in one of {', '.join(READERS)}")
     _require_reader(path)
     try:
         return READERS[path.suffix].arrays(path, prefix)
-    # A damaged file makes these libraries raise nearly anything.
+    # A damaged file can make these libraries raise anything.
     except Exception as error:
         raise UserError(
             f"{path} is damaged or holds no weights ({one_line(error, limit=120)}); "
