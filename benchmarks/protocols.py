@@ -77,7 +77,7 @@ def main() -> None:
     if "ISR_DATA" not in os.environ:
         sys.exit("set ISR_DATA to the folder that contains benchmarks/")
     timing.print_machine()
-    sets = find_sets(os.path.join(os.environ["ISR_DATA"], "benchmarks"), (2, 3, 4))
+    sets = find_sets(os.path.join(os.environ["ISR_DATA"], "benchmarks"), scales=(2, 3, 4))
     for name in dict.fromkeys(found.name for found in sets):
         print(f"| {name}, bicubic | x2 | x3 | x4 |\n|---|---|---|---|")
         scales = [found for found in sets if found.name == name]

@@ -273,12 +273,12 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
     return config
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Return a nested mapping as one of dotted names; tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, prefix=f"{prefix}{name}.")
         else:
             flat[prefix + name] = list(value) if isinstance(value, tuple) else value
     return flat

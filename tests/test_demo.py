@@ -93,7 +93,7 @@ class Gate:
     def cached(self, model, scale, tile):
         upscaler = cached(model, scale, tile)
 
-        def upscale(image, progress):
+        def upscale(image, *, progress):
             def wait(done, total):
                 progress(done, total)
                 while not self.open.wait(0.02):

@@ -207,7 +207,7 @@ def test_images_that_cannot_be_scored_are_refused(folder, shapes, crop, expected
 
 
 def test_wrong_networks_and_files_are_named(folder, tmp_path):
-    with pytest.raises(UserError, match="unknown LPIPS network 'vgg19'; choose one of alex, vgg, squeeze"):
+    with pytest.raises(UserError, match="unknown LPIPS network 'vgg19'; choose one of alex"):
         load_lpips("vgg19", folder=folder)
     for name in ("alexnet-owt-7be5be79.pth", "vgg.pth"):
         (tmp_path / name.replace("vgg", "alex")).symlink_to(folder / name)

@@ -44,7 +44,7 @@ def test_layouts_on_disk(tmp_path, hr, lr):
     names = ["img9", "img10"]
     expected = [("Set5", 2, names), ("Set5", 4, names)]
     assert summary(find_sets(tmp_path)) == expected
-    assert summary(find_sets(tmp_path / "Set5", [4])) == expected[1:]
+    assert summary(find_sets(tmp_path / "Set5", scales=[4])) == expected[1:]
     for found in find_sets(tmp_path):
         for pair in found.pairs:
             small, large = load_pair(pair, scale=found.scale)
@@ -58,7 +58,7 @@ def test_a_plain_folder_tells_its_scale_by_its_sizes(tmp_path):
     write(tmp_path / "lr" / "a.png", 10, 11)
     assert summary(find_sets(tmp_path)) == [(tmp_path.name, 3, ["a"])]
     with pytest.raises(UserError, match="no set at scale 2; it has 3"):
-        find_sets(tmp_path, [2])
+        find_sets(tmp_path, scales=[2])
 
 
 def test_a_folder_named_by_its_scale_is_called_by_the_one_above(tmp_path):
@@ -71,7 +71,7 @@ def test_without_lr_images_the_exact_bicubic_makes_them(tmp_path):
     hr = write(tmp_path / "hr" / "a.png", 31, 29)
     with pytest.raises(UserError, match="give the scale"):
         find_sets(tmp_path)
-    two, three = find_sets(tmp_path, [3, 2])
+    two, three = find_sets(tmp_path, scales=[3, 2])
     assert (two.scale, three.scale) == (2, 3)
     small, large = load_pair(three.pairs[0], scale=3)
     np.testing.assert_array_equal(large, hr[:30, :27])
@@ -83,7 +83,7 @@ def test_sets_are_in_natural_order_and_hidden_folders_are_not_looked_at(tmp_path
         write(tmp_path / name / "hr" / "a.png", 8, 8)
         write(tmp_path / name / "hr" / "._a.png", 8, 8)
     expected = [("Set5", 2, ["a"]), ("Set14", 2, ["a"]), ("faces/deep/Set1", 2, ["a"])]
-    assert summary(find_sets(tmp_path, [2])) == expected
+    assert summary(find_sets(tmp_path, scales=[2])) == expected
 
 
 def test_unpaired_files_are_named_and_the_others_stay(tmp_path):
@@ -161,6 +161,6 @@ def test_bad_pairs_name_the_file(tmp_path, lr_size, message):
 
 def test_too_small_for_the_scale(tmp_path):
     write(tmp_path / "hr" / "a.png", 3, 12)
-    (found,) = find_sets(tmp_path, [4])
+    (found,) = find_sets(tmp_path, scales=[4])
     with pytest.raises(UserError, match=r"a\.png: smaller than 4x4"):
         load_pair(found.pairs[0], scale=4)

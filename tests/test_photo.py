@@ -72,7 +72,7 @@ def test_postscript_is_refused_by_every_reader(tmp_path, name):
         open_photo(folder / name)
     with pytest.raises(UnusableImageError, match=refused):
         open_source(f"folder:{folder}", "train", scale=2).load(0)
-    (found,) = find_sets(tmp_path, (2,))
+    (found,) = find_sets(tmp_path, scales=(2,))
     with pytest.raises(UnusableImageError, match=refused):
         load_pair(found.pairs[0], scale=2)
 
@@ -87,7 +87,7 @@ def test_sixteen_bit_rgb_is_rounded_for_training_and_evaluation(tmp_path):
     assert (wanted[0, 0] == 2).all()
     source = open_source(f"folder:{tmp_path}", "train", scale=2)
     np.testing.assert_array_equal(source.load(0).hr, wanted)
-    (found,) = find_sets(tmp_path, (2,))
+    (found,) = find_sets(tmp_path, scales=(2,))
     np.testing.assert_array_equal(load_pair(found.pairs[0], scale=2)[1], wanted)
 
 
@@ -99,7 +99,7 @@ def test_every_suffix_of_a_format_makes_a_folder_of_photos(tmp_path, suffix):
     (tmp_path / "hr" / f".hidden{suffix}").write_bytes(file.read_bytes())
     assert image_files(tmp_path) == [file]
     assert len(open_source(f"folder:{tmp_path}", "train", scale=2)) == 1
-    (found,) = find_sets(tmp_path, (2,))
+    (found,) = find_sets(tmp_path, scales=(2,))
     assert [pair.name for pair in found.pairs] == ["a"]
 
 

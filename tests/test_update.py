@@ -222,7 +222,7 @@ def test_every_number_of_devices_gives_the_same(case, parallel):
 def test_without_the_adversarial_part_the_discriminator_rests():
     update, init, _ = make("vanilla", adversarial_weight=0.0, optimizer=optax.adam(1e-3))
     state = init()
-    new, metrics = jax.jit(update)(state, a_batch(), KEY)
+    new, metrics = jax.jit(update)(state, a_batch(), KEY, ())
     assert_close(new.d_params, state.d_params, 0.0)
     assert int(new.d_opt[0].count) == 0
     assert set(metrics) == {"loss", "g_grad_norm", *CONTENT}
@@ -239,7 +239,7 @@ def test_discriminator_sees_the_crop_that_the_key_chooses():
     update = jax.jit(update)
     seen = set()
     for i in range(24):
-        _, metrics = update(state, {"lr": lr, "hr": hr}, jax.random.key(i))
+        _, metrics = update(state, {"lr": lr, "hr": hr}, jax.random.key(i), ())
         np.testing.assert_allclose(metrics["d_fake"], metrics["d_real"], rtol=1e-6)
         seen.add(round(float(metrics["d_real"]), 6))
     assert len(seen) == 4
@@ -250,7 +250,7 @@ def test_moving_average_follows_its_formula():
     state = init()
     ema = state.ema
     for step in range(3):
-        state, _ = jax.jit(update)(state, a_batch(), KEY)
+        state, _ = jax.jit(update)(state, a_batch(), KEY, ())
         decay = min(0.15, (1 + step) / (10 + step))
         ema = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, ema, state.g_params)
     assert int(state.step) == 3
@@ -263,9 +263,11 @@ def test_vmapped_seeds_equal_single_runs():
     keys = jax.random.split(jax.random.key(9), 2)
     states = [jax.jit(partial(init_state, **parts))(key) for key in keys]
     stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
-    together, metrics = jax.jit(jax.vmap(update, in_axes=(0, None, None)))(stacked, a_batch(), KEY)
+    together, metrics = jax.jit(jax.vmap(update, in_axes=(0, None, None, None)))(
+        stacked, a_batch(), KEY, ()
+    )
     for i, state in enumerate(states):
-        alone, own = jax.jit(update)(state, a_batch(), KEY)
+        alone, own = jax.jit(update)(state, a_batch(), KEY, ())
         assert_close(jax.tree.map(lambda x, i=i: x[i], together.g_params), alone.g_params, 1e-4)
         np.testing.assert_allclose(metrics["loss"][i], own["loss"], rtol=1e-4)
 
@@ -277,6 +279,6 @@ def test_a_gan_of_one_image_learns_it():
     update = jax.jit(update)
     first = None
     for _ in range(30):
-        state, metrics = update(state, a_batch(), KEY)
+        state, metrics = update(state, a_batch(), KEY, ())
         first = first or float(metrics["mse"])
     assert float(metrics["mse"]) < 0.5 * first

@@ -60,7 +60,7 @@ class BenchmarkSet(NamedTuple):
     faults: tuple[str, ...]
 
 
-def find_sets(data: str | Path, scales: Sequence[int] = ()) -> list[BenchmarkSet]:
+def find_sets(data: str | Path, *, scales: Sequence[int] = ()) -> list[BenchmarkSet]:
     """Find every set at or below a folder, at each requested scale that it has.
 
     Args:

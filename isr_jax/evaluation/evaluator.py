@@ -95,7 +95,7 @@ def evaluate(
     distance = load_lpips(lpips, folder=lpips_folder) if lpips else None
     scales = (scale,) if isinstance(scale, int) else tuple(dict.fromkeys(scale))
     if isinstance(model, str) and model in INTERPOLATIONS:
-        sets = find_sets(data, scales)
+        sets = find_sets(data, scales=scales)
         upscalers = {found.scale: load(model, scale=found.scale) for found in sets}
     else:
         if not isinstance(model, Upscaler):
@@ -103,7 +103,7 @@ def evaluate(
         upscaler = model
         for other in set(scales) - {upscaler.scale}:
             raise UserError(f"{upscaler.name} upscales by {upscaler.scale}, not by {other}")
-        sets = find_sets(data, (upscaler.scale,))
+        sets = find_sets(data, scales=(upscaler.scale,))
         upscalers = {upscaler.scale: upscaler}
     folder = None if save is None else new_folder(save)
 

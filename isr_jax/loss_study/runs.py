@@ -151,10 +151,10 @@ def train_runs(
     devices = training.devices[: _most_that_divides(len(training.devices), len(seeds))]
     program = make_program(config)
     keys = jax.vmap(run_keys)(jnp.array(seeds, jnp.uint32))
-    states = jax.jit(jax.vmap(program.init), out_shardings=on_all(devices, AXIS))(keys[:, 0])
+    states = jax.jit(jax.vmap(program.init), out_shardings=on_all(devices, axis=AXIS))(keys[:, 0])
     inputs = Inputs(frozen=program.frozen(), images=pool.make_pool(photos))
     inputs = jax.device_put(inputs, on_all(devices))
-    split = on_all(devices, AXIS)
+    split = on_all(devices, axis=AXIS)
     train_keys, g_rates = jax.device_put((keys[:, 1], jnp.array(rates, jnp.float32)), split)
     dispatch = make_runs_dispatch(config, devices, together=training.together)
     course = Course(states, 0, [], [], {})

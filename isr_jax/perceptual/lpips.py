@@ -92,11 +92,11 @@ def _normalised(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 
 def at_hand(network: str) -> bool:
-    """Whether the weights of alex, vgg or squeeze are on this machine, with nothing to download."""
+    """Return whether the weights of alex, vgg or squeeze are on this machine."""
     return weights.at_hand(f"lpips_{network}") and weights.at_hand(_trunk(network).backbone)
 
 
-def load_params(network: str = "alex", *, folder: str | Path | None = None) -> Params:
+def load_params(network: str, *, folder: str | Path | None = None) -> Params:
     """Load the published parameters: {"backbone": ..., "linear": {layer: weight per channel}}.
 
     Args:
@@ -178,6 +178,6 @@ def _trunk(network: str) -> Trunk:
     return NETWORKS[network]
 
 
-def load_lpips(network: str = "alex", *, folder: str | Path | None = None) -> Lpips:
+def load_lpips(network: str, *, folder: str | Path | None = None) -> Lpips:
     """Load LPIPS as a callable (sr, hr, *, crop=0) -> float on uint8 images; see `load_params`."""
     return Lpips(load_params(network, folder=folder), network)

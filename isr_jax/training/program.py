@@ -34,9 +34,11 @@ AXIS = "devices"
 Devices = Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm] (jax hides its class)
 
 
-def on_all(devices: Devices, *axes: str) -> NamedSharding:
+def on_all(devices: Devices, *, axis: str | None = None) -> NamedSharding:
     """Return the sharding that copies to all devices, or splits over them along the first axis."""
-    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(*axes))
+    return NamedSharding(
+        Mesh(np.array(devices), (AXIS,)), PartitionSpec(axis) if axis else PartitionSpec()
+    )
 
 
 class Program(NamedTuple):
@@ -260,7 +262,7 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Devices) -> Dispa
             drawn: Batch = {name: to_float(batches[i]) for name, batches in images.items()}
         else:
             drawn = from_pool(key, images, i, first)
-        return drawn if pmapped else lax.with_sharding_constraint(drawn, on_all(devices, AXIS))
+        return drawn if pmapped else lax.with_sharding_constraint(drawn, on_all(devices, axis=AXIS))
 
     steps = make_steps(config, update, draw)
 

@@ -39,7 +39,7 @@ class Update(Protocol):
         state: State,
         batch: Batch,
         key: Key[Array, ""],
-        frozen: Any = (),
+        frozen: Any,
         *,
         adversarial: bool = True,
     ) -> tuple[State, Metrics]:
@@ -50,8 +50,8 @@ class Update(Protocol):
             batch: "lr" and "hr", float32 in [0, 1], and optionally "target", which the content and
                 perceptual losses then use instead of "hr".
             key: for all that the update draws.
-            frozen: VGG19's parameters where the loss has a perceptual part. They are an argument,
-                so that a compiled program does not hold them as constants.
+            frozen: VGG19's parameters where the loss has a perceptual part, else (); not a
+                constant, so that a compiled program does not hold them.
             adversarial: whether the adversarial part has joined in; static.
         """
 
@@ -100,7 +100,7 @@ def make_update(
     ema_decay: float = 0.999,
     axis_name: str | None = None,
 ) -> Update:
-    """Build the update (state, batch, key, frozen=(), *, adversarial=True) -> (state, metrics).
+    """Build the update (state, batch, key, frozen, *, adversarial=True) -> (state, metrics).
 
     Args:
         loss: `config.loss`: which losses, and their weights. Where it has no adversarial part, the
@@ -207,7 +207,7 @@ def make_update(
         state: State,
         batch: Batch,
         key: Key[Array, ""],
-        frozen: Any = (),
+        frozen: Any,
         *,
         adversarial: bool = True,
     ) -> tuple[State, Metrics]:

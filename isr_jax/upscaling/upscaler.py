@@ -1,4 +1,4 @@
-"""Upscaler: 8- or 16-bit photograph in, the same out, larger."""
+"""Upscaler: an 8- or 16-bit image in, the same out, larger."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,48 +36,51 @@ class Upscaler:
 
     Attributes:
         name: what it was loaded as.
-        scale: the factor of enlargement.
-        enlarge: RGB image -> RGB image of the same type, and of any number of channels where it is
-            a method's.
-        method: the interpolation that it is; None for a trained generator.
+        scale: the scale factor.
+        function: RGB image -> RGB image of the same dtype; of any number of channels where `method`
+            is set. None where `tiled` is set.
+        method: the interpolation method; None for a network or a function of your own.
         config: the configuration that trained the generator.
         step: the update after which its parameters were saved.
-        tiled: a generator's way to work, instead of `enlarge`: images of any size and number.
+        tiled: (images, progress) -> SR images, of any size and number: how a generator works.
     """
 
     name: str
     scale: int
-    enlarge: Callable[[np.ndarray], np.ndarray] | None
+    function: Callable[[np.ndarray], np.ndarray] | None
     method: str | None = None
     config: ConfigDict | None = None
     step: int | None = None
     tiled: Callable[[Photographs, OnTile | None], Enlarged] | None = None
 
     def __call__(
-        self, image: np.ndarray, progress: OnTile | None = None
+        self,
+        image: UInt8[np.ndarray, "*shape"] | UInt16[np.ndarray, "*shape"],
+        *,
+        progress: OnTile | None = None,
     ) -> UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]:
-        """Enlarge an image, or a batch of images of one size.
+        """Upscale an image, or a batch of images of one size.
 
         Args:
             image: uint8, 0..255, or uint16, 0..65535: gray [H, W] or [H, W, 1], gray with alpha
                 [H, W, 2], RGB [H, W, 3], RGB with alpha [H, W, 4], or a batch of them
                 [N, H, W, C]. Alpha is straight, not multiplied into the colours.
-            progress: called with the tiles that are done, and all tiles; images, where it is an
-                interpolation that enlarges.
+            progress: called with the number of tiles that are done and of all tiles; for an
+                interpolation, of images.
 
         Returns:
-            What was given, `scale` times as high and wide. The colours of wholly transparent pixels
-            have become those of what is visible next to them.
+            The same dtype and channels, `scale` times as high and wide. Fully transparent pixels
+            take the colour of the nearest visible pixel.
 
         Raises:
-            UserError: for another type or shape.
+            UserError: another dtype or shape.
         """
         image = np.asarray(image)
         good = image.ndim == 2 or (image.ndim in (3, 4) and 1 <= image.shape[-1] <= 4)
         if image.dtype not in (np.uint8, np.uint16) or not good or not image.size:
             raise UserError(
                 "an image is uint8 or uint16, [H, W], [H, W, C] or [N, H, W, C] with 1 to 4 "
-                f"channels; this one is {image.dtype} {list(image.shape)}"
+                f"channels; got {image.dtype} {list(image.shape)}"
             )
         plain = image.ndim == 2
         batch = image[None, ..., None] if plain else image if image.ndim == 4 else image[None]
@@ -85,7 +88,7 @@ class Upscaler:
         return result[0, ..., 0] if plain else result if image.ndim == 4 else result[0]
 
     def _one_by_one(self, batch: Photographs, progress: OnTile | None) -> Enlarged:
-        """Enlarge by a function of a whole image."""
+        """Upscale by a function of a whole image."""
         results = []
         for i, image in enumerate(batch):
             results.append(self._whole(image))
@@ -94,14 +97,14 @@ class Upscaler:
         return np.stack(results) if len(results) > 1 else results[0][None]  # no second copy
 
     def _whole(self, image: Photograph) -> np.ndarray:
-        assert self.enlarge
+        assert self.function
         channels = image.shape[2]
         colours = image[..., : 1 if channels < 3 else 3]
         if channels in (2, 4):
             colours = fill_hidden(colours, image[..., -1])
         if self.method:
-            return self.enlarge(np.concatenate([colours, image[..., colours.shape[2] :]], axis=2))
-        rgb = self.enlarge(np.broadcast_to(colours, (*colours.shape[:2], 3)))
+            return self.function(np.concatenate([colours, image[..., colours.shape[2] :]], axis=2))
+        rgb = self.function(np.broadcast_to(colours, (*colours.shape[:2], 3)))
         result = np.empty((*rgb.shape[:2], channels), image.dtype)
         result[..., : colours.shape[2]] = rgb if channels > 2 else images.rgb_to_gray(rgb)
         if channels in (2, 4):
@@ -122,27 +125,27 @@ def load(
 ) -> Upscaler:
     """Load a model: a trained generator, or an interpolation.
 
-    A generator works on tiles, over all local devices. Tiles leave no seams: their windows show the
-    generator all that it sees, up to a radius of `tiling.EXACT` pixels. An interpolation has no use
-    for the last four arguments.
+    A generator works on tiles, over all local devices. Tiles leave no seams, because their padding
+    covers the receptive field, up to a radius of `tiles.EXACT` pixels. An interpolation ignores the
+    last four arguments.
 
     Args:
-        model: compact-x2, compact-x3 or compact-x4, which come with the package; a run folder,
+        model: compact-x2, compact-x3 or compact-x4, shipped with the package; a run folder, such as
             `runs/msssim`, or one of its `checkpoints/STEP`; a .safetensors file of `isr export`; a
-            PyTorch file, .pth or .safetensors, of a network that `torch_weights` knows; or nearest,
-            bilinear, bicubic or lanczos, which resize as MATLAB's `imresize`.
-        scale: the factor; an interpolation needs it, a generator has its own.
-        weights: a generator's exponential moving average (default) or its raw parameters.
-        checkpoint: the one of the best validation PSNR-Y (default), the latest, or a step.
-        tile: side of a tile, LR pixels; None for one that fits the device. What it takes of memory
-            grows with its square, and what it wastes on overlap falls with its side.
-        overlap: LR pixels that are computed around a tile; None for what the generator sees, or
-            `tiling.CAPPED` where that is beyond `tiling.EXACT`.
-        ensemble: average over the 8 flips and rotations of the image; it takes 8 times as long.
-        dtype: of the computation; None for the one that the generator was trained in.
+            PyTorch file, .pth or .safetensors, of a network that `pytorch.state_dicts` knows; or
+            nearest, bilinear, bicubic or lanczos, which resize as MATLAB's `imresize`.
+        scale: the scale factor; required by an interpolation, a generator has its own.
+        weights: a generator's EMA (default) or its raw parameters.
+        checkpoint: the best by validation PSNR-Y (default), the latest, or a step.
+        tile: tile size, LR pixels; None for one that fits the device. Memory grows with its square,
+            and the share of padding falls with its side.
+        overlap: tile padding, LR pixels on each side; None for the receptive field, or
+            `tiles.CAPPED` where that is beyond `tiles.EXACT`.
+        ensemble: self-ensemble (x8): average over flips and rotations; 8 times as slow.
+        dtype: of the computation; None for that of training.
 
     Raises:
-        UserError: where there is no such model or checkpoint, or it has another scale.
+        UserError: there is no such model or checkpoint, or it has another scale.
     """
     name = str(model)
     if name in INTERPOLATIONS:
