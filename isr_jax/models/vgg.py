@@ -53,5 +53,5 @@ class VGG(nn.Module):
 
 
 def _stages(crop: int) -> int:
-    """Return how often a side halves before it is 3 or 4."""
+    """Return how many halvings take a side to 3 or 4 pixels."""
     return (crop // 3).bit_length() - 1
