@@ -10,8 +10,8 @@ import pytest
 from tests.helpers import floors as house
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
-# Called by position by their callers: Flax, Pillow, argparse, absl, JAX and the event loop.
-CALLED_BY_OTHERS = {"setup", "seek", "tell"}
+# The entry point of the `isr` command, which setuptools calls without arguments.
+ENTRY_POINTS = {"isr_jax.cli.main"}
 ARRAYS = {"Array", "ndarray", "jax.Array", "np.ndarray"}
 
 
@@ -58,7 +58,7 @@ def test_options_are_keyword_only():
     options = {
         name: [argument.arg for argument, default in positional(node) if default is not None]
         for name, node in FUNCTIONS.items()
-        if name.split(".")[-1] not in CALLED_BY_OTHERS
+        if name not in ENTRY_POINTS
     }
     assert {name: found for name, found in options.items() if found} == {}
 

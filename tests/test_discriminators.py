@@ -115,7 +115,7 @@ WRONG = [
     ({"name": "vgg"}, 100, "is 100; vgg accepts crops of 96, 128, 192 or 256 px"),
     ({"name": "vgg"}, 3, "is 3; vgg"),
     ({"name": "vgg"}, 160, "is 160; vgg"),
-    ({"name": "unet"}, 100, "is 100; unet accepts crops of a multiple of 8 px"),
+    ({"name": "unet"}, 100, "is 100; unet accepts crops whose side is divisible by 8"),
     ({"name": "patch"}, 23, "is 23; patch"),
 ]
 

@@ -5,11 +5,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from jax import export as jax_export
+from safetensors import numpy as safetensors
 
 import isr_jax
 from isr_jax import config as base
 from isr_jax.checkpoints.runs import write_generator
+from isr_jax.errors import UserError
 from isr_jax.export import export_model, to_onnx, to_stablehlo
 from isr_jax.models import generator
 from isr_jax.pytorch.state_dicts import export_torch
@@ -170,6 +173,31 @@ def test_a_model_file_is_the_model(half, tmp_path, capsys):
     code, _, (line,) = run(capsys, "export", file, tmp_path / "again.stablehlo")
     assert code == 1
     assert "x2.safetensors is damaged" in line
+
+
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        ("{", r"is damaged: "),
+        ("[]", r"is damaged: "),
+        ('{"scale": 2}', r"is damaged: 'generator'"),
+        ('{"scale": 2, "generator": {"name": "vdsr"}}', r"unknown generator\.name 'vdsr'"),
+        ('{"scale": 2, "generator": {"width": "6"}}', r"width is '6'; it must be an integer"),
+        ('{"scale": 2, "generator": {"blocks": 10000000}}', r"must be in \[0, 1024\]"),
+        ('{"scale": 2, "generator": {"width": 6, "blocks": 2}}', r"its arrays are not those"),
+    ],
+)
+def test_a_model_file_is_checked_before_it_is_used(tmp_path, metadata, message):
+    _, params, stats = random_network(SMALL, 2)
+    arrays = flatten_dict({"params": params, "stats": stats}, sep="/")
+    safetensors.save_file(
+        {name: np.asarray(x) for name, x in arrays.items()},
+        tmp_path / "x2.safetensors",
+        metadata={"isr_jax": metadata},
+    )
+    with pytest.raises(UserError, match=message) as error:
+        isr_jax.load(tmp_path / "x2.safetensors")
+    assert "x2.safetensors" in str(error.value)
 
 
 def test_a_model_file_keeps_batch_norm_s_statistics_and_tuples(tmp_path):

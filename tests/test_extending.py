@@ -107,6 +107,8 @@ def test_its_fields_are_checked_and_its_variants_listed():
         ("widht", 4): r"unknown field of generator toynet 'widht'.*did you mean width\?",
         ("width", 65): r"generator\.width is 65; it must be in \[1, 64\]",
         ("dtype", "half"): r"unknown generator\.dtype 'half'; choose one of float32, bfloat16",
+        ("width", 4.0): r"generator\.width is 4\.0; it must be an integer",
+        ("width", True): r"generator\.width is True; it must be an integer",
     }.items():
         with pytest.raises(UserError, match=message):
             generators.generator({"name": "toynet", options[0]: options[1]}, scale=2)

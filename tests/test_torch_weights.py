@@ -384,5 +384,5 @@ def test_networks_that_no_code_has_are_not_exported():
     params, stats = generator(options, scale=2).init(jax.random.key(0))
     with pytest.raises(UserError, match=r"edsr_basicsr needs skip=add, global_skip=none"):
         torch_weights.to_state_dict(params, stats, options=options, size=2)
-    with pytest.raises(UserError, match="srvggnet is not a key map of resnet; choose one of edsr"):
+    with pytest.raises(UserError, match="unknown key map of resnet 'srvggnet'; choose one of edsr"):
         torch_weights.to_state_dict(params, stats, options=options, size=2, key_map="srvggnet")

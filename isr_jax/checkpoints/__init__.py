@@ -1,1 +1,1 @@
-"""Run folders, single files, and restoring a generator from whatever a MODEL is."""
+"""Run folders, single files, and what a MODEL is."""

@@ -2,9 +2,10 @@
 
 A MODEL is the name of an interpolation (INTERPOLATIONS) or of a model shipped with the package
 (PRETRAINED), a run folder, one of its checkpoints RUN/checkpoints/STEP, a .safetensors file of
-`isr export`, or a .pth or .safetensors file of a network that `pytorch.state_dicts` knows.
+`isr export`, or a PyTorch file, .pth or .safetensors, for which `pytorch` has a key map.
 """
 
+import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,7 +32,14 @@ WEIGHTS = ("ema", "raw")
 
 
 class Restored(NamedTuple):
-    """A generator ready for use, with the configuration that trained it."""
+    """A generator ready for use.
+
+    Attributes:
+        generator: its functions, built once, for `tiling` and `export` to use.
+        params, stats: its arrays.
+        config: the configuration that trained it; at least "scale" and "generator".
+        step: the update after which its parameters were saved; 0 for a file.
+    """
 
     generator: Generator
     params: Any
@@ -50,13 +58,13 @@ def restore_generator(
     """Restore the generator of a MODEL.
 
     Args:
-        model: any MODEL but an interpolation; a checkpoint folder decides the step.
-        weights: the EMA, or the raw parameters.
+        model: any MODEL except an interpolation; a checkpoint folder determines the step.
+        weights: the EMA, or the raw parameters; a file holds only one of them.
         checkpoint: the best by validation PSNR-Y, the latest, or a step.
         dtype: of the computation; None for that of the configuration.
 
     Raises:
-        UserError: there is no such model or checkpoint, it cannot be read, or it has no generator.
+        UserError: there is no such model or checkpoint, or it holds no generator that can be read.
     """
     name, path = str(model), PRETRAINED.get(str(model), Path(model).expanduser())
     if name in INTERPOLATIONS:
@@ -76,10 +84,8 @@ def restore_generator(
     run = path
     if run.parent.name == "checkpoints" and run.name.isdigit():
         run, checkpoint = run.parent.parent, int(run.name)
-    if not (run / "checkpoints").is_dir():
-        raise UserError(
-            f"{name} is not a run folder: it has no checkpoints/; train one with run.py"
-        )
+    if not is_run_folder(run):
+        raise UserError(f"{name} is not a run folder: it has no checkpoints; train one with run.py")
     # Imported here: Orbax takes longer to import than a small photo to upscale.
     from isr_jax.checkpoints.runs import read_generator
 
@@ -88,39 +94,70 @@ def restore_generator(
     return Restored(network, params, parts["stats"], config, step)
 
 
+def is_run_folder(path: Path) -> bool:
+    """Return whether a path is a run folder with a checkpoint."""
+    return any(path.glob("checkpoints/[0-9]*/"))
+
+
+def saved_scale(run: Path) -> int:
+    """Return the scale factor of a run folder, without reading its checkpoints.
+
+    Raises:
+        UserError: its config.json cannot be read or has no scale.
+    """
+    try:
+        return int(json.loads((run / "config.json").read_text())["scale"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run}: its config.json has no scale") from error
+
+
 def _from_file(file: Path, dtype: str | None) -> Restored:
     """Restore a .safetensors file of ours, or a file of PyTorch's."""
-    saved = single_files.read(file) if file.suffix == ".safetensors" else None
-    if not saved:
-        saved = import_torch(file)
-        if "generator" not in saved.config:
-            raise UserError(f"{file} holds a discriminator ({saved.key_map}); give a generator's")
+    ours = single_files.read(file) if file.suffix == ".safetensors" else None
+    saved = ours or import_torch(file)
+    if "generator" not in saved.config:
+        raise UserError(f"{file} holds a discriminator; give a generator's")
     config = ConfigDict(tuples(saved.config))
+    try:
+        network = generator_of(config, dtype=dtype)
+    except UserError as error:
+        raise UserError(f"{file} cannot be used: {error}") from None
     params, stats = jax.tree.map(jnp.asarray, (saved.params, saved.stats))
-    return Restored(generator_of(config, dtype=dtype), params, stats, config, 0)
+    if ours and _shapes((params, stats)) != _shapes(
+        jax.eval_shape(network.init, jax.random.key(0))
+    ):
+        raise UserError(f"{file} is damaged: its arrays are not those of its generator")
+    return Restored(network, params, stats, config, 0)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of a tree by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
 
 
 def architecture(config: ConfigDict) -> dict[str, Any]:
-    """Return the scale of a configuration and its generator's fields, except its dtype."""
+    """Return a configuration's scale and its generator's fields, except its dtype."""
     fields = complete(config.generator.to_dict(), scale=config.scale)
     del fields["dtype"]
     return {"scale": config.scale, "generator": fields}
 
 
 def begin_from(model: str, state: State, config: ConfigDict) -> State:
-    """Return the state before the first update, with the EMA generator of another model.
+    """Return an initial state with the EMA generator of another model.
 
-    That one may have another scale: arrays of other shapes, mostly in the tail, stay as they are.
+    The other may have another scale: arrays of different shapes, mostly in the tail, keep their
+    initial values.
 
     Args:
         model: a MODEL, as for `restore_generator`.
-        state: as initialised; its shardings are kept.
-        config: of the run that begins.
+        state: the initial state; its shardings are kept.
+        config: of the new run.
 
     Raises:
-        UserError: there is no such model, or its generator has other fields.
+        UserError: there is no such model, or its generator's fields differ.
 
-    Source: Lim et al. 2017 (EDSR), section 3.2, starts 3x and 4x from 2x.
+    Source: Lim et al. 2017 (EDSR), section 3.2, initialises 3x and 4x from 2x.
     """
     restored = restore_generator(model)
     then, now = (flatten(architecture(x)["generator"]) for x in (restored.config, config))
@@ -137,7 +174,7 @@ def begin_from(model: str, state: State, config: ConfigDict) -> State:
         def one(at: Any, y: Array) -> Array:
             if at not in found or found[at].shape != y.shape:
                 return y
-            # A copy, because the state is donated.
+            # Copied, because the state is donated.
             return jax.device_put(np.asarray(found[at]), y.sharding)
 
         return jax.tree_util.tree_map_with_path(one, like)

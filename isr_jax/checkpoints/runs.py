@@ -26,9 +26,9 @@ from isr_jax.models import Generator
 from isr_jax.models.generators import generator_of
 from isr_jax.state import State
 
-# The parts of a config that must be equal for a run to resume.
+# The parts of a config that must be the same for a run to resume.
 ARCHITECTURE = ("scale", "generator", "discriminator")
-# The values of fields that older configs do not have.
+# The values of fields that older configs lack.
 IMPLIED = {
     "generator.name": "resnet",
     "generator.img_range": 1.0,
@@ -38,7 +38,7 @@ IMPLIED = {
 
 
 def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
-    """Open the checkpoints of a run folder; the latest `keep` and the best by PSNR-Y are kept."""
+    """Open a run folder's checkpoints; the latest `keep` and the best by PSNR-Y are kept."""
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
         get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False
@@ -71,7 +71,7 @@ def save(
         data: the loader state, as JSON; {} for the pool, which has none.
         scores: of the validation, with "psnr" in dB, where this step was validated.
     """
-    # Copied on the device, because the next dispatch overwrites the donated buffers.
+    # Copied on the device, because the next dispatch overwrites donated buffers.
     item = _items(jax.tree.map(jnp.copy, state))
     manager.save(
         int(state.step),
@@ -88,7 +88,7 @@ def save(
 def _items(state: State) -> dict[str, dict[str, Any]]:
     fields = state._asdict()
     names = {"g_params": "params", "g_stats": "stats", "ema": "ema"}
-    # Checkpoints are older than d_stats, and are written without an empty one.
+    # Older checkpoints have no d_stats, so an empty one is not written.
     if not fields["d_stats"]:
         del fields["d_stats"]
     return {
@@ -123,7 +123,7 @@ def resume(
         warn: called with one line for the user.
 
     Raises:
-        UserError: the run has another architecture, or no checkpoint can be read.
+        UserError: the run has another architecture, or none of its checkpoints can be read.
     """
     run = Path(manager.directory).parent
     damaged: dict[int, str] = {}
@@ -132,7 +132,7 @@ def resume(
             state, data, saved = _restore(manager, step, like, config)
         except UserError:
             raise
-        # A damaged file can raise anything: Orbax, TensorStore and JSON each raise their own.
+        # A damaged file can raise anything: Orbax, TensorStore and JSON raise their own errors.
         except Exception as error:
             damaged[step] = one_line(error, limit=120)
             continue
@@ -156,12 +156,12 @@ def _restore(
     manager: ocp.CheckpointManager, step: int, like: State, config: ConfigDict
 ) -> tuple[State, dict[str, Any], dict[str, Any]]:
     """Return the training state, the loader state and the configuration saved at a step."""
-    saved = manager.restore(
+    saved: Any = manager.restore(
         step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), data=ocp.args.JsonRestore())
     )
     check_architecture(saved.config, config, run=Path(manager.directory).parent)
     abstract = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-    arrays = manager.restore(
+    arrays: Any = manager.restore(
         step,
         args=ocp.args.Composite(
             generator=ocp.args.StandardRestore(abstract["generator"]),
@@ -174,11 +174,11 @@ def _restore(
 
 
 def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
-    """Remove what a killed run left unfinished; call it before `open_manager`.
+    """Remove unfinished checkpoints of a killed run; call it before `open_manager`.
 
-    A checkpoint with damaged scores would keep Orbax from opening any, and goes to quarantine/.
+    A checkpoint with damaged scores, with which Orbax would open none, is moved to quarantine/.
     """
-    # Orbax can do the first itself, but in a thread that outlives a quick exit.
+    # Orbax can remove them itself, but in a thread that outlives a quick exit.
     for unfinished in run.glob(f"checkpoints/*{ocp.utils.TMP_DIR_SUFFIX}*"):
         shutil.rmtree(unfinished)
     for scores in run.glob("checkpoints/*/metrics/metrics"):
@@ -201,7 +201,7 @@ def quarantine(run: Path, step: int) -> None:
 def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
     """Return the newest checkpoint from before the parameters that made update `step` fail.
 
-    One saved right before `step` holds those very parameters, and goes to quarantine/.
+    One saved right before `step` holds those parameters, and is moved to quarantine/.
     """
     manager.wait_until_finished()
     if step - 1 in manager.all_steps():
@@ -214,11 +214,11 @@ def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
 def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Path) -> None:
     """Raise a UserError naming the first field in which two architectures differ."""
     fields: tuple[str, ...] = ARCHITECTURE
-    # A discriminator without a crop of its own has a dense layer for the whole crop.
+    # Without a crop of its own, a discriminator has a dense layer sized for data.crop.
     if not config.discriminator.crop:
         fields = (*fields, "data.crop")
     differences = _differences(saved, config)
-    # An architecture's name says more than the fields that come and go with it.
+    # An architecture's name first: it explains the fields that differ with it.
     for name, then, now in sorted(differences, key=lambda field: not field[0].endswith(".name")):
         if name in fields or name.split(".")[0] in fields:
             raise UserError(
@@ -231,7 +231,7 @@ def _differences(saved: Mapping[str, Any], config: ConfigDict) -> list[tuple[str
     """Return (field, saved value, value now) of each field that differs."""
     now = flatten(config.to_dict())
     then = {name: value for name, value in IMPLIED.items() if name in now} | flatten(saved)
-    # Fields that the saved one lacks did not exist yet.
+    # A field that the saved config lacks is newer than that run.
     return [(n, then[n], now.get(n)) for n in sorted(then) if then[n] != now.get(n)]
 
 
@@ -244,7 +244,7 @@ def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[st
         config: "scale", and "generator", its name and fields.
 
     Raises:
-        UserError: the folder is not empty or cannot be made.
+        UserError: the folder is not empty, or cannot be created.
     """
     folder = new_folder(run)
     arrays = {"params": params, "stats": stats, "ema": params}
@@ -274,7 +274,9 @@ def read_generator(
     """
     with open_manager(run) as manager:
         steps, latest, best = manager.all_steps(), manager.latest_step(), manager.best_step()
-        # Before the first validation none is the best yet.
+        if not steps:
+            raise UserError(f"{run} has no complete checkpoint; resume its training with run.py")
+        # Before the first validation, the latest counts as the best.
         choices: dict[str | int, int | None] = {
             "latest": latest,
             "best": latest if best is None else best,
@@ -298,17 +300,17 @@ def _restore_item(
     manager: ocp.CheckpointManager, step: int, dtype: str | None
 ) -> tuple[Generator, dict[str, Any], ConfigDict]:
     """Return the generator, its saved arrays and the configuration of a step."""
-    saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+    saved: Any = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
     config = ConfigDict(tuples(saved.config))
     network = generator_of(config, dtype=dtype)
-    # Onto one device here, whatever the devices that it was trained on.
+    # Onto one local device, whichever devices it was trained on.
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, stats = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
         jax.eval_shape(network.init, jax.random.key(0)),
     )
     abstract = {"params": params, "stats": stats, "ema": params}
-    parts = manager.restore(
+    restored: Any = manager.restore(
         step, args=ocp.args.Composite(generator=ocp.args.StandardRestore(abstract))
-    ).generator
-    return network, parts, config
+    )
+    return network, restored.generator, config

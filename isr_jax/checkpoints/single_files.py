@@ -1,9 +1,9 @@
-"""A generator as one file, with its architecture; the models shipped with the package are such.
+"""A generator with its architecture as one file, like the models shipped with the package.
 
     isr export runs/msssim x4.safetensors
     isr upscale photo.jpg --model x4.safetensors
 
-The format is safetensors: reading it runs no code, whoever wrote it.
+The format is safetensors: reading it never runs code.
 """
 
 import json
@@ -15,6 +15,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
+
+from isr_jax.errors import UserError, one_line
 
 _ENTRY = "isr_jax"  # in the metadata: distinguishes these files from PyTorch's
 
@@ -46,7 +48,11 @@ def to_bytes(params: Any, stats: Any, config: Mapping[str, Any]) -> bytes:
 
 
 def read(file: Path) -> Saved | None:
-    """Read a file; return None where it is not one of ours."""
+    """Read a file; return None if it is not one of ours.
+
+    Raises:
+        UserError: it is one of ours, and damaged.
+    """
     try:
         with safe_open(file, framework="numpy") as opened:
             config = (opened.metadata() or {}).get(_ENTRY)
@@ -55,5 +61,10 @@ def read(file: Path) -> Saved | None:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    tree = unflatten_dict(arrays, sep="/")
-    return Saved(tree["params"], tree.get("stats", {}), json.loads(config))
+    try:
+        tree, parsed = unflatten_dict(arrays, sep="/"), json.loads(config)
+        saved = {"scale": int(parsed["scale"]), "generator": dict(parsed["generator"])}
+        return Saved(tree["params"], tree.get("stats", {}), saved)
+    # What is missing, or of another type.
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged: {one_line(error)}") from error

@@ -1,13 +1,13 @@
 """The models that the page of `isr demo` offers."""
 
-import json
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from isr_jax.checkpoints.restore import INTERPOLATIONS, PRETRAINED
+from isr_jax.checkpoints.restore import INTERPOLATIONS, PRETRAINED, is_run_folder, saved_scale
+from isr_jax.errors import UserError
 from isr_jax.upscaling.upscaler import Upscaler, load
 
 MEGA = 10**6
@@ -50,13 +50,11 @@ def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
     choices = [Choice(name, cached(name, None, None).scale) for name in networks]
     known = {Path(choice.model).expanduser().resolve() for choice in choices}
     for run in sorted(runs.glob("*/")):
-        if run.resolve() not in known and any(run.glob("checkpoints/[0-9]*/")):
+        if run.resolve() not in known and is_run_folder(run):
             try:
-                scale = int(json.loads((run / "config.json").read_text())["scale"])
-            except (OSError, ValueError, KeyError, TypeError):
-                print(f"isr demo: skipping {run}: its config.json has no scale", file=sys.stderr)
-                continue
-            choices.append(Choice(str(run), scale))
+                choices.append(Choice(str(run), saved_scale(run)))
+            except UserError as error:
+                print(f"isr demo: skipping {error}", file=sys.stderr)
     ordered = dict.fromkeys(
         [*(name for name in named if name in INTERPOLATIONS), "bicubic", *INTERPOLATIONS]
     )

@@ -4,14 +4,14 @@
     isr export runs/msssim x4.onnx
     isr export runs/msssim x4.safetensors
 
-The last holds the EMA parameters and the architecture, without a run folder. In the others batch,
-height and width are dynamic, the computation is in float32 whatever it was in training, and the
-result is not clipped. StableHLO, for CPU, CUDA and TPU, keeps our NHWC:
+The last holds the EMA parameters and the architecture, without a run folder. In the others, batch,
+height and width are dynamic, the computation is in float32 even if training was not, and the result
+is not clipped. StableHLO, for CPU, CUDA and TPU, keeps our NHWC:
 
     exported = jax.export.deserialize(bytearray(Path("x4.stablehlo").read_bytes()))
     sr = exported.call(lr)  # float32 [n h w 3] in [0, 1] -> float32 [n 4h 4w 3]
 
-ONNX has NCHW, as its runtimes expect, and the names "input" and "output":
+ONNX has NCHW, as its runtimes expect, and is called by the names "input" and "output":
 
     session = onnxruntime.InferenceSession("x4.onnx")
     (sr,) = session.run(["output"], {"input": lr})  # float32 [n 3 h w] -> float32 [n 3 4h 4w]
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from isr_jax import errors
 from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import Restored, restore_generator
 from isr_jax.errors import UserError, one_line
@@ -62,14 +63,14 @@ def export_model(
     """Write a generator to a file, whole or not at all.
 
     Args:
-        model: anything that `restore_generator` takes.
-        file: the file to write; missing parent folders are made.
+        model: any MODEL that `restore_generator` accepts.
+        file: the file to write; missing parent folders are created.
         format: a key of EXPORTERS; by default that of the file's suffix (SUFFIXES).
         weights: the EMA (default) or the raw parameters.
         overwrite: replace an existing file.
 
     Returns:
-        A line that says what was written.
+        A line that describes the file.
 
     Raises:
         UserError: there is no such model, it is an interpolation, the format is unknown, the file
@@ -77,11 +78,13 @@ def export_model(
     """
     file = Path(file).expanduser()
     format = format or SUFFIXES.get(file.suffix.lower())
-    if format not in EXPORTERS:
+    if format is None:
         raise UserError(
             f"{file} ends in none of {', '.join(SUFFIXES)}: rename it, or add --format "
             + " or ".join(EXPORTERS)
         )
+    if format not in EXPORTERS:
+        raise errors.unknown("format", format, EXPORTERS)
     if file.is_dir():
         raise UserError(f"{file} is a folder; name a file")
     if file.exists() and not overwrite:

@@ -1,4 +1,4 @@
-"""Generators as ONNX: a walk over the trace of `apply`, a rule per primitive or function."""
+"""Generators as ONNX: a trace of `apply` is converted by a rule per primitive or function."""
 
 from collections.abc import Callable
 from math import isqrt
@@ -22,8 +22,8 @@ OPSET = 17  # read by ONNX Runtime since 1.12
 def to_onnx(network: Generator, params: Any, stats: Any) -> bytes:
     """Return a generator with its parameters as the bytes of an ONNX model of opset 17.
 
-    Where an RRDBNet folds its input, the sides must be longer than their padding, because ONNX
-    reflects only once: 3 pixels or more at scale 1, 2 or more at scale 2.
+    If an RRDBNet folds its input, sides must be longer than their padding, because ONNX reflects
+    only once: at least 3 pixels at scale 1, 2 at scale 2.
 
     Raises:
         UserError: the onnx package is not installed.
@@ -88,8 +88,8 @@ class _Graph:
 def _convert(graph: _Graph, traced: ClosedJaxpr, inputs: list[Any]) -> list[Any]:
     """Add the operations of a trace to a graph, and return its results.
 
-    Constant values are arrays, NHWC as traced, and are computed at once; those that depend on the
-    input are names in the graph, NCHW.
+    Constants are arrays, NHWC as traced, and computed at once; values that depend on the input are
+    names in the graph, NCHW.
     """
     jaxpr = traced.jaxpr
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*traced.consts, *inputs], strict=True))
@@ -171,8 +171,8 @@ def _shapes(eqn: Any) -> tuple[list[Any], list[Any]]:
     return [x.aval.shape for x in eqn.invars], [x.aval.shape for x in eqn.outvars]
 
 
-# What generators are made of: JAX's primitives, and functions of ours that are jitted, so that each
-# stays one call in a trace. A trace has only their names, which are taken from the objects here.
+# Rules by JAX's primitives, and by jitted functions, which stay one call in a trace. A trace has
+# only their names, so the names are taken from the objects.
 RULES: dict[Any, Callable[..., str]] = {
     primitives.add_p: _elementwise("Add"),
     primitives.sub_p: _elementwise("Sub"),

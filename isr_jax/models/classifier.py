@@ -29,10 +29,11 @@ class Classifier(nn.Module):
 
     @staticmethod
     def check(fields: Mapping[str, Any]) -> None:
-        """Raise a UserError for widths that no convolution can have."""
-        if not fields["widths"] or min(fields["widths"]) < 1:
+        """Raise a UserError for widths that a convolution cannot have."""
+        widths = list(fields["widths"])
+        if not widths or not all(1 <= width <= 4096 for width in widths):
             raise UserError(
-                f"discriminator.widths is {list(fields['widths'])}; give at least one, 1 or more"
+                f"discriminator.widths is {widths}; give at least one, each in [1, 4096]"
             )
 
     def accepts(self, crop: int) -> bool:

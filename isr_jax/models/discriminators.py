@@ -2,14 +2,14 @@
 
     classifier  SRGAN's: 3x3 convolutions, every second one strided, and two dense layers
     vgg         ESRGAN's, as BasicSR has it: 3x3 and strided 4x4 convolutions, two dense layers
-    unet        Real-ESRGAN's: a U-Net with spectral normalisation, a logit for every pixel
-    patch       pix2pix's PatchGAN: a logit for every patch of 70 pixels
+    unet        Real-ESRGAN's: a U-Net with spectral normalisation, a logit per pixel
+    patch       pix2pix's PatchGAN: a logit per patch of 70x70 pixels
 
-Batch norm always takes the batch's own statistics, so there are no running ones to keep.
+Batch norm always uses the batch's own statistics, so no running ones are kept.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from isr_jax.errors import UserError
+from isr_jax.models import fields
 from isr_jax.models.classifier import Classifier
-from isr_jax.models.fields import complete, variants
+from isr_jax.models.fields import variants
 from isr_jax.models.layers import Features, Params
 from isr_jax.models.patch import Patch
 from isr_jax.models.unet import UNet
@@ -35,7 +36,7 @@ ARCHITECTURES: dict[str, type[Classifier | VGG | UNet | Patch]] = {
 }
 
 # The published discriminators by name, each as a `config.discriminator`. Its crop is the side in
-# pixels of what it sees of each image; 0 for data.crop.
+# pixels of the part of each image that it sees; 0 for data.crop.
 DISCRIMINATORS: dict[str, dict[str, Any]] = {
     name: {"name": known.pop("name"), "crop": 0, **known}
     for name, known in variants(ARCHITECTURES, part="discriminator").items()
@@ -48,8 +49,8 @@ class Discriminator(NamedTuple):
     Attributes:
         init: key -> (params, stats); stats are spectral norm's vectors, {} without it.
         apply: (params, stats, images, *, train) -> (logits, features, stats). Images are float
-            [n crop crop 3] in [0, 1]; logits float32, [n] or, of an architecture that classifies
-            places, [n h w]; features the activations of every convolution but the last, for
+            [n crop crop 3] in [0, 1]; logits are float32, [n], or [n h w] with a logit per
+            patch or pixel; features are the activations of every convolution but the last, for
             feature matching. Under jit, unused ones cost nothing. When training, spectral norm
             does one power iteration per call.
     """
@@ -58,14 +59,28 @@ class Discriminator(NamedTuple):
     apply: Callable[..., tuple[Float[Array, " n *map"], Features, Params]]
 
 
+def complete(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a discriminator's name and all its fields: those given, and defaults for the others.
+
+    Args:
+        options: "name", a key of ARCHITECTURES (default: "classifier"), and fields of that class.
+
+    Raises:
+        UserError: an unknown architecture or field, or a value that it cannot have.
+    """
+    completed = fields.complete(options, ARCHITECTURES, part="discriminator")
+    if check := getattr(ARCHITECTURES[completed["name"]], "check", None):
+        check(completed)
+    return completed
+
+
 def discriminator(
     options: Mapping[str, Any], *, crop: int, axis_name: str | None = None
 ) -> Discriminator:
     """Build a discriminator by the name of its architecture.
 
     Args:
-        options: "name", a key of ARCHITECTURES (default: "classifier"), and fields of that class;
-            the others keep their defaults, the published values.
+        options: as for `complete`; the defaults are the published values.
         crop: side in pixels of the images that it will see.
         axis_name: pmap axis over which batch norm takes its statistics; None for one program.
 
@@ -73,12 +88,10 @@ def discriminator(
         UserError: an unknown architecture or field, a value out of bounds, or a crop that the
             architecture does not accept.
     """
-    given = complete(options, ARCHITECTURES, part="discriminator")
-    architecture = ARCHITECTURES[given["name"]]
-    if hasattr(architecture, "check"):
-        architecture.check(given)
+    given = complete(options)
     name = given.pop("name")
-    if "axis_name" in {f.name for f in fields(architecture)}:
+    architecture = ARCHITECTURES[name]
+    if "axis_name" in {f.name for f in dataclasses.fields(architecture)}:
         given["axis_name"] = axis_name
     module = architecture(**given)
     if not module.accepts(crop):
@@ -95,7 +108,7 @@ def discriminator(
         params: Params, stats: Params, images: Float[Array, "n h w 3"], *, train: bool
     ) -> tuple[Float[Array, " n *map"], Features, Params]:
         variables = {"params": params, "spectral": stats}
-        # Batch norm writes running statistics that nobody reads.
+        # Batch norm also writes running statistics, which are not used.
         (logits, features), updated = module.apply(
             variables, images, train=train, mutable=["batch_stats", "spectral"]
         )

@@ -1,18 +1,25 @@
-"""The fields of an architecture: read, checked and completed from the class that has them.
+"""The fields of an architecture, which its class alone declares: completed, checked and listed.
 
-A field is declared once, in its class: its type, default and meaning; `Literal[...]` lists its
-choices and `Annotated[int, Bound(low, high)]` its limits.
+A network class gives each field its type, default and meaning: `Literal[...]` lists choices, and
+`Annotated[int, Bound(low, high)]` sets limits. Besides, it has
+
+    variants  the published networks: name -> the fields that differ from the defaults
+    check     optional; a static method of all fields (a generator's also gets the scale) that
+              raises a UserError for combinations that cannot work
+    scales    of a generator: the scale factors that it supports
+    crops     of a discriminator: what `accepts(crop)` accepts, in words
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from isr_jax import errors
 
 DType = Literal["float32", "bfloat16"]
 
-# What is not a field of a configuration: set by the caller, or by Flax.
+# Fields that are not part of a config: set by the caller, or by Flax.
 _OTHER_FIELDS = ("scale", "axis_name", "name", "parent")
 
 
@@ -23,18 +30,6 @@ class Bound(NamedTuple):
     high: float
 
 
-class Architecture(Protocol):
-    """What a network class declares besides its fields.
-
-    Attributes:
-        variants: the published networks: name -> the fields that differ from the defaults.
-        check: fields -> None; raises a UserError for combinations that cannot work.
-    """
-
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]]
-    check: Callable[..., None]
-
-
 def defaults(architecture: type) -> dict[str, Any]:
     """Return the default of each field of a network class."""
     return {f.name: f.default for f in fields(architecture) if f.name not in _OTHER_FIELDS}
@@ -43,15 +38,16 @@ def defaults(architecture: type) -> dict[str, Any]:
 def complete(
     options: Mapping[str, Any], architectures: Mapping[str, Any], *, part: str
 ) -> dict[str, Any]:
-    """Return a network's name and all its fields: those given, and the defaults of the others.
+    """Return a network's name and all its fields: those given, and defaults for the others.
 
     Args:
-        options: "name", a key of `architectures` (the first where it is missing), and fields.
+        options: "name", a key of `architectures` (default: the first), and fields of that class.
         architectures: the network classes by name.
         part: "generator" or "discriminator", for messages.
 
     Raises:
-        errors.UserError: an unknown architecture or field, or a value that a field cannot have.
+        errors.UserError: an unknown architecture or field, or a value of another type or out of
+            bounds.
     """
     name = options.get("name", next(iter(architectures)))
     if name not in architectures:
@@ -76,11 +72,35 @@ def variants(architectures: Mapping[str, Any], *, part: str) -> dict[str, dict[s
 
 
 def _check(value: Any, annotation: Any, *, name: str) -> None:
-    """Raise a UserError where a value is not one of a field's choices, or is out of bounds."""
-    if get_origin(annotation) is Literal and value not in get_args(annotation):
-        raise errors.unknown(name, value, get_args(annotation))
-    for bound in getattr(annotation, "__metadata__", ()):
-        if isinstance(bound, Bound) and not bound.low <= value <= bound.high:
-            raise errors.UserError(
-                f"{name} is {value}; it must be in [{bound.low:g}, {bound.high:g}]"
-            )
+    """Raise a UserError for a value of another type, not one of the choices or out of bounds."""
+    bounds: list[Bound] = []
+    if get_origin(annotation) is Annotated:
+        annotation, *bounds = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        if not isinstance(value, list | tuple):
+            raise errors.UserError(f"{name} is {value!r}; it must be a list")
+        for each in value:
+            _check(each, get_args(annotation)[0], name=name)
+        return
+    if get_origin(annotation) is Literal:
+        # 1, 1.0 and True are equal, and not the same choice.
+        if not any(value == x and type(value) is type(x) for x in get_args(annotation)):
+            raise errors.unknown(name, value, get_args(annotation))
+        return
+    if not _is_a(value, annotation):
+        raise errors.UserError(f"{name} is {value!r}; it must be {_KINDS[annotation]}")
+    if annotation is float and not math.isfinite(value):
+        raise errors.UserError(f"{name} is {value}; it must be finite")
+    for low, high in bounds:
+        if not low <= value <= high:
+            raise errors.UserError(f"{name} is {value}; it must be in [{low:g}, {high:g}]")
+
+
+_KINDS: dict[type, str] = {bool: "True or False", int: "an integer", float: "a number"}
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Return whether a value is of a kind; an integer is a number, a boolean is neither."""
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)

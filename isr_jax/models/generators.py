@@ -37,10 +37,10 @@ class Generator(NamedTuple):
 
     Attributes:
         init: key -> (params, stats); stats are batch norm's running ones, {} without batch norm.
-        apply: (params, stats, lr, *, train) -> (sr, stats); lr float [n h w 3] in [0, 1],
-            sr float32 [n scale*h scale*w 3], nominally in [0, 1] and not clipped.
+        apply: (params, stats, lr, *, train) -> (sr, stats); lr is float [n h w 3] in [0, 1], sr
+            float32 [n scale*h scale*w 3], nominally in [0, 1] and not clipped.
         scale: the scale factor.
-        module: the Flax module, whose layers `tiling` looks at.
+        module: the Flax module, whose layers `tiling` inspects.
     """
 
     init: Callable[[Key[Array, ""]], tuple[Params, Params]]
@@ -49,25 +49,24 @@ class Generator(NamedTuple):
     module: Any
 
 
-def complete(options: Mapping[str, Any], *, scale: int, part: str = "generator") -> dict[str, Any]:
-    """Return a generator's name and all its fields: those given, and the defaults of the others.
+def complete(options: Mapping[str, Any], *, scale: int) -> dict[str, Any]:
+    """Return a generator's name and all its fields: those given, and defaults for the others.
 
     Args:
         options: "name", a key of ARCHITECTURES (default: "resnet"), and fields of it.
         scale: scale factor.
-        part: what messages call it.
 
     Raises:
-        UserError: an unknown architecture or field, a scale that it does not have, or values that
-            cannot work.
+        UserError: an unknown architecture or field, a value that it cannot have, or a scale that
+            it does not support.
     """
-    completed = fields.complete(options, ARCHITECTURES, part=part)
+    completed = fields.complete(options, ARCHITECTURES, part="generator")
     architecture = ARCHITECTURES[completed["name"]]
     if scale not in architecture.scales:
         scales = ", ".join(map(str, architecture.scales))
         raise UserError(f"scale is {scale}; {completed['name']} supports {scales}")
-    if hasattr(architecture, "check"):
-        architecture.check(completed, scale=scale)
+    if check := getattr(architecture, "check", None):
+        check(completed, scale=scale)
     return completed
 
 
@@ -75,8 +74,7 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
     """Build a generator by the name of its architecture.
 
     Args:
-        options: "name", a key of ARCHITECTURES (default: "resnet"), and fields of that class; the
-            others keep their defaults, the published values.
+        options: as for `complete`; the defaults are the published values.
         scale: scale factor.
         axis_name: pmap axis over which batch norm takes its statistics; None for one program.
 

@@ -1,4 +1,4 @@
-"""The pieces generators and discriminators are made of. Feature maps are NHWC."""
+"""Layers that generators and discriminators share. Feature maps are NHWC."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,17 +24,17 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Array], Array]]] = {
 
 
 def count_params(params: Params) -> int:
-    """Number of scalars in a parameter tree."""
+    """Return the number of scalars in a parameter tree."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
-def leaky(x: Array) -> Array:
+def leaky(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """Apply a leaky ReLU of slope 0.2, as discriminators do."""
     return nn.leaky_relu(x, 0.2)
 
 
 class PReLU(nn.Module):
-    """max(0, x) + a min(0, x) with one learnt slope a per channel, 0.25 at first.
+    """max(0, x) + a min(0, x), with a learned slope a per channel, initially 0.25.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.1.
     """
@@ -46,33 +46,33 @@ class PReLU(nn.Module):
         return prelu(x, slope.astype(x.dtype))
 
 
-# Jitted, as `upsample_nearest`, to be one call in a trace, which `export` knows by its name.
+# Jitted, like `upsample_nearest`, to stay one call in a trace, for which `export` has a rule.
 @jax.jit
 def prelu(x: Float[Array, "*b c"], slope: Float[Array, " c"]) -> Float[Array, "*b c"]:
-    """max(0, x) + slope min(0, x)."""
+    """Return max(0, x) + slope min(0, x)."""
     return jnp.where(x >= 0, x, slope * x)
 
 
 def conv(
     width: int,
-    kernel: int = 3,
     *,
+    kernel: int = 3,
     stride: int = 1,
     bias: bool = True,
     gain: float = 2.0,
     differences: bool = False,
     dtype: Any,
 ) -> nn.Conv:
-    """A zero-padded convolution with He initialisation of variance `gain` / fan_in.
+    """Return a zero-padded convolution with He initialisation of variance `gain` / fan_in.
 
-    One of `differences` is blind to the level of each channel: the mean of every kernel is taken
-    off, and the border goes on as its nearest pixel.
+    With `differences`, it ignores the level of each channel: the mean of every kernel is
+    subtracted, and the border repeats its nearest pixel instead of zeros.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (gain 2 before a ReLU).
     """
     init = nn.initializers.variance_scaling(gain, "fan_in", "normal") if gain else nn.zeros
-    # Padding is spelt out: "SAME" at stride 2 pads one side only, other frameworks pad both.
-    # By 1 for a kernel of 4, too, which at stride 2 halves the side.
+    # Explicit padding, because "SAME" at stride 2 pads one side only and other frameworks pad both.
+    # A kernel of 4 is also padded by 1, which at stride 2 halves the side.
     pad = (kernel - 1) // 2
     return nn.Conv(
         width,
@@ -98,9 +98,9 @@ def convolve_differences(
     feature_group_count: int,
     precision: Any,
 ) -> Float[Array, "n h w d"]:
-    """`jax.lax.conv_general_dilated`, as `nn.Conv` calls it, with differences.
+    """Convolve as `jax.lax.conv_general_dilated`, called by `nn.Conv`, with differences.
 
-    Kernels have a mean of 0, and the border is continued by its nearest pixels.
+    The mean of every kernel is subtracted, and the border repeats its nearest pixel.
     """
     kernel = kernel - kernel.mean(axis=(0, 1), keepdims=True)
     x = pad_edge(x, padding[0][0])
@@ -118,7 +118,7 @@ def convolve_differences(
 
 
 class Normaliser(nn.Module):
-    """Batch normalisation (or nothing), with its statistics over all devices of `axis_name`."""
+    """Batch normalisation, or the identity; statistics are over all devices of `axis_name`."""
 
     active: bool
     axis_name: str | None
@@ -126,7 +126,7 @@ class Normaliser(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h w c"]:
-        """Normalise by the batch's statistics when training, by the running ones otherwise."""
+        """Normalise by the batch's statistics when training, else by the running ones."""
         if not self.active:
             return x
         return nn.BatchNorm(
@@ -137,8 +137,8 @@ class Normaliser(nn.Module):
 class ResidualBlock(nn.Module):
     """x + residual_scale * f(x), or a 1x1 convolution of [x, residual_scale * f(x)].
 
-    f is `convs` convolutions with an activation after each but the last (after the only one, where
-    there is one), each followed by batch normalisation where that is on. All but the last start
+    f is `convs` convolutions, each followed by batch normalisation where that is on, with an
+    activation after each but the last (a single one has it too). All but the last are initialised
     with a variance of `gain` / fan_in.
 
     Source: Ledig et al. 2017 (SRGAN), figure 4, with batch norm and PReLU; Lim et al. 2017 (EDSR),
@@ -158,11 +158,11 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h w c"]:
-        """Apply the block; the width stays as it is."""
+        """Apply the block; the number of channels stays the same."""
         width = x.shape[-1]
         y = x
         for i in range(self.convs):
-            # The last starts at a tenth of He's deviation, or each block would treble the variance.
+            # At a tenth of He's deviation, so that blocks do not each triple the variance.
             gain = 0.02 if i == self.convs - 1 else self.gain
             bias = self.bias and not self.batch_norm
             y = conv(width, bias=bias, gain=gain, dtype=self.dtype)(y)
@@ -173,7 +173,7 @@ class ResidualBlock(nn.Module):
         if self.skip == "add":
             return x + y
         joined = jnp.concatenate([x, y], axis=-1)
-        return conv(width, 1, bias=self.bias, gain=1.0, dtype=self.dtype)(joined)
+        return conv(width, kernel=1, bias=self.bias, gain=1.0, dtype=self.dtype)(joined)
 
 
 @partial(jax.jit, static_argnames="factor")
@@ -185,7 +185,7 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n
 
 
 class SubPixel(nn.Module):
-    """Enlarge by a convolution to r*r times the channels and depth-to-space.
+    """Upsample by a convolution to factor**2 times the channels and depth-to-space.
 
     Source: Shi et al. 2016 (ESPCN), section 3.2.
     """
@@ -198,7 +198,7 @@ class SubPixel(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n rh rw d"]:
-        """[n, h, w, c] -> [n, factor*h, factor*w, width]."""
+        """Upsample feature maps to `width` channels."""
         width = self.width * self.factor**2
         x = conv(width, bias=self.bias, gain=self.gain, dtype=self.dtype)(x)
         return depth_to_space(x, self.factor)

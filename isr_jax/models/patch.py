@@ -13,8 +13,8 @@ from isr_jax.models.layers import Features, Normaliser, conv, leaky
 class Patch(nn.Module):
     """The PatchGAN discriminator of pix2pix: 4x4 convolutions and a logit per patch.
 
-    Batch norm follows every convolution but the first and the last. Crops have a side of at least
-    3 * 2**layers pixels.
+    Batch norm follows every convolution but the first and the last. The side of a crop must be at
+    least 3 * 2**layers pixels.
 
     Source: Isola et al. 2017 (pix2pix), sections 3.2.2 and 6.1.2.
     """
@@ -22,7 +22,7 @@ class Patch(nn.Module):
     variants: ClassVar[dict[str, dict[str, Any]]] = {"patch": {}}
     crops: ClassVar[str] = "of 3 * 2**layers px or more"
 
-    width: Annotated[int, Bound(1, 4096)] = 64  # of the first convolution; doubles, up to 8 times
+    width: Annotated[int, Bound(1, 4096)] = 64  # channels of the first; they double, up to 8 times
     # Convolutions of stride 2; two of stride 1 follow. 1 to 5 of them see patches of 16, 34, 70,
     # 142 and 286 pixels.
     layers: Annotated[int, Bound(1, 8)] = 3
@@ -43,8 +43,8 @@ class Patch(nn.Module):
         features: list[Array] = []
         for i in range(self.layers + 1):
             width, stride = self.width * min(2**i, 8), 2 if i < self.layers else 1
-            x = conv(width, 4, stride=stride, bias=i == 0, dtype=dtype)(x)
+            x = conv(width, kernel=4, stride=stride, bias=i == 0, dtype=dtype)(x)
             x = leaky(Normaliser(i > 0, self.axis_name, dtype)(x, train=True))
             features.append(x)
-        logits = conv(1, 4, gain=1.0, dtype=dtype)(x)
+        logits = conv(1, kernel=4, gain=1.0, dtype=dtype)(x)
         return logits[..., 0].astype(jnp.float32), tuple(features)

@@ -37,16 +37,16 @@ class ResNet(nn.Module):
     SRResNet has prelu, batch_norm, kernel=9, head_activation and tail_activation; EDSR has 3x3
     convolutions and ReLU, subtracts `rgb_mean` and adds it back, and works in 0..255 (`img_range`).
 
-    An equivariant network commutes with changes of contrast and of colour: of a lr + b, for a
-    number a >= 0 and a colour b, it makes a sr + b. So a flat area keeps its colour, up to the
-    image's border. It has no biases, and its first convolution, in float32, is one of differences;
-    it needs a global skip, and neither batch norm nor `rgb_mean`.
+    An equivariant network commutes with changes of contrast and colour: for a number a >= 0 and a
+    colour b, it maps a lr + b to a sr + b. So a flat area keeps its colour, up to the image's
+    border. It has no biases, and its first convolution, in float32, is one of differences. It
+    needs a global skip, and neither batch norm nor `rgb_mean`.
 
     Source: Ledig et al. 2017 (SRGAN), section 2.1.1; Lim et al. 2017 (EDSR), section 3. Without
     biases: Mohan et al. 2020, "Robust and Interpretable Blind Image Denoising via Bias-Free
     Convolutional Neural Networks". Equivariant: Herbreteau et al. 2023, "Normalization-Equivariant
-    Neural Networks with Application to Image Denoising", by weights that sum to 1 in every layer,
-    where here a global skip carries the level.
+    Neural Networks with Application to Image Denoising", there by weights that sum to 1 in
+    every layer, here by a global skip that carries the level.
     """
 
     scales: ClassVar[tuple[int, ...]] = tuple(FACTORS)
@@ -117,7 +117,7 @@ class ResNet(nn.Module):
             bias = self._bias and not self.batch_norm
             x = conv(self.width, bias=bias, gain=1.0, dtype=dtype)(x)
             x = Normaliser(self.batch_norm, self.axis_name, dtype)(x, train=train) + head
-        sr = self._enlarged(x, dtype).astype(jnp.float32) / self.img_range
+        sr = self._upsampled(x, dtype).astype(jnp.float32) / self.img_range
         if self.global_skip == "none":
             return sr + mean
         return sr + resize.upsample(lr, scale=self.scale, method=self.global_skip)
@@ -127,29 +127,31 @@ class ResNet(nn.Module):
         return not self.equivariant
 
     def _first(self) -> nn.Conv:
-        # Differences of what bfloat16 has left of a colour would be noise.
+        # In bfloat16 a colour is too coarse: differences would be noise.
         if self.equivariant:
-            return conv(self.width, self.kernel, bias=False, differences=True, dtype=jnp.float32)
-        return conv(self.width, self.kernel, dtype=jnp.dtype(self.dtype))
+            return conv(
+                self.width, kernel=self.kernel, bias=False, differences=True, dtype=jnp.float32
+            )
+        return conv(self.width, kernel=self.kernel, dtype=jnp.dtype(self.dtype))
 
     def _activated(self, x: Array, place: Literal["head", "tail"]) -> Array:
         active = self.head_activation if place == "head" else self.tail_activation
         return ACTIVATIONS[self.activation]()(x) if active else x
 
-    def _enlarged(self, x: Array, dtype: Any) -> Array:
-        # Next to a resized input the network starts at zero, so that it starts as that resizer.
+    def _upsampled(self, x: Array, dtype: Any) -> Array:
+        # With a global skip the network starts at zero, and so as the interpolation.
         gain = 1.0 if self.global_skip == "none" else 0.0
         if self.tail == "direct":
             return SubPixel(self.scale, 3, gain, dtype, self._bias)(x)
         for factor in FACTORS[self.scale]:
             x = self._activated(SubPixel(factor, self.width, 1.0, dtype, self._bias)(x), "tail")
-        return conv(3, self.kernel, bias=self._bias, gain=gain, dtype=dtype)(x)
+        return conv(3, kernel=self.kernel, bias=self._bias, gain=gain, dtype=dtype)(x)
 
 
 class MSRResNet(nn.Module):
     """BasicSR's modified SRResNet: no batch norm, a leaky head and tail, a bilinear global skip.
 
-    All convolutions start at a tenth of He's deviation.
+    All convolutions are initialised at a tenth of He's deviation.
 
     Source: BasicSR's MSRResNet, after Ledig et al. 2017 (SRGAN), section 2.1.1.
     """

@@ -1,9 +1,9 @@
 """ESRGAN's generator: residual-in-residual dense blocks and nearest-neighbour upsampling.
 
-    head conv -> N blocks of 3 dense blocks -> conv -> + head -> (double, conv)... -> conv -> conv
+    head conv -> N blocks of 3 dense blocks -> conv -> + head -> (nearest, conv)... -> conv -> conv
 
-Scale 4 is ESRGAN's. Real-ESRGAN's scales 2 and 1 keep both doublings and begin by folding blocks of
-2x2 or 4x4 pixels into channels, so that the trunk works at a quarter of the output's side at every
+Scale 4 is ESRGAN's. Real-ESRGAN's scales 2 and 1 keep both upsampling stages and first fold blocks
+of 2x2 or 4x4 pixels into channels, so the trunk works at a quarter of the output's side at every
 scale.
 """
 
@@ -26,9 +26,9 @@ RESIDUAL_SCALE = 0.2
 
 
 class DenseBlock(nn.Module):
-    """x + 0.2 f(x), where each of f's five 3x3 convolutions sees x and all before it.
+    """x + 0.2 f(x), where each of f's five 3x3 convolutions sees x and all earlier outputs.
 
-    They start at a tenth of He's deviation.
+    They are initialised at a tenth of He's deviation.
 
     Source: Wang et al. 2018 (ESRGAN), section 3.1 and figure 4.
     """
@@ -38,7 +38,7 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Apply the block; the width stays as it is."""
+        """Apply the block; the number of channels stays the same."""
         seen = x
         for _ in range(4):
             y = nn.leaky_relu(conv(self.growth, gain=0.02, dtype=self.dtype)(seen), 0.2)
@@ -54,7 +54,7 @@ class RRDB(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Apply the block; the width stays as it is."""
+        """Apply the block; the number of channels stays the same."""
         y = x
         for _ in range(3):
             y = DenseBlock(self.growth, self.dtype)(y)
@@ -64,9 +64,9 @@ class RRDB(nn.Module):
 class RRDBNet(nn.Module):
     """The generator of ESRGAN and of Real-ESRGAN.
 
-    The input is folded by 2**doublings / scale before the first convolution: doublings are 2 at
-    every scale of Real-ESRGAN, 3 for x8, and 1 or 0 for x2 or x1 without folding. Images whose
-    sides do not divide are padded by reflection.
+    The input is folded by 2**doublings / scale before the first convolution. Real-ESRGAN has 2
+    doublings at every scale; x8 needs 3, and x2 or x1 without folding 1 or 0. Images whose sides
+    are not divisible by the fold are padded by reflection.
 
     Source: Wang et al. 2018 (ESRGAN), section 3.1; Wang et al. 2021 (Real-ESRGAN), section 3.4.
     """
@@ -77,12 +77,8 @@ class RRDBNet(nn.Module):
     scale: int  # scale factor: 1, 2, 4 or 8, at most 2**doublings
     width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
     growth: Annotated[int, Bound(1, 4096)] = 32  # channels that a dense block's convolution adds
-    blocks: Annotated[int, Bound(0, 1024)] = (
-        23  # of three dense blocks; Real-ESRGAN's anime model: 6
-    )
-    doublings: Annotated[int, Bound(0, 5)] = (
-        2  # nearest-neighbour upsampling stages after the trunk
-    )
+    blocks: Annotated[int, Bound(0, 1024)] = 23  # of 3 dense blocks; Real-ESRGAN's anime model: 6
+    doublings: Annotated[int, Bound(0, 5)] = 2  # upsampling stages, nearest x2, after the trunk
     dtype: DType = "float32"  # of the computation; parameters are float32
 
     @staticmethod
@@ -113,7 +109,7 @@ class RRDBNet(nn.Module):
         return cropped(sr, lr, self.scale)
 
     def _init_blocks(self, dtype: Any) -> None:
-        """Draw the parameters of all blocks by one program."""
+        """Initialise the parameters of all blocks in one program."""
         # One by one, XLA would compile a random number generator for each of 345 kernels.
         block = RRDB(self.growth, dtype, parent=None)
         keys = jax.random.split(self.make_rng("params"), self.blocks)
@@ -123,10 +119,10 @@ class RRDBNet(nn.Module):
             self.put_variable("params", f"RRDB_{i}", jax.tree.map(lambda x, i=i: x[i], drawn))
 
 
-# Jitted to be one call each in a trace, which `export` knows by its name.
+# Jitted to stay one call each in a trace, for which `export` has rules.
 @partial(jax.jit, static_argnames="factor")
 def folded(lr: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw d"]:
-    """Space to depth, the bottom and right reflected first until both sides are multiples."""
+    """Return space to depth, after reflecting bottom and right up to multiples of `factor`."""
     for axis in (1, 2) if factor > 1 else ():
         # By indices, not by `jnp.pad`, which refuses the sides of unknown length of an export.
         last = lr.shape[axis] - 1
@@ -139,5 +135,5 @@ def folded(lr: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw d"
 def cropped(
     sr: Float[Array, "n ph pw c"], lr: Float[Array, "n h w c"], factor: int
 ) -> Float[Array, "n sh sw c"]:
-    """The top left of an enlargement, `factor` times the size of its LR image."""
+    """Return the top left of an SR image, `factor` times the size of its LR image."""
     return sr[:, : factor * lr.shape[1], : factor * lr.shape[2]]

@@ -11,9 +11,9 @@ from isr_jax.models.layers import PReLU, SubPixel, conv, upsample_nearest
 
 
 class SRVGGNetCompact(nn.Module):
-    """Convolutions with PReLU, one sub-pixel layer to RGB, and the nearest-neighbour input added.
+    """Convolutions with PReLU, a sub-pixel layer to RGB, and the nearest-neighbour input added.
 
-    The last convolution starts at zero, and so the network as nearest-neighbour interpolation.
+    The last convolution starts at zero, so the network starts as nearest-neighbour interpolation.
 
     Source: Wang et al. 2021 (Real-ESRGAN), the compact models of its code.
     """
@@ -23,7 +23,7 @@ class SRVGGNetCompact(nn.Module):
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8
     width: Annotated[int, Bound(1, 4096)] = 64  # channels
-    # 3x3 convolutions between the first and the last: 16 for video, 32 for photographs
+    # 3x3 convolutions between the first and the last: 16 for video, 32 for photos
     layers: Annotated[int, Bound(0, 1024)] = 32
     dtype: DType = "float32"  # of the computation; parameters are float32
 

@@ -14,10 +14,10 @@ from isr_jax.models.layers import Features, conv, leaky
 
 
 class SpectralConv(nn.Module):
-    """A convolution whose kernel W, as a matrix, is divided by its largest singular value.
+    """A convolution whose kernel W, as a matrix, is divided by its largest singular value sigma.
 
-    That is sigma = u^T W v, where u and v follow W's first singular vectors by one power iteration
-    per training call, v <- W^T u / |.|, u <- W v / |.|, and are constants to the gradient.
+    sigma = u^T W v, where u and v approach W's first singular vectors by one power iteration per
+    training call, v <- W^T u / |.|, u <- W v / |.|, and are constants to the gradient.
 
     Source: Miyato et al. 2018, "Spectral Normalization for GANs", section 2.1 and algorithm 1.
     """
@@ -62,16 +62,16 @@ def _unit(x: Float[Array, " n"]) -> Float[Array, " n"]:
 class UNet(nn.Module):
     """Real-ESRGAN's discriminator: a U-Net with spectral normalisation and a logit per pixel.
 
-    Crops have a side of a multiple of 8 pixels.
+    The side of a crop must be divisible by 8.
 
     Source: Wang et al. 2021 (Real-ESRGAN), section 3.4; BasicSR's UNetDiscriminatorSN.
     """
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {"unet": {}}
-    crops: ClassVar[str] = "of a multiple of 8 px"
+    crops: ClassVar[str] = "whose side is divisible by 8"
 
-    width: Annotated[int, Bound(1, 4096)] = 64  # of the first convolution; doubles 3 times
-    skip: bool = True  # add the features before each halving to those of the same size after
+    width: Annotated[int, Bound(1, 4096)] = 64  # channels of the first; they double 3 times
+    skip: bool = True  # add features of the way down to those of the same size on the way up
     dtype: DType = "float32"  # of the computation; parameters and logits are float32
 
     def accepts(self, crop: int) -> bool:

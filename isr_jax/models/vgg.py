@@ -44,7 +44,7 @@ class VGG(nn.Module):
         for stage in range(_stages(images.shape[1])):
             for kernel, stride in ((3, 1), (4, 2)):
                 width, normalised = self.width * min(2**stage, 8), bool(features)
-                x = conv(width, kernel, stride=stride, bias=not normalised, dtype=dtype)(x)
+                x = conv(width, kernel=kernel, stride=stride, bias=not normalised, dtype=dtype)(x)
                 x = leaky(Normaliser(normalised, self.axis_name, dtype)(x, train=True))
                 features.append(x)
         x = x.reshape(x.shape[0], -1)
@@ -53,5 +53,5 @@ class VGG(nn.Module):
 
 
 def _stages(crop: int) -> int:
-    """Return how often a side halves before it is 3 or 4."""
+    """Return how many halvings take a side to 3 or 4 pixels."""
     return (crop // 3).bit_length() - 1

@@ -22,7 +22,7 @@ PREFIXES = ("module.", "netG.", "generator.", "netD.", "discriminator.")
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """Read the tensors of a .safetensors file, or of a file of `torch.save`, as float32 arrays.
 
-    Of several state dicts, the EMA is taken; nothing but tensors is unpickled.
+    Of several state dicts, the EMA is read; nothing but tensors is unpickled.
 
     Raises:
         UserError: the file cannot be read, or needs PyTorch and it is not installed.
@@ -30,10 +30,10 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    state: Mapping[str, Any]
-    state = weight_files.read(path) if path.suffix == ".safetensors" else _read_pth(path)
-    while inner := next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), None):
-        state = inner
+    safe = path.suffix == ".safetensors"
+    state: Any = weight_files.read(path) if safe else _read_pth(path)
+    while wrapper := next((w for w in WRAPPERS if isinstance(state.get(w), Mapping)), None):
+        state = state[wrapper]
     while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     arrays = {key: np.asarray(value) for key, value in state.items() if hasattr(value, "shape")}
@@ -47,7 +47,7 @@ def _read_pth(path: Path) -> dict[str, Any]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged or foreign file can raise anything. PyTorch's message is left out, because it
-    # advises to run whatever code the file holds.
+    # suggests running the code that the file holds.
     except Exception as error:
         raise UserError(
             f"{path} is damaged or holds more than tensors; save the network's state_dict() alone"

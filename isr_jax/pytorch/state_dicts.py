@@ -2,8 +2,8 @@
 
     .pth, .safetensors <-> state {"body.0.conv1.weight": array} <-> (params, stats)
 
-`torch_key_maps` says how each codebase names the layers. What differs besides is the order of axes
-and, where channels are or become pixels, the order of channels: PyTorch counts the pixels of each
+A key map (KEY_MAPS) says how one codebase names the layers. The order of axes differs too and,
+where channels are or become pixels, the order of channels: PyTorch counts the pixels of each
 channel, we count the channels of each pixel.
 """
 
@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Shaped
 
+from isr_jax import errors
 from isr_jax.errors import UserError, one_line
-from isr_jax.models import discriminator, generator
-from isr_jax.models.discriminators import ARCHITECTURES as DISCRIMINATORS
-from isr_jax.models.generators import complete
-from isr_jax.pytorch import discriminators, resnet, rrdbnet, srvggnet
+from isr_jax.models import discriminator, discriminators, generator, generators
+from isr_jax.pytorch import resnet, rrdbnet, srvggnet, unet, vgg
 from isr_jax.pytorch.files import read_state_dict, write_state_dict
 from isr_jax.pytorch.key_map import KeyMap, Options, StateDict
 
-# Our leaves; batch norm's scale and a PReLU's slope are weights to PyTorch.
+# Our leaves; PyTorch calls batch norm's scale and a PReLU's slope weights.
 LEAVES = {
     "kernel": "weight",
     "bias": "bias",
@@ -35,17 +35,18 @@ LEAVES = {
     "v": "weight_v",
 }
 
-# Our axes, counted in PyTorch's: a convolution's [h w in out] and a dense layer's [in out].
+# Our axes, numbered as PyTorch's: a convolution's [h w in out] and a dense layer's [in out].
 AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
 
 
-# The first key map of an architecture is the one to export by default. Detection takes the first
-# whose required keys are there, so the order matters.
+# The first key map of an architecture is the default for export. Detection takes the first whose
+# required keys are all present, so the order matters.
 KEY_MAPS: dict[str, KeyMap] = {
     **rrdbnet.KEY_MAPS,
     **resnet.KEY_MAPS,
     **srvggnet.KEY_MAPS,
-    **discriminators.KEY_MAPS,
+    **vgg.KEY_MAPS,
+    **unet.KEY_MAPS,
 }
 
 
@@ -56,7 +57,7 @@ class Leaf(NamedTuple):
         key: PyTorch's.
         shape: ours.
         axis: ours, along which channels hold pixels.
-        pixels: how many; 1 where channels are only channels.
+        pixels: how many per channel; 1 where channels hold no pixels.
     """
 
     key: str
@@ -69,13 +70,13 @@ class Leaf(NamedTuple):
         """The shape of PyTorch's array."""
         return np.broadcast_to(False, self.shape).transpose(np.argsort(self._axes())).shape
 
-    def ours(self, array: np.ndarray) -> np.ndarray:
+    def ours(self, array: Shaped[np.ndarray, "*theirs"]) -> Shaped[np.ndarray, "*ours"]:
         """Convert PyTorch's array to ours."""
         if array.shape != self.torch_shape:  # one slope for all channels
             array = np.broadcast_to(array, self.torch_shape)
         return np.take(array.transpose(self._axes()), self._order(), axis=self.axis)
 
-    def theirs(self, array: np.ndarray) -> np.ndarray:
+    def theirs(self, array: Shaped[np.ndarray, "*ours"]) -> Shaped[np.ndarray, "*theirs"]:
         """Convert our array to PyTorch's."""
         array = np.take(array, np.argsort(self._order()), axis=self.axis)
         return np.ascontiguousarray(array.transpose(np.argsort(self._axes())))
@@ -106,13 +107,14 @@ def torch_leaves(key_map: KeyMap, options: Options, size: int) -> dict[str, Leaf
     """Return each of a network's arrays by its path, such as "params/Conv_0/kernel"."""
     network = (
         discriminator(options, crop=size or 64)
-        if options["name"] in DISCRIMINATORS
+        if options["name"] in discriminators.ARCHITECTURES
         else generator(options, scale=size)
     )
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     names, pixels = key_map.keys(options, size), key_map.pixels(options, size)
     leaves = {}
-    for path, leaf in flatten_dict({"params": params, "stats": stats}, sep="/").items():
+    flat: dict[str, Any] = flatten_dict({"params": params, "stats": stats}, sep="/")
+    for path, leaf in flat.items():
         inner = path.partition("/")[2]
         module, _, kind = inner.rpartition("/")
         key = LEAVES[kind]
@@ -123,7 +125,7 @@ def torch_leaves(key_map: KeyMap, options: Options, size: int) -> dict[str, Leaf
 
 
 def _extras(key_map: KeyMap, options: Options, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
-    """Return the entries of PyTorch's state dict beside the leaves, as initialised."""
+    """Return the entries of a state dict that are not leaves of ours, as initialised."""
     extras = key_map.extras(options)
     for path, leaf in leaves.items():
         if path.endswith("BatchNorm_0/scale"):
@@ -135,17 +137,17 @@ def _extras(key_map: KeyMap, options: Options, leaves: Mapping[str, Leaf]) -> di
 
 
 def detect(state: StateDict, *, options: Options | None = None) -> Detected:
-    """Detect architecture, fields and scale from keys and shapes.
+    """Detect the architecture, its fields and its size from keys and shapes.
 
     Undetectable fields (`KeyMap.undetectable`) get the published values: EDSR's residual scale (0.1
-    where the width is 256), and its mean and range where there is no mean shift.
+    at width 256), and its mean and range without a mean shift.
 
     Args:
         state: PyTorch's key -> array.
         options: fields that override the detected ones.
 
     Raises:
-        UserError: no architecture is recognised.
+        UserError: no architecture is recognised, or a field has a value that it cannot have.
     """
     name = next((n for n in KEY_MAPS if all(key in state for key in KEY_MAPS[n].required)), None)
     if name is None:
@@ -164,25 +166,25 @@ def detect(state: StateDict, *, options: Options | None = None) -> Detected:
 
 
 def _with_defaults(options: Options, size: int) -> dict[str, Any]:
-    if options.get("name") in DISCRIMINATORS:
-        return dict(options)
-    return complete(options, scale=size)
+    """Return a network's name and all its fields; raise a UserError for impossible values."""
+    if options.get("name") in discriminators.ARCHITECTURES:
+        return discriminators.complete(options)
+    return generators.complete(options, scale=size)
 
 
 def to_params(state: StateDict, detected: Detected) -> tuple[Any, Any]:
-    """A state dict as (params, stats) of the generator or discriminator that was detected.
+    """Convert a state dict to (params, stats) of the detected generator or discriminator.
 
     Raises:
-        UserError: where keys are unknown, missing or of other shapes, key_map them.
+        UserError: keys are unknown or missing, or have other shapes; the message names them.
     """
     key_map = KEY_MAPS[detected.key_map]
     leaves = torch_leaves(key_map, detected.options, detected.size)
-    known = {leaf.key for leaf in leaves.values()} | _extras(
-        key_map, detected.options, leaves
-    ).keys()
+    extras = _extras(key_map, detected.options, leaves)
+    known = {leaf.key for leaf in leaves.values()} | extras.keys()
     wrong = [f"{key} (unknown)" for key in state if key not in known]
     for path, leaf in leaves.items():
-        # A PReLU may have one slope for all channels.
+        # A PReLU can have one slope for all channels.
         shapes = [leaf.torch_shape, (1,)] if path.endswith("slope") else [leaf.torch_shape]
         if leaf.key not in state:
             wrong.append(f"{leaf.key} (missing)")
@@ -201,8 +203,8 @@ def to_state_dict(
 ) -> dict[str, np.ndarray]:
     """Convert a network's parameters to a state dict; `detect` and `to_params` undo it.
 
-    A PReLU has a slope per channel, as `torch.nn.PReLU(width)`. The state dict does not hold the
-    fields in `KeyMap.undetectable`.
+    A PReLU has a slope per channel, as in `torch.nn.PReLU(width)`. A state dict does not hold the
+    undetectable fields (`KeyMap.undetectable`).
 
     Args:
         params, stats: as from `init` of `generator(options, scale=size)`, or of
@@ -212,7 +214,7 @@ def to_state_dict(
         key_map: a key of KEY_MAPS; by default the first of the architecture.
 
     Raises:
-        UserError: no key map has such a network.
+        UserError: no key map fits the network, or not the one given.
     """
     options = _with_defaults(options, size)
     chosen = KEY_MAPS[choose_key_map(options, key_map=key_map)]
@@ -224,21 +226,19 @@ def to_state_dict(
 
 
 def choose_key_map(options: Options, *, key_map: str | None = None) -> str:
-    """Return the key map asked for, or else the first that has such a network.
+    """Return the given key map, or else the first that fits a network.
 
     Args:
         options: a network's name and all its fields.
-        key_map: a key of KEY_MAPS; None for any.
+        key_map: a key of KEY_MAPS; None for the first that fits.
 
     Raises:
-        UserError: it does not have such a network, or none has; the message names the fields.
+        UserError: it does not fit, or none does; the message names the fields.
     """
     architecture = options["name"]
     own = [name for name, known in KEY_MAPS.items() if known.fixed["name"] == architecture]
     if key_map is not None and key_map not in own:
-        raise UserError(
-            f"{key_map} is not a key map of {architecture}; choose one of {', '.join(own)}"
-        )
+        raise errors.unknown(f"key map of {architecture}", key_map, own)
     reasons = []
     for name in [key_map] if key_map else own:
         fixed = KEY_MAPS[name].fixed
@@ -247,7 +247,7 @@ def choose_key_map(options: Options, *, key_map: str | None = None) -> str:
             return name
         reasons.append(f"{name} needs {', '.join(misfits)}")
     because = f": {'; '.join(reasons)}" if reasons else ""
-    raise UserError(f"no known PyTorch code has this {architecture}{because}")
+    raise UserError(f"no key map fits this {architecture}{because}")
 
 
 def _some(items: Sequence[str], *, most: int = 8) -> str:
@@ -262,7 +262,7 @@ class Imported(NamedTuple):
         config: {"scale": ..., "generator": {...}}, or {"discriminator": {...}}, as in a run's.
         params, stats: its parameters, and batch norm's or spectral norm's statistics.
         key_map: the detected key of KEY_MAPS.
-        undetected: fields that were not given and that the file does not hold; see `KeyMap`.
+        undetected: undetectable fields that were not given; they have the published values.
     """
 
     config: dict[str, Any]
@@ -290,7 +290,7 @@ def import_torch(path: str | Path, *, options: Options | None = None) -> Importe
         raise UserError(f"{path}: {error}") from None
     key_map, found, size = detected
     config: dict[str, Any] = {"scale": size, "generator": found}
-    if found["name"] in DISCRIMINATORS:
+    if found["name"] in discriminators.ARCHITECTURES:
         config = {"discriminator": {**found, "crop": size}}
     undetected = tuple(
         field for field in KEY_MAPS[key_map].undetectable if field not in (options or {})

@@ -1,9 +1,9 @@
 """A generator over images of any size: one compiled shape, bounded memory, no seams.
 
-An image is cut into square tiles. Each is computed from a window, the tile and what the generator
-sees around it (`models.windows`), and its SR pixels are those of the whole image, but for the order
-in which floating-point sums are taken. Windows are cut from the integers of the image, and tiles
-are rounded before they leave the device, so that there is no float copy of an image.
+An image is cut into square tiles. Each is computed from a window: the tile and its padding, the
+pixels around it that the generator sees (see `tiling.windows`). Its SR pixels equal those of the
+whole image, except for the order of floating-point sums. Windows are cut from the image's integers,
+and tiles are rounded before they leave the device, so no float copy of an image is made.
 """
 
 import math
@@ -23,28 +23,28 @@ from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.windows import Windowed
 
-Photograph = UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
-Photographs = UInt8[np.ndarray, "n h w c"] | UInt16[np.ndarray, "n h w c"]
-Enlarged = UInt8[np.ndarray, "n sh sw c"] | UInt16[np.ndarray, "n sh sw c"]
+Image = UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
+Images = UInt8[np.ndarray, "n h w c"] | UInt16[np.ndarray, "n h w c"]
+Upscaled = UInt8[np.ndarray, "n sh sw c"] | UInt16[np.ndarray, "n sh sw c"]
 OnTile = Callable[[int, int], None]
 
-# The overlap is the radius of the receptive field where that is no more than EXACT LR pixels.
-# Beyond, exactness would cost far more than the tile itself, and the overlap is CAPPED: what that
-# changes is measured in benchmarks/README.md.
+# The padding is the radius of the receptive field up to EXACT LR pixels. Beyond that, exactness
+# would cost far more than the tile itself, and the padding is CAPPED; benchmarks/README.md has the
+# measured difference.
 EXACT, CAPPED = 48, 32
 
 
 class Limits(NamedTuple):
-    """What a window may be by default: its side in LR pixels, the bytes of its largest layer."""
+    """Limits of a default window: its side in LR pixels, and the bytes of its largest layer."""
 
     side: int
     bytes: int
 
 
-# Larger windows gain a CPU little and would need more than 1 GB beside a large photograph; an
-# accelerator has the memory, and the larger a tile, the less of its window is overlap.
+# On a CPU larger windows are hardly faster, and with a large photo would need more than 1 GB. An
+# accelerator has the memory, and the larger the tile, the smaller the share of its padding.
 CPU, ACCELERATOR = Limits(256, 3 * 2**26), Limits(512, 2**31)
-SMALLEST = 64  # side of a default tile, LR pixels
+SMALLEST = 64  # LR pixels; side of the smallest default tile
 
 
 class Plan(NamedTuple):
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
     Attributes:
         tile: side of a tile.
-        overlap: what a window shows around its tile, on each side.
+        overlap: tile padding, on each side.
         window: side of a window.
     """
 
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The image that a tile is of, and its first row and column."""
+    """A tile: the index of its image, and its first row and column in LR pixels."""
 
     image: int
     row: int
@@ -70,12 +70,12 @@ class Tile(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What a generator is given of a tile.
+    """The generator's input for a tile.
 
     Attributes:
-        pixels: in [0, 1], the nearest pixel of the image where they lie outside.
-        inside: first and last + 1 row in the image, and column.
-        corner: first row and column of the tile.
+        pixels: in [0, 1]; outside the image, its nearest pixel.
+        inside: the window's rows [first, last) and columns [first, last) inside the image.
+        corner: the tile's first row and column in the window.
     """
 
     pixels: Float32[np.ndarray, "*d t t 3"]
@@ -84,15 +84,16 @@ class Window(NamedTuple):
 
 
 def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = None) -> Plan:
-    """How images are cut for a generator.
+    """Return how images are cut for a generator.
 
     Args:
         network: the generator.
-        tile: side of a tile, LR pixels; None for what the device has memory for.
-        overlap: None for the radius of the receptive field, or CAPPED where that is beyond EXACT.
+        tile: side of a tile, LR pixels, 1 or more; None for one that fits the device's memory.
+        overlap: tile padding, LR pixels, 0 or more; None for the radius of the receptive field, or
+            CAPPED where that exceeds EXACT.
 
     Raises:
-        UserError: for a tile below 1 or an overlap below 0.
+        UserError: a size out of range.
     """
     fold = network.multiple
     if overlap is None:
@@ -104,24 +105,24 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
     for name, value, least in (("tile", tile, 1), ("overlap", overlap, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{name} is {value!r}; give a number of pixels, {least} or more")
-    # A tile may begin anywhere, and its window at a multiple only.
+    # A tile may start anywhere, but its window only at a multiple of `fold`.
     return Plan(tile, overlap, -(-(tile + 2 * overlap + fold - 1) // fold) * fold)
 
 
 def make_tiled(
     network: Windowed, params: Any, stats: Any, plan: Plan, *, ensemble: bool = False
-) -> Callable[[Photographs, OnTile | None], Enlarged]:
-    """(photographs, progress) -> enlarged photographs, of the same type and channels.
+) -> Callable[[Images, OnTile | None], Upscaled]:
+    """Return a function (images, progress) -> upscaled images of the same type and channels.
 
-    The channels are gray, gray and alpha, RGB, or RGB and alpha. A generator sees gray as three
-    equal channels, and its answer becomes gray by BT.601's weights. Alpha is enlarged by bicubic
-    interpolation: a network trained on photographs has not seen masks.
+    The channels are gray, gray and alpha, RGB, or RGB and alpha. The generator sees gray as three
+    equal channels, and its output is converted to gray by BT.601's weights. Alpha is upscaled by
+    bicubic interpolation, because a network trained on photos has not seen masks.
 
     Args:
         network: the generator.
         params, stats: its arrays.
-        plan: how to cut.
-        ensemble: average the results over the 8 symmetries of the square, before rounding.
+        plan: how images are cut.
+        ensemble: self-ensemble (x8): average over flips and rotations, before rounding.
     """
     scale = network.scale
     symmetries = range(8) if ensemble else range(1)
@@ -129,7 +130,7 @@ def make_tiled(
     each, same = NamedSharding(mesh, PartitionSpec("tiles")), NamedSharding(mesh, PartitionSpec())
     params, stats = jax.device_put((params, stats), same)
 
-    # One tile on each device: a window is large enough to keep it busy.
+    # One tile per device: a window is large enough to keep it busy.
     @jax.jit
     @partial(
         jax.shard_map,
@@ -151,22 +152,22 @@ def make_tiled(
         rgb = images.to_unsigned(jnp.stack(upright).mean(axis=0), dtype)
         return images.rgb_to_gray(rgb) if gray else rgb
 
-    def launch(photographs: Photographs, tiles: Sequence[Tile], after: Array | None) -> Array:
+    def launch(batch: Images, tiles: Sequence[Tile], after: Array | None) -> Array:
         views: list[Array] = []
         for k in symmetries:
-            cut = [_cut(photographs[t.image], t, k, plan, network.multiple) for t in tiles]
+            cut = [_cut(batch[t.image], t, k, plan, network.multiple) for t in tiles]
             cut += [_blank(plan.window)] * (mesh.size - len(tiles))
             windows = jax.device_put(Window(*map(np.stack, zip(*cut, strict=True))), each)
-            # One program at a time, or their memory would add up.
+            # One program at a time, so that their memory does not add up.
             jax.block_until_ready(views[-1] if views else after)
             views.append(compute(params, stats, windows))
-        return finish(views, dtype=photographs.dtype, gray=photographs.shape[3] < 3)
+        return finish(views, dtype=batch.dtype, gray=batch.shape[3] < 3)
 
-    def enlarge(photographs: Photographs, progress: OnTile | None = None) -> Enlarged:
-        n, h, w, channels = photographs.shape
-        result = np.empty((n, h * scale, w * scale, channels), photographs.dtype)
+    def upscale(batch: Images, progress: OnTile | None = None) -> Upscaled:
+        n, h, w, channels = batch.shape
+        result = np.empty((n, h * scale, w * scale, channels), batch.dtype)
         if channels in (2, 4):
-            enlarge_alpha(photographs, result, scale, plan.tile)
+            upscale_alpha(batch, result, scale=scale, rows=plan.tile)
         tiles = [
             Tile(i, row, column)
             for i in range(n)
@@ -175,10 +176,10 @@ def make_tiled(
         ]
         current: Sequence[Tile] = ()
         computed: Any = None
-        # One group more than there are: while the device computes one, the last is written.
+        # One iteration more than groups: while one is computed, the previous one is written.
         for start in range(0, len(tiles) + mesh.size, mesh.size):
             group = tiles[start : start + mesh.size]
-            following = launch(photographs, group, computed) if group else None
+            following = launch(batch, group, computed) if group else None
             if current:
                 for tile, sr in zip(current, np.asarray(computed), strict=False):
                     _write(result[tile.image], tile, sr, scale)
@@ -187,17 +188,17 @@ def make_tiled(
                 progress(min(start, len(tiles)), len(tiles))
         return result
 
-    return enlarge
+    return upscale
 
 
 def _cut(
-    image: Photograph,
+    image: Image,
     tile: Tile,
     symmetry: int,
     plan: Plan,
     multiple: int,
 ) -> Window:
-    """The window of a tile in the image under a symmetry, as `images.dihedral` numbers them."""
+    """Return the window of a tile in the image under a symmetry, numbered as `images.dihedral`."""
     row, column = tile.row, tile.column
     if symmetry & 1:
         image, row = image[::-1], len(image) - row - plan.tile
@@ -210,7 +211,8 @@ def _cut(
         for length, start in zip(image.shape, (row, column), strict=False)
     )
     if image.shape[2] in (2, 4):
-        # A hidden pixel that the tile sees takes its colour from one that is as near to it.
+        # A visible pixel of the tile sees hidden ones as far away as the padding, and these have a
+        # visible one no further off: itself, or within the 4 pixels of the bicubic alpha.
         first, last = (
             [max(0, at.min() - plan.overlap - 4), at.max() + plan.overlap + 5]
             for at in (rows, columns)
@@ -229,9 +231,9 @@ def _cut(
 def _along(
     length: int, start: int, plan: Plan, multiple: int
 ) -> tuple[Int64[np.ndarray, " t"], int, int, int]:
-    """A window's pixels along one axis, the first and last + 1 in the image, and the tile's first.
+    """Return a window's pixels along one axis, its range in the image, and the tile's start.
 
-    As `rrdbnet` does, the image goes on reflected to a multiple; beyond that, by its last pixel.
+    As in `rrdbnet`, the image is reflected up to a multiple; beyond that, its last pixel repeats.
     """
     first = (start - plan.overlap) // multiple * multiple
     padded = -(-length // multiple) * multiple
@@ -243,19 +245,19 @@ def _along(
 
 
 def _write(
-    image: Photograph,
+    image: Image,
     tile: Tile,
     sr: UInt8[np.ndarray, "t t _"] | UInt16[np.ndarray, "t t _"],
     scale: int,
 ) -> None:
-    """Put a tile into its place, less what lies outside the image."""
+    """Copy a tile to its place, without what lies outside the image."""
     place = image[tile.row * scale :, tile.column * scale :, : sr.shape[2]]
     place = place[: len(sr), : len(sr)]
     place[:] = sr[: place.shape[0], : place.shape[1]]
 
 
 def _blank(side: int) -> Window:
-    """A window of no image, for a device that has no tile left."""
+    """Return an empty window, for a device that has no tile left."""
     pixels = np.zeros((side, side, 3), np.float32)
     return Window(pixels, np.zeros(4, np.int32), np.zeros(2, np.int32))
 
@@ -264,24 +266,26 @@ def fill_hidden(
     colours: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"],
     alpha: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"],
 ) -> UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]:
-    """Colours in which the wholly transparent pixels have that of the nearest visible one.
+    """Return colours whose fully transparent pixels have the colour of the nearest visible one.
 
-    What an editor left under transparent pixels, mostly black or white, would otherwise bleed into
-    the edge of what is visible when pixels are mixed. Colours multiplied by alpha would not bleed
-    either, but would show a network an image with black surroundings, and a division afterwards
-    would amplify its errors where alpha is small.
+    Otherwise the colour that an editor left under transparent pixels, mostly black or white, would
+    bleed into visible edges. Multiplying colours by alpha would avoid that too, but the network
+    would see black surroundings, and dividing afterwards would amplify its errors where alpha is
+    small.
     """
     hidden: Bool[np.ndarray, "h w"] = alpha == 0
     if not hidden.any() or hidden.all():
         return colours
-    nearest = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    nearest: Any = ndimage.distance_transform_edt(
+        hidden, return_distances=False, return_indices=True
+    )
     return colours[tuple(nearest)]
 
 
-def enlarge_alpha(photographs: Photographs, result: Enlarged, scale: int, rows: int) -> None:
-    """Write the last channel of the result, bicubic, the SR rows of `rows` LR ones at a time."""
-    resize = resize_uint8 if photographs.dtype == np.uint8 else resize_uint16
-    for image, enlarged in zip(photographs[..., -1], result[..., -1], strict=True):
-        for start in range(0, len(enlarged), rows * scale):
-            stop = min(start + rows * scale, len(enlarged))
-            enlarged[start:stop] = resize(image, scale=scale, rows=(start, stop))
+def upscale_alpha(batch: Images, result: Upscaled, *, scale: int, rows: int) -> None:
+    """Write the last channel of the result, bicubic-upscaled, `rows` LR rows at a time."""
+    resize = resize_uint8 if batch.dtype == np.uint8 else resize_uint16
+    for image, upscaled in zip(batch[..., -1], result[..., -1], strict=True):
+        for start in range(0, len(upscaled), rows * scale):
+            stop = min(start + rows * scale, len(upscaled))
+            upscaled[start:stop] = resize(image, scale=scale, rows=(start, stop))

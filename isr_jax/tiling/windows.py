@@ -1,10 +1,10 @@
-"""A generator on windows of an image: what it sees of it, and how a window stands for the whole.
+"""A generator on windows of an image: its receptive field, and the image's border in a window.
 
-Every convolution but those of differences pads its input with zeros. In a window the zeros belong
-at the image's border, and nowhere else: `apply` sets what lies outside the image to zero before
-each convolution, so that a window of any place and an image of any size, one pixel even, get what
-the whole image would have given, from one compiled shape. What a window lacks of the image, the
-pixels beyond its own edges, reaches no further into it than `radius`.
+Every convolution but those of differences pads its input with zeros. In a window, zeros belong
+outside the image and nowhere else, so `apply` sets everything outside the image to zero before each
+convolution. A window at any place of an image of any size, even of one pixel, then gives what the
+whole image gives, from one compiled shape. What the window cuts off affects its pixels no further
+than `radius` from its edges.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from jaxtyping import Array, Bool, Float, Int32
 from isr_jax.models import Generator
 from isr_jax.models.layers import Params
 
-_SIDE = 64  # of the abstract image on which the layers are recorded; any that folds divide
+_SIDE = 64  # of the abstract image on which layers are recorded; divisible by every fold
 
 
 class Layer(NamedTuple):
-    """A convolution: its padding, its resolution (1 at the LR image's), and the channels it has."""
+    """A convolution: padding, resolution (1 at the LR image's), input plus output channels."""
 
     pad: int
     resolution: Fraction
@@ -35,15 +35,16 @@ class Windowed(NamedTuple):
 
     Attributes:
         apply: (params, stats, windows, inside) -> sr. windows are float [n t t 3] in [0, 1], with
-            the image's nearest pixel where they lie outside; inside is int32 [n 4], the first and
-            the last + 1 row of the window that is in the image, and column; sr float32
-            [n scale*t scale*t 3], of which what is further than `radius` LR pixels from an edge
-            that is not the image's is what the whole image gives.
-        scale: factor of enlargement.
-        radius: an SR pixel depends on the LR pixels as far as this from its own, and no others.
-        multiple: a window starts and ends at multiples of so many LR pixels; the image is reflected
-            below and to the right up to one.
-        bytes_per_pixel: float32 input and output of the largest convolution, per LR pixel.
+            the image's nearest pixel outside it; inside is int32 [n 4], the window's rows
+            [first, last) and columns [first, last) inside the image; sr is float32
+            [n scale*t scale*t 3] and equals that of the whole image wherever it is further than
+            `radius` LR pixels from an edge of the window that is not the image's.
+        scale: the scale factor.
+        radius: of the receptive field: an SR pixel depends on LR pixels up to this far from its
+            own, and on no others.
+        multiple: windows start and end at multiples of so many LR pixels; the image is reflected
+            at the bottom and right up to one.
+        bytes_per_pixel: of the float32 input and output of the largest convolution, per LR pixel.
     """
 
     apply: Callable[
@@ -56,7 +57,7 @@ class Windowed(NamedTuple):
 
 
 def windowed(network: Generator) -> Windowed:
-    """Return a generator that is applied to windows of images."""
+    """Return a generator as a function of windows of images."""
     module, scale = network.module, network.scale
     layers = _layers(module)
     multiple = max(1, int(1 / layers[0].resolution))
@@ -68,11 +69,11 @@ def windowed(network: Generator) -> Windowed:
 
         def masked(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             if not _pads(context) or context.module.conv_general_dilated:
-                return call(*args, **kwargs)  # differences go on as the window does
+                return call(*args, **kwargs)  # differences continue the window's edge
             (x,) = args
             return call(jnp.where(_inside(inside, side, x.shape[1]), x, 0), **kwargs)
 
-        # TensorFloat32 would lose what a 16-bit image has, and make seams of it.
+        # TensorFloat32 would lose the precision of 16-bit images, and leave seams.
         with nn.intercept_methods(masked), jax.default_matmul_precision("highest"):
             sr: Any = module.apply({"params": params, "batch_stats": stats}, windows, train=False)
         return sr
@@ -84,18 +85,18 @@ def windowed(network: Generator) -> Windowed:
 
 
 def _pads(context: nn.module.InterceptorContext) -> bool:
-    """Whether a call is that of a convolution that sees more than one pixel."""
+    """Return whether a call is of a convolution larger than 1x1."""
     module = context.module
     return isinstance(module, nn.Conv) and context.method_name == "__call__" and _pad(module) > 0
 
 
 def _pad(conv: Any) -> int:
-    """The zeros on each side of what an `nn.Conv` of `layers.conv` sees."""
+    """Return the zero padding on each side of an `nn.Conv` made by `layers.conv`."""
     return (conv.kernel_size[0] - 1) // 2
 
 
 def _inside(inside: Int32[Array, "n 4"], window: int, side: int) -> Bool[Array, "n side side 1"]:
-    """Which features are in the image, for `side` rows of features of a window's rows."""
+    """Return which of side x side features of a window are inside the image."""
     at = jnp.arange(side) * window
     top, bottom, left, right = (inside[:, i, None] * side for i in range(4))
     rows, columns = (top <= at) & (at < bottom), (left <= at) & (at < right)
@@ -103,7 +104,7 @@ def _inside(inside: Int32[Array, "n 4"], window: int, side: int) -> Bool[Array, 
 
 
 def _layers(module: nn.Module) -> list[Layer]:
-    """The convolutions in the order in which they run. Each sees what the one before made."""
+    """Return the convolutions in execution order; each is taken to see the one before."""
     image = jnp.zeros((1, _SIDE, _SIDE, 3))
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
     layers = []
@@ -122,10 +123,9 @@ def _layers(module: nn.Module) -> list[Layer]:
 
 
 def _radius(layers: list[Layer], *, scale: int, multiple: int) -> int:
-    """How far the layers see, from the output back to the input, along one axis.
+    """Return the radius of the receptive field in LR pixels, traced from the output to the input.
 
-    `multiple` LR pixels are folded into one at the first layer, and it is not the same which of
-    them an SR pixel lies in.
+    The first layer folds `multiple` LR pixels into one; the radius is the largest over them.
     """
     radius = 0
     for pixel in range(multiple):

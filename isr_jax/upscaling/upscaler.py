@@ -7,7 +7,7 @@ from typing import Literal
 
 import jax
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Shaped, UInt8, UInt16
 from ml_collections import ConfigDict
 
 from isr_jax import images
@@ -15,14 +15,14 @@ from isr_jax.checkpoints.restore import INTERPOLATIONS, restore_generator
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.tiles import (
-    Enlarged,
+    Image,
+    Images,
     OnTile,
-    Photograph,
-    Photographs,
-    enlarge_alpha,
+    Upscaled,
     fill_hidden,
     make_tiled,
     plan,
+    upscale_alpha,
 )
 from isr_jax.tiling.windows import windowed
 
@@ -51,11 +51,11 @@ class Upscaler:
     method: str | None = None
     config: ConfigDict | None = None
     step: int | None = None
-    tiled: Callable[[Photographs, OnTile | None], Enlarged] | None = None
+    tiled: Callable[[Images, OnTile | None], Upscaled] | None = None
 
     def __call__(
         self,
-        image: UInt8[np.ndarray, "*shape"] | UInt16[np.ndarray, "*shape"],
+        image: Shaped[np.ndarray, "*shape"],
         *,
         progress: OnTile | None = None,
     ) -> UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]:
@@ -87,7 +87,7 @@ class Upscaler:
         result = self.tiled(batch, progress) if self.tiled else self._one_by_one(batch, progress)
         return result[0, ..., 0] if plain else result if image.ndim == 4 else result[0]
 
-    def _one_by_one(self, batch: Photographs, progress: OnTile | None) -> Enlarged:
+    def _one_by_one(self, batch: Images, progress: OnTile | None) -> Upscaled:
         """Upscale by a function of a whole image."""
         results = []
         for i, image in enumerate(batch):
@@ -96,7 +96,7 @@ class Upscaler:
                 progress(i + 1, len(batch))
         return np.stack(results) if len(results) > 1 else results[0][None]  # no second copy
 
-    def _whole(self, image: Photograph) -> np.ndarray:
+    def _whole(self, image: Image) -> np.ndarray:
         assert self.function
         channels = image.shape[2]
         colours = image[..., : 1 if channels < 3 else 3]
@@ -108,7 +108,7 @@ class Upscaler:
         result = np.empty((*rgb.shape[:2], channels), image.dtype)
         result[..., : colours.shape[2]] = rgb if channels > 2 else images.rgb_to_gray(rgb)
         if channels in (2, 4):
-            enlarge_alpha(image[None], result[None], self.scale, len(image))
+            upscale_alpha(image[None], result[None], scale=self.scale, rows=len(image))
         return result
 
 
@@ -152,7 +152,7 @@ def load(
         if scale is None:
             raise UserError(f"{name} has no scale of its own: give one")
 
-        def interpolate(image: Photograph) -> np.ndarray:
+        def interpolate(image: Image) -> np.ndarray:
             resize = resize_uint8 if image.dtype == np.uint8 else resize_uint16
             return resize(image, scale=scale, method=name)
 
