@@ -325,7 +325,7 @@ def test_what_cannot_be_enlarged_is_said(run):
         np.zeros(4, np.uint8),
         np.zeros((0, 4, 3), np.uint8),
     ):
-        with pytest.raises(UserError, match=r"uint8 or uint16, .* with 1 to 4 channels; this one"):
+        with pytest.raises(UserError, match=r"uint8 or uint16, .* with 1 to 4 channels; got"):
             upscaler(bad)
     with pytest.raises(UserError, match="tile is 0; give a number of pixels, 1 or more"):
         isr_jax.load(run, tile=0)
