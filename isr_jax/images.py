@@ -5,7 +5,7 @@ Functions that evaluation also needs accept NumPy and JAX arrays, and return the
 """
 
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,8 @@ def to_unsigned(
     xp = np if isinstance(images, np.ndarray) else jnp
     # Half precision has no 255.5: white would round to 256 and wrap to black.
     wide = images.astype(np.promote_types(images.dtype, np.float32))
-    return xp.floor(xp.clip(wide, 0.0, 1.0) * np.iinfo(dtype).max + 0.5).astype(dtype)
+    levels: Any = xp.floor(xp.clip(wide, 0.0, 1.0) * np.iinfo(dtype).max + 0.5)
+    return levels.astype(dtype)
 
 
 def to_float(

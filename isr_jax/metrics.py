@@ -10,7 +10,9 @@ Simoncelli, Bovik, "Multi-Scale Structural Similarity for Image Quality Assessme
 2003, sections 3.1 and 3.2.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, cast
 
 import dm_pix
 import jax
@@ -32,6 +34,8 @@ GAUSSIAN /= GAUSSIAN.sum()
 _FLOOR = 1e-6
 # With k1 = 1e4 the luminance ratio is 1 to 1e-8, which leaves contrast times structure.
 _NO_LUMINANCE = 1e4
+# Its annotations are of chex's arrays, which scalars are too.
+_ssim = cast(Callable[..., Array], dm_pix.ssim)
 
 
 # Differentiable, in JAX
@@ -57,7 +61,7 @@ def ssim(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[Arra
     """
     n, h, w, c = sr.shape
     require_window(h, w)
-    similarity = dm_pix.ssim(_planes(sr), _planes(hr), filter_fn=_blur)
+    similarity = _ssim(_planes(sr), _planes(hr), filter_fn=_blur)
     return similarity.reshape(n, c).mean(axis=1)
 
 
@@ -79,10 +83,10 @@ def ms_ssim(sr: Float[Array, "n h w c"], hr: Float[Array, "n h w c"]) -> Float[A
     weights = ms_ssim_weights(h, w)
     product = jnp.ones(n * c, sr.dtype)
     for weight in weights[:-1]:
-        term = dm_pix.ssim(sr, hr, k1=_NO_LUMINANCE, filter_fn=_blur)
+        term = _ssim(sr, hr, k1=_NO_LUMINANCE, filter_fn=_blur)
         product *= jnp.maximum(term, _FLOOR) ** weight
         sr, hr = halve(sr), halve(hr)
-    term = dm_pix.ssim(sr, hr, filter_fn=_blur)
+    term = _ssim(sr, hr, filter_fn=_blur)
     product *= jnp.maximum(term, _FLOOR) ** weights[-1]
     return product.reshape(n, c).mean(axis=1)
 
@@ -142,7 +146,7 @@ def _band(length: int) -> Float64[np.ndarray, "out length"]:
 def halve(x: AnyArray) -> AnyArray:
     """Mean of 2x2 pixels over the last two axes, without an odd last row or column."""
     h, w = x.shape[-2] // 2, x.shape[-1] // 2
-    blocks = x[..., : 2 * h, : 2 * w].reshape(*x.shape[:-2], h, 2, w, 2)
+    blocks: Any = x[..., : 2 * h, : 2 * w].reshape(*x.shape[:-2], h, 2, w, 2)
     return blocks.mean(axis=(-3, -1))
 
 

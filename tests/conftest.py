@@ -1,10 +1,12 @@
-"""Four virtual CPU devices, runtime shape checks, and the path of the benchmark images."""
+"""Four virtual CPU devices, runtime shape checks, strict dtypes, and the path of the benchmark images."""
 
 import os
 import shutil
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# No dtype may change unasked: mixing two is an error, in the processes that tests start too.
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 # The tests compile for longer than they run: LLVM's optimizations would only cost time.
 os.environ["XLA_FLAGS"] = " ".join(
     [

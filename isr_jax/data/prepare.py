@@ -118,7 +118,7 @@ def tensorflow_stand_in() -> Iterator[None]:
     as_text = _StandIn(as_text=os.fsdecode)
     # The cached value behind TFDS's lazy import, not sys.modules: nothing but TFDS may believe that
     # TensorFlow is installed.
-    lazy = vars(lazy_imports_utils.tensorflow)
+    lazy: Any = vars(lazy_imports_utils.tensorflow)
     lazy["_module"] = _StandIn(io=_StandIn(gfile=gfile), compat=as_text)
     try:
         yield

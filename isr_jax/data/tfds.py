@@ -101,15 +101,18 @@ def _tfds_source(
     name_key = next((k for k in ("name", "file_name", "filename") if k in texts), None)
 
     random_access = tfds.core.FileFormat.with_random_access()
+    stored = builder.info.file_format
+    found = stored.value if stored else "other files"
     if not builder.info.available_file_formats() & random_access:
         raise UserError(
-            f"{spec} is prepared in {builder.data_path} as {builder.info.file_format.value}, which "
+            f"{spec} is prepared in {builder.data_path} as {found}, which "
             "has no random access: move that folder away, or set another tfds_dir, to have it "
             "prepared as ArrayRecord"
         )
     skip = {key: tfds.decode.SkipDecoding() for key in images}
+    read_split: Any = builder.as_data_source  # its decorator hides its parameters
     try:
-        records = builder.as_data_source(split=split, decoders=skip)
+        records = read_split(split=split, decoders=skip)
     # TFDS's answers to a bad or empty slice and to an unknown split.
     except (ValueError, KeyError) as error:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -127,7 +127,8 @@ def evaluate(
                     failed.append(str(error) if named else f"{pair.hr}: {one_line(error)}")
                 bar.advance(task)
             if images:
-                scores = means([{k: v for k, v in row.items() if k != "name"} for row in images])
+                rows: list[Any] = [{k: v for k, v in row.items() if k != "name"} for row in images]
+                scores = means(rows)
                 summary = {"name": found.name, "scale": found.scale, **scores, "images": images}
                 results.append(cast(SetScores, summary))
     return {

@@ -157,7 +157,7 @@ def _outcome(
             "run": candidate.config.to_dict(),
             "seeds": seeds,
             "learning_rates": candidate.rates,
-            "tuning": tuning_of if len(candidate.rates) > 1 else {},
+            "tuning": tuning_of if candidate.rates[1:] else {},
             "metrics": validation.names,
             "images": [photo.name for photo in validation.photos],
             "training_images": len(photos),

@@ -238,7 +238,7 @@ def _resumed(
             states=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
         try:
-            saved = manager.restore(step, args=args)
+            saved: Any = manager.restore(step, args=args)
             return Course(states=State(**saved.states), **saved.progress)
         # A damaged file can raise anything.
         except Exception as error:

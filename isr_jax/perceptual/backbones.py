@@ -185,7 +185,7 @@ def _conv(layer: Conv, precision: str, name: str) -> nn.Conv:
 
 def _pool(layer: Pool, x: Float[Array, "n h w c"]) -> Float[Array, "n ph pw c"]:
     # A window of 3 every 2 pixels is cut where the side is even.
-    cut = [(0, (side - layer.kernel) % 2 if layer.ceil else 0) for side in x.shape[1:3]]
+    cut: Any = [(0, (side - layer.kernel) % 2 if layer.ceil else 0) for side in x.shape[1:3]]
     return nn.max_pool(x, (layer.kernel, layer.kernel), strides=(2, 2), padding=cut)
 
 

@@ -92,7 +92,7 @@ class OpenPhoto:
     def __init__(self, file: BufferedIOBase, name: str) -> None:
         """Read the header of an open file; `name` stands for it in messages."""
         self.name = name
-        self._file = file
+        self._file: Any = file  # Pillow and tifffile are annotated with typing.IO
         self._stack = ExitStack()
         self._stack.callback(file.close)
         self._image: Image.Image | None = None

@@ -19,9 +19,11 @@ class Loader(Protocol):
 
     def take(self, n: int) -> Inputs:
         """Return the inputs of n updates."""
+        ...
 
     def state(self) -> dict[str, Any]:
         """Return the loader state for a checkpoint, as JSON."""
+        ...
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a loader state."""

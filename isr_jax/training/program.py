@@ -245,6 +245,7 @@ class Dispatch(Protocol):
         self, state: State, inputs: Inputs, key: Key[Array, ""], *, n: int, adversarial: bool
     ) -> tuple[State, Series]:
         """Return the state after n updates of one stage, and the metrics of each."""
+        ...
 
 
 def make_dispatch(config: ConfigDict, update: Update, devices: Devices) -> Dispatch:
@@ -308,6 +309,7 @@ class RunsDispatch(Protocol):
         adversarial: bool,
     ) -> tuple[State, Series]:
         """Return the states after n updates of one stage, and the metrics, [runs n]."""
+        ...
 
 
 def make_runs_dispatch(

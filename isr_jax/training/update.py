@@ -54,6 +54,7 @@ class Update(Protocol):
                 constant, so that a compiled program does not hold them.
             adversarial: whether the adversarial part has joined in; static.
         """
+        ...
 
 
 def init_state(
