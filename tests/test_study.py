@@ -99,7 +99,7 @@ def test_runs_at_once_have_the_losses_of_single_runs(photos, single_losses, toge
     source = sources.open_source(config.data.train, "train", scale=2)
     photos = sources.load_all(source, min_size=24, warn=pytest.fail)
     used = jax.devices()[:devices]
-    split = on_all(used, "devices")
+    split = on_all(used, axis="devices")
     keys = jax.vmap(run_keys)(jnp.array(SEEDS, jnp.uint32))
     states = jax.jit(jax.vmap(make_program(config).init), out_shardings=split)(keys[:, 0])
     inputs = jax.device_put(Inputs(frozen=(), images=pool.make_pool(photos)), on_all(used))

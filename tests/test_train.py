@@ -158,7 +158,7 @@ def test_load_names_what_is_wrong(trained, tmp_path):
         isr_jax.load(trained, scale=4)
     with pytest.raises(UserError, match=r"no checkpoint 3; there are best, latest and \[.*8\]"):
         isr_jax.load(trained, checkpoint=3)
-    with pytest.raises(UserError, match=r"uint8 or uint16, .*; this one is float64"):
+    with pytest.raises(UserError, match=r"uint8 or uint16, .*; got float64"):
         isr_jax.load(trained)(np.zeros((4, 4, 3)))
 
 

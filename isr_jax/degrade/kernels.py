@@ -103,5 +103,5 @@ def _to_pixels(parameter: Scalars) -> Float[Array, "*n 1 1"]:
 def _normalise(kernel: Kernels, size: Sizes) -> Kernels:
     reach = jnp.asarray(size)[..., None, None] // 2
     x, y = np.abs(np.meshgrid(_OFFSET, _OFFSET))
-    kernel = jnp.where(jnp.maximum(x, y) <= reach, kernel, 0.0)
+    kernel = jnp.where(jnp.maximum(x, y) <= reach.astype(jnp.float32), kernel, 0.0)
     return kernel / jnp.sum(kernel, axis=(-2, -1), keepdims=True)

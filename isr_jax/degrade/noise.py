@@ -101,7 +101,7 @@ def poisson_quantile(z: Float[Array, "*s"], mean: Float[Array, "*s"]) -> Float[A
     probability = jnp.exp(-small)
     below, count = probability, jnp.zeros_like(z)
     for n in range(1, _MOST):
-        count += u > below
+        count += (u > below).astype(count.dtype)
         probability = probability * small / n
         below += probability
     return jnp.where(mean < _FEW, count, jnp.floor(quantile))

@@ -100,7 +100,7 @@ def discriminator(
         )
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
-        images = jnp.zeros((1, crop, crop, 3))
+        images = jnp.zeros((1, crop, crop, 3), jnp.float32)
         variables = jax.jit(partial(module.init, train=False))(key, images)
         return variables["params"], variables.get("spectral", {})
 

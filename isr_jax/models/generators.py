@@ -88,7 +88,8 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
     module = architecture(scale=scale, **given)
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
-        variables = jax.jit(partial(module.init, train=False))(key, jnp.zeros((1, 8, 8, 3)))
+        lr = jnp.zeros((1, 8, 8, 3), jnp.float32)
+        variables = jax.jit(partial(module.init, train=False))(key, lr)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(

@@ -113,7 +113,7 @@ class RRDBNet(nn.Module):
         # One by one, XLA would compile a random number generator for each of 345 kernels.
         block = RRDB(self.growth, dtype, parent=None)
         keys = jax.random.split(self.make_rng("params"), self.blocks)
-        pixel = jnp.zeros((1, 1, 1, self.width))
+        pixel = jnp.zeros((1, 1, 1, self.width), dtype)
         drawn = jax.vmap(lambda key: block.init(key, pixel)["params"])(keys)
         for i in range(self.blocks):
             self.put_variable("params", f"RRDB_{i}", jax.tree.map(lambda x, i=i: x[i], drawn))

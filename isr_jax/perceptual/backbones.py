@@ -230,7 +230,8 @@ def backbone(
     module = FeatureNet(prefix, tuple(layers), precision)
 
     def init(key: Key[Array, ""]) -> Params:
-        return jax.jit(module.init)(key, jnp.zeros((1, least, least, 3)))["params"]
+        images = jnp.zeros((1, least, least, 3), jnp.float32)
+        return jax.jit(module.init)(key, images)["params"]
 
     def apply(params: Params, images: Float[Array, "n h w 3"]) -> Features:
         h, w = images.shape[1:3]

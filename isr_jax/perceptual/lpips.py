@@ -112,7 +112,7 @@ def load_params(network: str, *, folder: str | Path | None = None) -> Params:
     state = weights.load(trunk.backbone, path=folder, prefix="features.")
     features = backbone(trunk.backbone, layers=trunk.layers)
     params = params_from_torch(trunk.backbone, state, layers=trunk.layers)
-    images = jnp.zeros((1, features.least, features.least, 3))
+    images = jnp.zeros((1, features.least, features.least, 3), jnp.float32)
     shapes = jax.eval_shape(features.apply, params, images)
     linear = {}
     for i, layer in enumerate(trunk.layers):

@@ -105,7 +105,7 @@ def _inside(inside: Int32[Array, "n 4"], window: int, side: int) -> Bool[Array, 
 
 def _layers(module: nn.Module) -> list[Layer]:
     """Return the convolutions in execution order; each is taken to see the one before."""
-    image = jnp.zeros((1, _SIDE, _SIDE, 3))
+    image = jnp.zeros((1, _SIDE, _SIDE, 3), jnp.float32)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
     layers = []
 

@@ -230,7 +230,8 @@ def make_update(
         g_gradient = all_mean(g_gradient)
         updates, g_opt = g_optimizer.update(g_gradient, state.g_opt, state.g_params)
         g_params = optax.apply_updates(state.g_params, updates)
-        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        step = state.step.astype(jnp.float32)
+        decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
         new_state = state._replace(
             step=state.step + 1,
             g_params=g_params,
