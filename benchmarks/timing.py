@@ -15,9 +15,10 @@ Way = Callable[[], object]
 
 
 class Process(NamedTuple):
-    """Wall-clock seconds of a process, and its peak resident memory in GiB."""
+    """Seconds of a process by the clock and on processors, and its peak memory in GiB."""
 
     seconds: float
+    processor_seconds: float
     peak_gib: float
 
 
@@ -91,9 +92,12 @@ def run_python(arguments: Sequence[str]) -> Process:
         RuntimeError: the process failed.
     """
     start = time.perf_counter()
-    with subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise RuntimeError(f"exit code {child.returncode} of {' '.join(arguments)}")
-    return Process(time.perf_counter() - start, used.ru_maxrss / 2**20)
+    on_processors = used.ru_utime + used.ru_stime
+    return Process(time.perf_counter() - start, on_processors, used.ru_maxrss / 2**20)

@@ -27,9 +27,8 @@ import skimage.data
 import isr_jax
 from benchmarks import timing
 from configs import msssim
-from isr_jax import config as base
 from isr_jax.checkpoints.restore import restore_generator
-from isr_jax.models import Generator, count_params, generator
+from isr_jax.models import GENERATORS, Generator, count_params, generator
 from isr_jax.models.generators import make_upscale
 from isr_jax.pytorch.state_dicts import to_state_dict
 from isr_jax.resize import resize_uint8
@@ -121,7 +120,7 @@ def report_speed(model: str | None, *, rounds: int) -> None:
     """Print the best seconds per output megapixel, and the differences from PyTorch."""
     import torch
 
-    compact = {**base.GENERATORS["srvggnet"], "layers": 16}
+    compact = {**GENERATORS["srvggnet"], "layers": 16}
     network = loaded(model) if model else drawn("srvggnet", compact)
     lr = skimage.data.hubble_deep_field()[:576, :768]
     lr = np.ascontiguousarray(lr)
@@ -158,7 +157,7 @@ def report_seams(models: list[str]) -> None:
     if models:
         networks = [loaded(model) for model in models]
     else:
-        chosen = {**base.GENERATORS, "configs/msssim.py": msssim.get_config().generator.to_dict()}
+        chosen = {**GENERATORS, "configs/msssim.py": msssim.get_config().generator.to_dict()}
         del chosen["edsr"]
         networks = [drawn(name, options) for name, options in chosen.items()]
     lr = np.ascontiguousarray(skimage.data.chelsea()[20:148, 80:224])
@@ -203,7 +202,7 @@ def report_memory(megapixels: float) -> None:
         for form in ("jpeg", "tiff", "png"):
             program = "import sys; from isr_jax.cli import main; sys.exit(main())"
             command = ["-c", program, "upscale", str(source), "--format", form, "--overwrite"]
-            took, peak = timing.run_python(command)
+            took, _, peak = timing.run_python(command)
             print(
                 f"| {form.upper()} | {megapixels * SCALE**2:.0f} | {took:.0f} "
                 f"| {images:.2f} | {peak:.2f} | {peak - images:.2f} |",

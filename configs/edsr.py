@@ -10,13 +10,14 @@ The paper starts the network for 4x from the one for 2x; here it starts from scr
 from ml_collections import ConfigDict
 
 from isr_jax import config as base
+from isr_jax.models import GENERATORS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:baseline`, and `:smoke` for a minute on a CPU."""
     config = base.div2k()
     published = "edsr_baseline" if variant == "baseline" else "edsr"
-    config.generator = ConfigDict(base.GENERATORS[published])
+    config.generator = ConfigDict(GENERATORS[published])
     config.data.crop = 192
     config.loss.content.mse = 0.0
     config.loss.content.l1 = 1.0

@@ -14,13 +14,14 @@ paper trains on DIV2K, Flickr2K and OST; here on DIV2K. VGG19: isr_jax.perceptua
 from ml_collections import ConfigDict
 
 from isr_jax import config as base
+from isr_jax.models import DISCRIMINATORS, GENERATORS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:psnr`, and `:smoke` for a minute on a CPU."""
     config = base.div2k()
-    config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
-    config.discriminator = ConfigDict(base.DISCRIMINATORS["vgg"])
+    config.generator = ConfigDict(GENERATORS["rrdbnet"])
+    config.discriminator = ConfigDict(DISCRIMINATORS["vgg"])
     config.data.crop = 128
     config.loss.content.mse = 0.0
     config.loss.adversarial = "relativistic"

@@ -11,13 +11,14 @@ DIV2K, Flickr2K and OST; here on DIV2K.
 from ml_collections import ConfigDict
 
 from isr_jax import config as base
+from isr_jax.models import DISCRIMINATORS, GENERATORS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:smoke` for a minute on a CPU."""
     config = base.div2k()
-    config.generator = ConfigDict(base.GENERATORS["rrdbnet"])
-    config.discriminator = ConfigDict(base.DISCRIMINATORS["unet"])
+    config.generator = ConfigDict(GENERATORS["rrdbnet"])
+    config.discriminator = ConfigDict(DISCRIMINATORS["unet"])
     config.data.crop = 256
     config.data.batch = 48
     config.data.degradation = "second_order"

@@ -80,13 +80,13 @@ def measure_interpolation(
 ) -> Scores:
     """Score an interpolation of lr, with ceil(scale) pixels cropped, as published tables do.
 
-    Under vdsr the luma (or the one channel), rounded to uint8, is enlarged in float and rounded.
+    Under vdsr the luma (or the one channel), rounded to uint8, is upscaled in float and rounded.
     Where lr is the exact bicubic of hr, as in every benchmark set, published rows never saw lr:
-    there it is hr's luma, shrunk without rounding, that is enlarged, and so it is here. Under
-    basicsr and rgb lr itself is enlarged, as by MATLAB's `imresize`, and measured.
+    there it is hr's luma, shrunk without rounding, that is upscaled, and so it is here. Under
+    basicsr and rgb lr itself is upscaled, as by MATLAB's `imresize`, and measured.
 
     Args:
-        lr: the image to enlarge, 0..255, RGB or one channel.
+        lr: the image to upscale, 0..255, RGB or one channel.
         hr: the truth, already cut to scale times the size of lr.
         scale: the factor.
         method: nearest, bilinear, bicubic or lanczos.
@@ -103,8 +103,8 @@ def measure_interpolation(
     truth = luma_uint8(hr)
     if np.array_equal(lr, resize_uint8(hr, scale=1 / factor)):
         luma = resize_float64(truth, scale=1 / factor)
-    enlarged = resize_uint8(luma, scale=factor, method=method, round_between=False)
-    return measure(enlarged, truth, crop=ceil(factor))
+    upscaled = resize_uint8(luma, scale=factor, method=method, round_between=False)
+    return measure(upscaled, truth, crop=ceil(factor))
 
 
 def luma_uint8(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w"]:

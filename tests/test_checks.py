@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from configs import l1, mse, msssim, psnr, ssim
 from isr_jax import config as base
 from isr_jax.errors import UserError
+from isr_jax.models import GENERATORS
 from isr_jax.models.generators import ARCHITECTURES
 from isr_jax.training import checks, optimizers
 
@@ -70,15 +71,15 @@ def test_every_cpu_config_differs_by_its_loss_alone(module):
     assert checks.check(module.get_config(), devices=1) == []
 
 
-@pytest.mark.parametrize("published", base.GENERATORS)
+@pytest.mark.parametrize("published", GENERATORS)
 def test_every_published_generator_is_a_config(published):
     config = base.small()
-    config.generator = ConfigDict(base.GENERATORS[published])
+    config.generator = ConfigDict(GENERATORS[published])
     checks.check(config, devices=1)
     # The defaults of an architecture are its published values, where it has one size.
     own = {name: f.default for name, f in fields_of(config.generator.name).items()}
     if config.generator.name != "resnet":
-        assert base.GENERATORS[published] == {"name": config.generator.name, **own}
+        assert GENERATORS[published] == {"name": config.generator.name, **own}
     assert set(config.generator) == {"name", *own}
 
 
@@ -108,7 +109,7 @@ def fields_of(name):
 )
 def test_wrong_fields_of_every_architecture_are_named(published, changed, said):
     config = base.small()
-    config.generator = ConfigDict({**base.GENERATORS[published], **changed})
+    config.generator = ConfigDict({**GENERATORS[published], **changed})
     with pytest.raises(UserError, match=said):
         checks.check(config, devices=1)
 

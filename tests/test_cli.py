@@ -7,7 +7,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import isr_jax
-from isr_jax import config as base
 from isr_jax import export, protocols, resize
 from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import restore_generator
@@ -15,14 +14,14 @@ from isr_jax.checkpoints.runs import write_generator
 from isr_jax.cli import evaluate, options, upscale
 from isr_jax.cli import weights as cli_weights
 from isr_jax.errors import UserError
-from isr_jax.models import generator
+from isr_jax.models import GENERATORS, generator
 from isr_jax.perceptual import lpips
 from isr_jax.photo import reading, writing
 from isr_jax.pytorch.state_dicts import export_torch
 from isr_jax.resize import resize_uint8
 from tests.helpers.command import run
 
-EDSR = {**base.GENERATORS["edsr_baseline"], "width": 4, "blocks": 1}
+EDSR = {**GENERATORS["edsr_baseline"], "width": 4, "blocks": 1}
 SMALL = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 1, "doublings": 1}
 
 
@@ -114,7 +113,7 @@ def test_mistakes_are_one_line(photos, capsys, monkeypatch, arguments, code, mes
 
 
 def test_a_pytorch_file_is_a_model(weights, photos, tmp_path, capsys):
-    """The file itself, and the run folder made of it, enlarge alike, and it comes out again."""
+    """The file itself, and the run folder made of it, upscale alike, and it comes out again."""
     code, out, err = run(capsys, "import-torch", weights[0], tmp_path / "run")
     assert (code, err) == (0, [])
     assert "2x generator, " in out

@@ -448,11 +448,13 @@ class TestDiv2k:
         assert len(open_()) == 3
 
 
-def test_the_stand_in_says_what_it_lacks():
+def test_the_stand_in_is_the_private_attribute_by_which_tfds_finds_tensorflow():
+    """TFDS's lazy module looks at `_module` first; a version that does not must be adapted to."""
     if importlib.util.find_spec("tensorflow"):
         pytest.skip("TensorFlow is installed, so nothing stands in for it")
-    with (
-        prepare.tensorflow_stand_in(),
-        pytest.raises(AttributeError, match=r"needs TensorFlow \(data\)"),
-    ):
-        _ = lazy_imports_utils.tensorflow.data
+    lazy = lazy_imports_utils.tensorflow
+    with prepare.tensorflow_stand_in():
+        assert lazy.io is vars(lazy)["_module"].io, "no longer found by the attribute _module"
+        with pytest.raises(AttributeError, match=r"needs TensorFlow \(data\)"):
+            _ = lazy.data
+    assert "_module" not in vars(lazy)

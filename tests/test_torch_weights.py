@@ -12,9 +12,8 @@ torch = pytest.importorskip("torch", reason="compares with PyTorch")
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from isr_jax import config as base
 from isr_jax.errors import UserError
-from isr_jax.models import discriminator, generator
+from isr_jax.models import GENERATORS, discriminator, generator
 from isr_jax.models.generators import complete
 from isr_jax.pytorch import state_dicts as torch_weights
 from isr_jax.pytorch.files import read_state_dict, write_state_dict
@@ -293,10 +292,10 @@ def test_fields_left_at_their_defaults_need_not_be_given(tmp_path):
         )
 
 
-@pytest.mark.parametrize("published", base.GENERATORS)
+@pytest.mark.parametrize("published", GENERATORS)
 def test_published_sizes_are_told_from_shapes(published):
     """Shapes alone, by broadcasting: the whole configuration comes back, defaults and all."""
-    options, scale = base.GENERATORS[published], 4
+    options, scale = GENERATORS[published], 4
     naming = KEY_MAPS[torch_weights.choose_key_map(options)]
     leaves = torch_weights.torch_leaves(naming, options, scale)
     state = {leaf.key: np.broadcast_to(np.float32(0), leaf.torch_shape) for leaf in leaves.values()}

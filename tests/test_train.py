@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import isr_jax
-from isr_jax import config as base
 from isr_jax import protocols, resize
 from isr_jax.checkpoints.runs import open_manager
 from isr_jax.errors import UserError
+from isr_jax.models import DISCRIMINATORS, GENERATORS
 from isr_jax.training.record import read_records
 from tests.helpers.tiny_runs import environment, overrides, silent, tiny
 
@@ -35,8 +35,8 @@ def tiny_unet(photos: Path, **extra):
     """Real-ESRGAN's: with spectral norm, whose vectors are state, and feature matching."""
     config = tiny(photos, **extra)
     small = {"width": 4, "growth": 2, "blocks": 1}
-    config.generator = ConfigDict({**base.GENERATORS["rrdbnet"], **small})
-    config.discriminator = ConfigDict({**base.DISCRIMINATORS["unet"], "crop": 16, "width": 4})
+    config.generator = ConfigDict({**GENERATORS["rrdbnet"], **small})
+    config.discriminator = ConfigDict({**DISCRIMINATORS["unet"], "crop": 16, "width": 4})
     config.loss.feature_matching = 0.1
     return config
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import isr_jax
-from isr_jax import config as base
 from isr_jax import images
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
-from isr_jax.models import generator
+from isr_jax.models import GENERATORS, generator
 from isr_jax.models.generators import make_upscale
 from isr_jax.resize import resize_float64, resize_uint8
 from isr_jax.tiling import tiles as tiling
@@ -28,9 +27,9 @@ CASES = {
         {"width": 6, "blocks": 1, "global_skip": "bicubic", "equivariant": True, "kernel": 5},
         3,
     ),
-    "srresnet": ({**base.GENERATORS["srresnet"], "width": 6, "blocks": 1}, 3),
+    "srresnet": ({**GENERATORS["srresnet"], "width": 6, "blocks": 1}, 3),
     "edsr": (
-        {**base.GENERATORS["edsr_baseline"], "width": 6, "blocks": 1, "residual_scale": 0.1},
+        {**GENERATORS["edsr_baseline"], "width": 6, "blocks": 1, "residual_scale": 0.1},
         4,
     ),
     "concat": (
@@ -105,7 +104,7 @@ def assert_same(tiles, expected):
     ],
 )
 def test_receptive_fields_by_hand(published, scale, expected):
-    options = base.GENERATORS[published]
+    options = GENERATORS[published]
     anime = {"blocks": 6} if published == "rrdbnet" else {}
     assert windowed(generator(options | anime, scale=scale)).radius == expected
 
@@ -335,7 +334,7 @@ def test_what_cannot_be_enlarged_is_said(run):
 
 def test_overlaps_are_exact_up_to_a_radius():
     for published, overlap in [("srresnet", 40), ("srvggnet", 34), ("edsr", 32)]:
-        network = windowed(generator(base.GENERATORS[published], scale=4))
+        network = windowed(generator(GENERATORS[published], scale=4))
         cut = plan(network)
         assert cut.overlap == overlap
         assert cut.window == cut.tile + 2 * overlap

@@ -14,7 +14,7 @@ from isr_jax.errors import UserError
 
 # What a network can learn from. Left out: drawings and silhouettes (chessboards, phantom, color,
 # horse, logo), blurred by motion or focus (clock_motion, text), and images which bicubic already
-# enlarges almost without error, whose crops would teach next to nothing (cell, moon, retina).
+# upscales almost without error, whose crops would teach next to nothing (cell, moon, retina).
 TRAIN = (
     "astronaut.png",  # NASA, public domain
     "brick.png",  # CC0Textures, CC0

@@ -82,7 +82,7 @@ def evaluate(
         weights: as for `isr_jax.load`.
         checkpoint: as for `isr_jax.load`.
         lpips: alex, vgg or squeeze, to measure LPIPS by that network too, on RGB images cropped
-            likewise; its published weights must be at hand.
+            likewise; its published weights must be available.
         lpips_folder: a folder to look for them first; see `isr_jax.perceptual.weight_files`.
         save: a new folder for the SR images, SET/xSCALE/NAME.png.
         progress: show a bar on standard error, where that is a terminal.

@@ -4,8 +4,16 @@
 so that the rest of isr_jax sees `apply(params, ...)` and nothing of Flax.
 """
 
-from isr_jax.models.discriminators import Discriminator, discriminator
-from isr_jax.models.generators import Generator, generator
+from isr_jax.models.discriminators import DISCRIMINATORS, Discriminator, discriminator
+from isr_jax.models.generators import GENERATORS, Generator, generator
 from isr_jax.models.layers import count_params
 
-__all__ = ["Discriminator", "Generator", "count_params", "discriminator", "generator"]
+__all__ = [
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "Discriminator",
+    "Generator",
+    "count_params",
+    "discriminator",
+    "generator",
+]

@@ -320,10 +320,10 @@ def _params(
             return jnp.asarray({"mean": IMAGENET_MEAN, "std": IMAGENET_STD}[leaf], jnp.float32)
         key = name(".".join(modules), leaf)
         if key not in state:
-            raise UserError(f"these are no weights of {network}: {key} is missing")
+            raise UserError(f"not weights of {network}: {key} is missing")
         if state[key].shape != like.shape:
             raise UserError(
-                f"these are no weights of {network}: {key} has shape {list(state[key].shape)} "
+                f"not weights of {network}: {key} has shape {list(state[key].shape)} "
                 f"where {list(like.shape)} is needed"
             )
         return jnp.asarray(state[key], jnp.float32)
