@@ -336,7 +336,7 @@ def _row(run: Path, results: Results, photo: ImagePair, number: int) -> Row:
         if not one["diverged"]:
             upscaled[name] = np.asarray(Image.open(file).convert("RGB"))
     window = _window(photo.hr, upscaled["bicubic"])
-    cells = [Cell("HR", "the photograph", _uri(photo.hr[window]))]
+    cells = [Cell("HR", "ground truth", _uri(photo.hr[window]))]
     for name, image in upscaled.items():
         scores = Scorer(scale).image(image, photo.hr)
         caption = f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
