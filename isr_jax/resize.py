@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Float64, Int32, UInt8, UInt16
-from scipy.sparse import csr_array
 
 from isr_jax.errors import UserError, unknown
 from isr_jax.images import depth_to_space, pad_edge
@@ -349,6 +348,8 @@ def _separable(
 
 def _weighted(weights: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Sum over each output's taps in a fixed order, so that a window has the bits of the whole."""
+    from scipy.sparse import csr_array  # takes long to load, and networks do without
+
     out, taps = weights.shape
     starts = np.arange(0, out * taps + 1, taps, dtype=np.int32)
     matrix = csr_array((weights.ravel(), index.ravel(), starts), shape=(out, len(x)))

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float32, Int32, Int64, UInt8, UInt16
-from scipy import ndimage
 
 from isr_jax import images
 from isr_jax.errors import UserError
@@ -276,6 +275,8 @@ def fill_hidden(
     hidden: Bool[np.ndarray, "h w"] = alpha == 0
     if not hidden.any() or hidden.all():
         return colours
+    from scipy import ndimage  # takes long to load, and most photos are opaque
+
     nearest: Any = ndimage.distance_transform_edt(
         hidden, return_distances=False, return_indices=True
     )
