@@ -57,7 +57,8 @@ def main(argv: list[str]) -> None:
     # Imported here, so that wrong usage is reported at once.
     from rich.console import Console
 
-    from isr_jax import UserError, study, train
+    import isr_jax
+    from isr_jax import UserError
     from isr_jax.training.record import closing_table
 
     logging.set_verbosity(logging.ERROR)
@@ -66,11 +67,11 @@ def main(argv: list[str]) -> None:
     workdir = WORKDIR.value or f"runs/{name}"
     try:
         if "study" in CONFIG.value:
-            outcome = study(CONFIG.value, workdir)
+            outcome = isr_jax.study(CONFIG.value, workdir)
             if outcome.results:
                 print(f"{outcome.results['verdict']}\nThe report is {outcome.run / 'report.html'}")
             return
-        result = train(CONFIG.value, workdir)
+        result = isr_jax.train(CONFIG.value, workdir)
     except UserError as error:
         fail(str(error), code=1)
     except KeyboardInterrupt:

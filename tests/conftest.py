@@ -1,9 +1,13 @@
 """Four virtual CPU devices, checks of shapes and dtypes, and the path of the benchmark images."""
 
+import atexit
 import os
 import shutil
 import signal
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The tests compile for longer than they run: LLVM's optimizations would only cost time.
@@ -14,6 +18,12 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_backend_optimization_level=0",
     ]
 )
+
+# Programs that are the same are compiled once, by whichever process of the run needs them first.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="isr-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,8 +41,17 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")  # mixing two dtypes is an error
 _mixing = jax.numpy_dtype_promotion("standard")  # for the parts of libraries that mix them
-_chain = optax.chain
-optax.chain = lambda *parts: (made := _chain(*parts))._replace(update=_mixing(made.update))
+
+
+def _under_mixing(make: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
+    def made(*arguments: Any, **options: Any) -> optax.GradientTransformation:
+        transformation = make(*arguments, **options)
+        return transformation._replace(update=_mixing(transformation.update))
+
+    return made
+
+
+optax.adam, optax.chain = _under_mixing(optax.adam), _under_mixing(optax.chain)
 nn.BatchNorm.__call__ = _mixing(nn.BatchNorm.__call__)
 dm_pix.ssim = _mixing(dm_pix.ssim)
 

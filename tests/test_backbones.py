@@ -115,10 +115,10 @@ def test_unknown_names_are_named():
 def test_wrong_weights_are_named():
     state = trunks.arrays(trunks.random_trunk("alexnet"))
     lacking = {name: value for name, value in state.items() if name != "features.3.bias"}
-    with pytest.raises(UserError, match=r"no weights of alexnet: features\.3\.bias is missing"):
+    with pytest.raises(UserError, match=r"not weights of alexnet: features\.3\.bias is missing"):
         params_from_torch("alexnet", lacking, layers=["relu2"])
     params_from_torch("alexnet", lacking, layers=["relu1"])
-    with pytest.raises(UserError, match=r"no weights of vgg16: features\.0\.weight has shape"):
+    with pytest.raises(UserError, match=r"not weights of vgg16: features\.0\.weight has shape"):
         params_from_torch("vgg16", state, layers=["relu1_1"])
 
 
@@ -153,5 +153,5 @@ def test_keras_weights_see_bgr_less_caffes_mean():
 
 def test_wrong_keras_weights_are_named():
     state = keras_arrays(trunks.random_trunk("vgg19", length=5))
-    with pytest.raises(UserError, match="no weights of vgg19: block2_conv1/bias is missing"):
+    with pytest.raises(UserError, match="not weights of vgg19: block2_conv1/bias is missing"):
         vgg19_params_from_keras(state, layers=["conv2_1"])

@@ -72,7 +72,7 @@ def save(
         scores: of the validation, with "psnr" in dB, where this step was validated.
     """
     # Copied on the device, because the next dispatch overwrites donated buffers.
-    item = _items(jax.tree.map(jnp.copy, state))
+    item = _items(_copied(jax.tree.map(_on_one_device, state)))
     manager.save(
         int(state.step),
         args=ocp.args.Composite(
@@ -83,6 +83,18 @@ def save(
         ),
         metrics=dict(scores) if scores else None,
     )
+
+
+def _on_one_device(x: jax.Array) -> jax.Array:
+    # Of an array that all devices have, Orbax would have each write a part, and compile a program
+    # that cuts it out for every shape.
+    whole = x.is_fully_addressable and x.is_fully_replicated
+    return x.addressable_data(0) if whole else x
+
+
+@jax.jit
+def _copied(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _items(state: State) -> dict[str, dict[str, Any]]:
