@@ -79,10 +79,11 @@ def test_an_unknown_variant_is_one_line_of_the_command():
 
 
 def tiny(name):
-    """A smoke variant with fewer updates on smaller crops."""
+    """A smoke variant with one block and fewer updates on smaller crops."""
     config = recipe(name, "smoke")
+    config.generator.blocks = 1
     config.data.crop, config.data.margin = 48, min(config.data.margin, 8)
-    config.train.steps = config.train.validate_every = config.train.checkpoint_every = 30
+    config.train.steps = config.train.validate_every = config.train.checkpoint_every = 20
     return config
 
 
