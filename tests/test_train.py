@@ -306,16 +306,16 @@ def test_a_checkpoint_that_diverges_at_once_is_not_called_good(photos, tmp_path)
     assert isr_jax.train(tiny(photos), tmp_path, console=silent()).step == 8
 
 
-def test_a_run_may_go_on_by_the_other_loader(photos, tmp_path):
-    isr_jax.train(tiny(photos, **{"train.steps": 4}), tmp_path, console=silent())
-    config = tiny(photos, **{"data.loader": "stream"})
-    assert isr_jax.train(config, tmp_path, console=silent()).step == 8
-
-
-def test_before_the_first_validation_the_latest_checkpoint_is_the_best(photos, tmp_path):
+def test_a_run_may_go_on_by_the_other_loader(photos, tmp_path, trained):
     run = tmp_path / "run"
-    isr_jax.train(tiny(photos, **{"train.checkpoint_every": 3}), run, console=silent())
-    shutil.rmtree(run / "checkpoints" / "8")
+    shutil.copytree(trained, run)
+    config = tiny(photos, **{"data.loader": "stream", "train.steps": 10})
+    assert isr_jax.train(config, run, console=silent()).step == 10
+
+
+def test_before_the_first_validation_the_latest_checkpoint_is_the_best(tmp_path, trained):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
     for step in run.glob("checkpoints/*"):
         if step.name != "6":
             shutil.rmtree(step)
@@ -335,17 +335,18 @@ def test_damaged_records_and_scores_do_not_stop_a_run(photos, tmp_path, trained)
     assert_bit_identical(trained, run)
 
 
-def test_divergence_names_the_step_and_the_last_good_checkpoint(photos, tmp_path):
+def test_divergence_names_the_step_and_the_last_good_checkpoint(photos, tmp_path, trained):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
     config = tiny(photos)
-    isr_jax.train(config, tmp_path, console=silent())
     config.train.steps = 16
     config.g_optimizer.learning_rate = 1e30
     console = heard()
     with pytest.raises(UserError, match=r"step \d+: .* not finite; .*checkpoints/8; lower"):
-        isr_jax.train(config, tmp_path, console=console)
+        isr_jax.train(config, run, console=console)
     said = console.export_text()
     assert "config.g_optimizer.learning_rate is 1e+30 from here on; it was 0.0001" in said
-    assert isr_jax.load(tmp_path, checkpoint="latest").step == 8
+    assert isr_jax.load(run, checkpoint="latest").step == 8
 
 
 def biggest_file(folder: Path) -> Path:
@@ -378,11 +379,12 @@ def test_a_checkpoint_cut_short_goes_to_quarantine_for_the_one_before(photos, tm
 
 def test_a_run_of_another_architecture_is_refused(photos, trained, tmp_path):
     run = tmp_path / "whole crop"
-    isr_jax.train(tiny(photos, **{"discriminator.crop": 0}), run, console=silent())
+    whole = {"discriminator.crop": 0, "train.steps": 2}
+    isr_jax.train(tiny(photos, **whole), run, console=silent())
     with pytest.raises(UserError, match=r"holds a run with data.crop=24, this one has 32"):
         larger = tiny(photos, **{"discriminator.crop": 0, "data.crop": 32})
         isr_jax.train(larger, run, console=silent())
-    assert (run / "checkpoints" / "8").is_dir()
+    assert (run / "checkpoints" / "2").is_dir()
     with pytest.raises(UserError, match=r"holds a run with generator.width=4, this one has 8"):
         isr_jax.train(tiny(photos, **{"generator.width": 8}), trained, console=silent())
 
