@@ -85,3 +85,20 @@ def browser():
         browser = started.chromium.launch(executable_path=chromium, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory) -> str:
+    """An empty folder for TFDS data sets."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="session")
+def trained(photos, tmp_path_factory) -> Path:
+    """A finished run of 8 steps that nothing disturbed."""
+    import isr_jax
+    from tests.helpers.tiny_runs import silent, tiny
+
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    isr_jax.train(tiny(photos), run, console=silent())
+    return run

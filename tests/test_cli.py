@@ -1,4 +1,6 @@
-"""`isr upscale`, `import-torch`, `export-torch` and `interpolate`, on photographs and weights."""
+"""The `isr` commands on photographs and weights, and what each says to mistakes."""
+
+import sys
 
 import jax
 import numpy as np
@@ -7,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import isr_jax
-from isr_jax import export, protocols, resize
+from isr_jax import cli, export, protocols, resize
 from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.checkpoints.runs import write_generator
@@ -200,3 +202,32 @@ def test_choices_are_the_keys_of_the_tables():
     assert tuple(lpips.NETWORKS) == evaluate.LPIPS_NETWORKS
     assert tuple(export.EXPORTERS) == cli_weights.EXPORT_FORMATS
     assert tuple(export.SUFFIXES) == cli_weights.EXPORT_SUFFIXES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--port", "99999"), 2, "is not a port"),
+        (("--max-megapixels", "none"), 2, "is not a number above 0"),
+        (("--port", "0", "--model", "none"), 1, "there is no model none"),
+        (("--port", "0", "--host", "no.such.host.invalid"), 1, "cannot listen on no.such.host"),
+    ],
+)
+def test_mistakes_of_the_demo_are_one_line(capsys, arguments, code, message):
+    pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
+    try:
+        found = cli.main(["demo", *arguments])
+    except SystemExit as stop:
+        found = stop.code
+    out, err = capsys.readouterr()
+    assert (found, out) == (code, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_missing_extra_of_the_demo_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "isr_jax.demo.server", None)
+    monkeypatch.delitem(sys.modules, "isr_jax.demo.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert cli.main(["demo"]) == 1
+    assert "pip install 'isr-jax[demo]'" in capsys.readouterr().err

@@ -19,11 +19,20 @@ import tifffile
 from PIL import Image
 
 import isr_jax
-from isr_jax import cli
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.demo.models import Choice, Limits, cached
-from isr_jax.demo.photos import Stopped
 from isr_jax.models import generator
+from tests.helpers.demo_page import (
+    Gate,
+    choose,
+    divider,
+    post,
+    repeated,
+    save,
+    start,
+    until,
+    upscaled,
+)
 
 SMALL = {"name": "rrdbnet", "width": 8, "growth": 4, "blocks": 1, "doublings": 1}
 START = "import sys; from isr_jax.cli import main; sys.exit(main())"
@@ -76,42 +85,6 @@ def server(folder):
         process.kill()
 
 
-class Gate:
-    """Models that wait after their first tile until the gate is opened or they are stopped.
-
-    Attributes:
-        open: whether they continue.
-        stopped: whether one was stopped.
-        working: number of models at work.
-        most: largest number at once.
-    """
-
-    def __init__(self):
-        self.open, self.stopped = threading.Event(), threading.Event()
-        self.working = self.most = 0
-
-    def cached(self, model, scale, tile):
-        upscaler = cached(model, scale, tile)
-
-        def upscale(image, *, progress):
-            def wait(done, total):
-                progress(done, total)
-                while not self.open.wait(0.02):
-                    progress(done, total)
-
-            self.working += 1
-            self.most = max(self.most, self.working)
-            try:
-                return upscaler(image, progress=wait)
-            except Stopped:
-                self.stopped.set()
-                raise
-            finally:
-                self.working -= 1
-
-        return upscale
-
-
 @pytest.fixture
 def gate(monkeypatch):
     """A closed `Gate` before the models of `local`."""
@@ -157,61 +130,6 @@ def visit(local, browser):
     for context in contexts:
         context.close()
     assert wrong == []
-
-
-def until(condition):
-    """Wait for a condition."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def choose(page, file):
-    """Give the page a photo."""
-    page.set_input_files("#file", file)
-    page.wait_for_selector("#go:not([disabled])")
-
-
-def start(page, model, scale):
-    """Upscale on the page with a model, given by its label on the page or by its index."""
-    page.select_option("#model", **{"index" if isinstance(model, int) else "label": model})
-    if page.is_enabled("#scale"):
-        page.select_option("#scale", str(scale))
-    page.click("#go")
-
-
-def save(page, saved):
-    """Wait for the result, save it, and give the name that the page gave it."""
-    page.wait_for_selector("#result:not([hidden])", timeout=20_000)
-    with page.expect_download() as download:
-        page.click("#save")
-    download.value.save_as(saved)
-    return download.value.suggested_filename
-
-
-def upscaled(page, model, scale, saved):
-    """Upscale on the page; return the pixels and the name of the download."""
-    start(page, model, scale)
-    name = save(page, saved)
-    return imagecodecs.imread(saved), name
-
-
-def repeated(image, times):
-    """An image with every pixel repeated, as `nearest` upscales it."""
-    return image.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def divider(page):
-    """Where it is: what is shown of the image before, in parts of the image's width."""
-    handle, width = page.evaluate(
-        """() => {
-          const [handle, image] = [".handle", "#after"].map(
-            (name) => document.querySelector(name).getBoundingClientRect());
-          return [handle.x + handle.width / 2 - image.x, image.width];
-        }"""
-    )
-    return handle / width
 
 
 @pytest.mark.slow
@@ -458,12 +376,6 @@ def test_sessions_of_silent_pages_end(local, gate, visit, folder):
     assert open_page.request.get(address).status == 404
 
 
-def post(connection, path, body, session):
-    """The response of the server."""
-    connection.request("POST", path, body, {"x-session": session})
-    return connection.getresponse()
-
-
 def test_a_signal_ends_it_at_work_and_leaves_nothing(server, folder):
     process, address = server
     with closing(HTTPConnection(address.removeprefix("http://"), timeout=20)) as connection:
@@ -482,32 +394,3 @@ def test_a_signal_ends_it_at_work_and_leaves_nothing(server, folder):
             out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (128 + signal.SIGTERM, "", "")
     assert not list((folder / "tmp").glob("isr-demo-*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (("--port", "99999"), 2, "is not a port"),
-        (("--max-megapixels", "none"), 2, "is not a number above 0"),
-        (("--port", "0", "--model", "none"), 1, "there is no model none"),
-        (("--port", "0", "--host", "no.such.host.invalid"), 1, "cannot listen on no.such.host"),
-    ],
-)
-def test_mistakes_are_one_line(capsys, arguments, code, message):
-    pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
-    try:
-        found = cli.main(["demo", *arguments])
-    except SystemExit as stop:
-        found = stop.code
-    out, err = capsys.readouterr()
-    assert (found, out) == (code, "")
-    assert message in err
-    assert err.count("\n") == 1
-
-
-def test_a_missing_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "isr_jax.demo.server", None)
-    monkeypatch.delitem(sys.modules, "isr_jax.demo.server")
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert cli.main(["demo"]) == 1
-    assert "pip install 'isr-jax[demo]'" in capsys.readouterr().err

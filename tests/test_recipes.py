@@ -1,4 +1,4 @@
-"""The published recipes: their figures, their variants, and that their parts train together."""
+"""The published recipes and studies: their figures, their variants, and that their parts train."""
 
 import importlib
 import subprocess
@@ -14,6 +14,7 @@ from isr_jax import config as base
 from isr_jax.checkpoints.restore import begin_from, restore_generator
 from isr_jax.config import flatten
 from isr_jax.errors import UserError
+from isr_jax.loss_study import loop
 from isr_jax.training import checks
 from isr_jax.training.program import make_prepare, make_program
 from isr_jax.training.record import read_records
@@ -161,3 +162,17 @@ def test_bicubic_batches_stay_as_they_were_cut():
     assert prepared.keys() == batch.keys()
     for name in batch:
         np.testing.assert_array_equal(prepared[name], batch[name])
+
+
+def test_the_shipped_studies_are_valid():
+    from configs import study
+
+    for variant, least_seeds in (("", 3), ("quick", 2)):
+        config = study.get_config(variant)
+        candidates = loop.candidates_of(config)
+        assert len(candidates) >= 4 and len(config.study.seeds) >= least_seeds
+        for candidate in candidates:
+            loss = candidate.config.loss
+            expected = config.study.candidates[candidate.name]
+            assert loss.content.to_dict() == expected.loss.content.to_dict()
+            assert loss.adversarial_weight == expected.loss.adversarial_weight

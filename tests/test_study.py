@@ -353,20 +353,6 @@ def test_a_candidate_changes_no_data(photos):
         loop.candidates_of(config)
 
 
-def test_the_shipped_studies_are_valid():
-    from configs import study
-
-    for variant, least_seeds in (("", 3), ("quick", 2)):
-        config = study.get_config(variant)
-        candidates = loop.candidates_of(config)
-        assert len(candidates) >= 4 and len(config.study.seeds) >= least_seeds
-        for candidate in candidates:
-            loss = candidate.config.loss
-            expected = config.study.candidates[candidate.name]
-            assert loss.content.to_dict() == expected.loss.content.to_dict()
-            assert loss.adversarial_weight == expected.loss.adversarial_weight
-
-
 def test_lpips_is_judged_where_its_weights_are_at_hand(photos, tmp_path, monkeypatch):
     """Files of the published layout with random weights; a smaller LPIPS is a better one."""
     from safetensors.numpy import save_file

@@ -1,6 +1,13 @@
-"""The `isr` command, run in this process."""
+"""The commands: `isr` in this process, run.py in one of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 from isr_jax import cli
+from tests.helpers.tiny_runs import environment
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(capsys, *arguments):
@@ -11,3 +18,15 @@ def run(capsys, *arguments):
         code = stop.code
     out, err = capsys.readouterr()
     return code, out, err.splitlines()
+
+
+def run_py(*args: str, config: str = "base", devices: int = 1) -> subprocess.CompletedProcess:
+    """Run `python run.py` to its end; what it printed is text."""
+    return subprocess.run(
+        [sys.executable, "run.py", "--config", f"configs/{config}.py", *args],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=ROOT,
+        env=environment(devices),
+    )

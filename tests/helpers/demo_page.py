@@ -1,0 +1,106 @@
+"""What a visitor does on the page of `isr demo`, and models that wait for a gate."""
+
+import threading
+import time
+
+import imagecodecs
+
+from isr_jax.demo.models import cached
+from isr_jax.demo.photos import Stopped
+
+
+class Gate:
+    """Models that wait after their first tile until the gate is opened or they are stopped.
+
+    Attributes:
+        open: whether they continue.
+        stopped: whether one was stopped.
+        working: number of models at work.
+        most: largest number at once.
+    """
+
+    def __init__(self):
+        self.open, self.stopped = threading.Event(), threading.Event()
+        self.working = self.most = 0
+
+    def cached(self, model, scale, tile):
+        upscaler = cached(model, scale, tile)
+
+        def upscale(image, *, progress):
+            def wait(done, total):
+                progress(done, total)
+                while not self.open.wait(0.02):
+                    progress(done, total)
+
+            self.working += 1
+            self.most = max(self.most, self.working)
+            try:
+                return upscaler(image, progress=wait)
+            except Stopped:
+                self.stopped.set()
+                raise
+            finally:
+                self.working -= 1
+
+        return upscale
+
+
+def until(condition):
+    """Wait for a condition."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def choose(page, file):
+    """Give the page a photo."""
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#go:not([disabled])")
+
+
+def start(page, model, scale):
+    """Upscale on the page with a model, given by its label on the page or by its index."""
+    page.select_option("#model", **{"index" if isinstance(model, int) else "label": model})
+    if page.is_enabled("#scale"):
+        page.select_option("#scale", str(scale))
+    page.click("#go")
+
+
+def save(page, saved):
+    """Wait for the result, save it, and give the name that the page gave it."""
+    page.wait_for_selector("#result:not([hidden])", timeout=20_000)
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(saved)
+    return download.value.suggested_filename
+
+
+def upscaled(page, model, scale, saved):
+    """Upscale on the page; return the pixels and the name of the download."""
+    start(page, model, scale)
+    name = save(page, saved)
+    return imagecodecs.imread(saved), name
+
+
+def repeated(image, times):
+    """An image with every pixel repeated, as `nearest` upscales it."""
+    return image.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def divider(page):
+    """Where it is: what is shown of the image before, in parts of the image's width."""
+    handle, width = page.evaluate(
+        """() => {
+          const [handle, image] = [".handle", "#after"].map(
+            (name) => document.querySelector(name).getBoundingClientRect());
+          return [handle.x + handle.width / 2 - image.x, image.width];
+        }"""
+    )
+    return handle / width
+
+
+def post(connection, path, body, session):
+    """The response of the server."""
+    connection.request("POST", path, body, {"x-session": session})
+    return connection.getresponse()
