@@ -47,14 +47,15 @@ def training_bar(console: Console, *, total: int, step: int, title: str = "train
 
 def image_bar(*, shown: bool) -> Progress:
     """Return a bar over images on standard error, shown only in a terminal."""
-    console = Console(stderr=True)
+    # Quiet as well, for rich 13 ends a disabled bar by a blank line.
+    hidden = not (shown and Console(stderr=True).is_terminal)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=console,
-        disable=not (shown and console.is_terminal),
+        console=Console(stderr=True, quiet=hidden),
+        disable=hidden,
         transient=True,
     )
 
