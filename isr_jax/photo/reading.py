@@ -386,7 +386,7 @@ def _pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
     alpha = alpha or turned.has_transparency_data
     mode = ("L" if gray else "RGB") + ("A" if alpha else "")
     if turned.mode == "1" and turned.info.get("transparency") == 1:
-        turned.info["transparency"] = 255  # of 0 and 255, as convert sees it; Pillow 12.1 does so
+        turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
     # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
     turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
     return _page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)

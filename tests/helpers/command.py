@@ -20,7 +20,7 @@ def run(capsys, *arguments):
     return code, out, err.splitlines()
 
 
-def run_py(*args: str, config: str = "base", devices: int = 1) -> subprocess.CompletedProcess:
+def run_py(*args: str, config: str = "base") -> subprocess.CompletedProcess:
     """Run `python run.py` to its end; what it printed is text."""
     return subprocess.run(
         [sys.executable, "run.py", "--config", f"configs/{config}.py", *args],
@@ -28,5 +28,5 @@ def run_py(*args: str, config: str = "base", devices: int = 1) -> subprocess.Com
         text=True,
         timeout=400,
         cwd=ROOT,
-        env=environment(devices),
+        env=environment(),
     )
