@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The tests compile for longer than they run: LLVM's optimizations would only cost time.
+# The tests compile for longer than they run: LLVM's optimizations would only cost time, and so
+# would XLA's newer emitters of fusions (three times that of the older) and its threads.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=4",
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
     ]
 )
 
@@ -100,5 +103,5 @@ def trained(photos, tmp_path_factory) -> Path:
     from tests.helpers.tiny_runs import silent, tiny
 
     run = tmp_path_factory.mktemp("runs") / "trained"
-    isr_jax.train(tiny(photos), run, console=silent())
+    isr_jax.train(tiny(photos, **{"train.checkpoint_every": 2}), run, console=silent())
     return run

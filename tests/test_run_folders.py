@@ -36,7 +36,6 @@ from tests.helpers.tiny_runs import (
     [
         (tiny, "pool", "jit"),
         (tiny, "stream", "jit"),
-        (tiny, "pool", "pmap"),
         (tiny, "stream", "pmap"),
         (tiny_unet, "pool", "pmap"),
     ],

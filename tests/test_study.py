@@ -75,6 +75,7 @@ SEEDS, RATES = (3, 5), (1e-4, 1e-3)
 
 def twenty_updates(photos):
     config = tiny(photos, **{"train.steps": 20, "train.log_every": 1, "train.validate_every": 20})
+    config.train.checkpoint_every = 20
     config.loss.content.ms_ssim = 1.0
     return config
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -45,7 +46,7 @@ def overrides(photos: Path, **extra) -> dict:
         "train.steps_per_dispatch": 1,
         "train.log_every": 2,
         "train.validate_every": 4,
-        "train.checkpoint_every": 2,
+        "train.checkpoint_every": 4,
         **extra,
     }
 
@@ -57,8 +58,9 @@ def tiny(photos: Path, **extra):
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    """The environment of a command: that of the tests, but for the number of devices."""
+    flags = re.sub(r"device_count=\d+", f"device_count={devices}", os.environ["XLA_FLAGS"])
+    return {**os.environ, "XLA_FLAGS": flags}
 
 
 def silent() -> Console:
