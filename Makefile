@@ -39,7 +39,7 @@ lint: $(ready)
 
 lock: $(ready)
 	.venv/bin/python -m pip install --quiet uv
-	.venv/bin/uv pip compile pyproject.toml --extra test --extra notebooks --extra onnx --extra demo --universal --upgrade \
+	.venv/bin/uv pip compile pyproject.toml --extra test --extra notebooks --extra onnx --extra demo --universal --upgrade --generate-hashes \
 	  --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
 	# A pin for the extra torch, which the tests of weights use; its own dependencies stay free.
 	echo "torch==2.13.0" >> requirements.lock
@@ -54,11 +54,14 @@ floors:
 clean:
 	rm -rf .venv .venv-floors build *.egg-info
 
-# requirements.lock constrains, so that an extra's packages are pinned only when they are wanted.
+# The lock constrains, so that an extra's packages are pinned only when they are wanted; pip checks
+# hashes only where everything has one, so they are compared afterwards.
 $(ready): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "isr_jax needs Python 3.11 or later; name one by make PYTHON=python3.12" >&2; exit 1; }
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint requirements.lock --editable ".[$(extras)]"
+	sed -e '/--hash=/d' -e 's/ *\\$$//' requirements.lock > .venv/constraints.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --report .venv/report.json \
+	  --constraint .venv/constraints.txt --editable ".[$(extras)]"
+	.venv/bin/python .ci/check_hashes.py .venv/report.json requirements.lock
 	touch $@

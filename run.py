@@ -5,13 +5,47 @@ python run.py --config configs/study.py:quick
 
 Run the same command again to resume. Every field of isr_jax/config.py can be overridden. Some
 configs have variants, such as configs/esrgan.py:smoke.
+
+Exit codes: 0 finished; 75 stopped by a signal, the same command resumes; 1 an error, in one line;
+2 wrong usage; 130 interrupted before there was anything to save.
 """
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from typing import NoReturn
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h, which schedulers can be told to run again
+DEADLINE = 30.0  # seconds that the end of the process may take
+
+
+def leave(code: int) -> NoReturn:
+    """Exit, by a deadline: after a save that failed, Orbax's threads can wait for ever."""
+    last = threading.Timer(DEADLINE, os._exit, [code])
+    last.daemon = True
+    last.start()
+    sys.exit(code)
+
+
+def fail(message: str, *, code: int) -> NoReturn:
+    """Print one line to standard error and exit."""
+    print(f"run.py: {message}", file=sys.stderr)
+    leave(code)
+
+
+def interrupt(*_: object) -> NoReturn:
+    """End on a Ctrl-C for which there is nothing to save."""
+    fail("interrupted; run the same command again to resume from the latest checkpoint", code=130)
+
+
+# Here already, because the imports below take a while.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, interrupt)
+
+from absl import app, flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with :VARIANT where it has one.", lock_config=True
@@ -46,12 +80,6 @@ def _one_line(error: Exception) -> str:
     return text.replace(" Did you mean", ": no such config field; did you mean", 1).strip('"')
 
 
-def fail(message: str, *, code: int) -> None:
-    """Print one line to standard error and exit."""
-    print(f"run.py: {message}", file=sys.stderr)
-    sys.exit(code)
-
-
 def main(argv: list[str]) -> None:
     """Hand the config to isr_jax.train, or to isr_jax.study if it has a study's fields."""
     # Imported here, so that wrong usage is reported at once.
@@ -59,9 +87,10 @@ def main(argv: list[str]) -> None:
 
     import isr_jax
     from isr_jax import UserError
+    from isr_jax.errors import silence_libraries
     from isr_jax.training.record import closing_table
 
-    logging.set_verbosity(logging.ERROR)
+    silence_libraries()
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     workdir = WORKDIR.value or f"runs/{name}"
@@ -70,17 +99,14 @@ def main(argv: list[str]) -> None:
             outcome = isr_jax.study(CONFIG.value, workdir)
             if outcome.results:
                 print(f"{outcome.results['verdict']}\nThe report is {outcome.run / 'report.html'}")
-            return
+            leave(0 if outcome.results else STOPPED)
         result = isr_jax.train(CONFIG.value, workdir)
     except UserError as error:
         fail(str(error), code=1)
-    except KeyboardInterrupt:
-        fail(
-            "interrupted; run the same command again to resume from the latest checkpoint", code=130
-        )
     if result.scores:
         title = f"Validation set, {result.step} updates"
         closing_table(Console(), result.scores, result.baselines, title)
+    leave(0 if result.step == CONFIG.value.train.steps else STOPPED)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,9 @@ def get_config() -> ConfigDict:
     config.train.log_every = 100  # int >= 1, updates; their means go to metrics and TensorBoard
     config.train.validate_every = 5000  # int >= 1, updates
     config.train.checkpoint_every = 5000  # int >= 1, updates
-    config.train.keep = 2  # int >= 1; latest checkpoints kept, besides the best
+    config.train.keep = 2  # int >= 1; latest checkpoints kept, besides the following
+    config.train.keep_best = "psnr"  # psnr | ssim | ms_ssim; the best by it is kept
+    config.train.keep_every = 0  # int >= 0, updates; checkpoints so far apart are kept, 0 for none
     return config.lock()
 
 
@@ -294,3 +296,22 @@ def tuples(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {name: tuples(value) for name, value in tree.items()}
     return tuple(tree) if isinstance(tree, list) else tree
+
+
+def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
+    """Return the configuration of a run from its config.json.
+
+    Fields that are newer than the run have their defaults.
+
+    Raises:
+        errors.UserError: it holds a field that does not exist, or a value of another type.
+    """
+    config = get_config().unlock()
+    parts = {name: tuples(value) for name, value in saved.items()}
+    try:
+        for name in ("generator", "discriminator"):
+            config[name] = ConfigDict(parts.pop(name))
+        config.lock().update(parts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise errors.UserError(f"the saved config cannot be used: {error}") from error
+    return config

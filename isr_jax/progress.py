@@ -50,7 +50,7 @@ def image_bar(*, shown: bool) -> Progress:
     # Quiet as well, for rich 13 ends a disabled bar by a blank line.
     hidden = not (shown and Console(stderr=True).is_terminal)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -31,9 +31,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and signal.
+# A shell's background jobs ignore Ctrl-C, and those of nohup a closed terminal: so would the
+# processes that tests start and signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 from jaxtyping import install_import_hook
 

@@ -18,7 +18,7 @@ from isr_jax.cli import weights as cli_weights
 from isr_jax.errors import UserError
 from isr_jax.models import GENERATORS, generator
 from isr_jax.perceptual import lpips
-from isr_jax.photo import reading, writing
+from isr_jax.photo import limits, writing
 from isr_jax.pytorch.state_dicts import export_torch
 from isr_jax.resize import resize_uint8
 from tests.helpers.command import run
@@ -196,7 +196,7 @@ def test_choices_are_the_keys_of_the_tables():
     """The parser repeats them, to answer without loading JAX."""
     assert tuple(single_files.PRETRAINED) == options.PRETRAINED
     assert tuple(resize.METHODS) == options.INTERPOLATIONS
-    assert options.MAX_PIXELS == reading.MAX_PIXELS
+    assert options.MAX_PIXELS == limits.MAX_PIXELS
     assert tuple(writing.FORMATS) == upscale.FILE_FORMATS
     assert tuple(protocols.PROTOCOLS) == evaluate.PROTOCOLS
     assert tuple(lpips.NETWORKS) == evaluate.LPIPS_NETWORKS

@@ -151,6 +151,9 @@ class OwnLr:
         (photo,) = located_photos([(40, 40)], scale=4)
         return Decoded(photo.name, photo.hr, 255 - photo.lr)
 
+    def fingerprint(self):
+        return "1 image"
+
 
 def test_a_sources_own_lr_images_are_used(stream):
     (photo,) = located_photos([(40, 40)], scale=4)

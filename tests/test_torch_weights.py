@@ -368,7 +368,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
     (tmp_path / "text.safetensors").write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("module.pth", "text.pth"):
-        with pytest.raises(UserError, match=r"holds more than tensors; save the network's"):
+        with pytest.raises(UserError, match=r"holds more than tensors.*save the network's"):
             read_state_dict(tmp_path / name)
     with pytest.raises(UserError, match="is damaged or holds no weights"):
         read_state_dict(tmp_path / "text.safetensors")

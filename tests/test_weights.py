@@ -82,7 +82,8 @@ def message(call):
 
 
 def test_folders_are_searched_in_order(home, monkeypatch):
-    file = published("net.pth", elsewhere=home / "elsewhere")
+    digest = hashlib.sha256(b"here").hexdigest()
+    file = published("net.pth", checksum=f"sha256:{digest}", elsewhere=home / "elsewhere")
     last = put(home / "elsewhere" / "net.pth")
     assert weights.find(file) == last
     cached = put(weights.cache_folder() / "net.pth")
@@ -95,6 +96,20 @@ def test_folders_are_searched_in_order(home, monkeypatch):
     assert weights.find(file, path=home / "given") == mine
     given = put(home / "given" / "net.pth")
     assert weights.find(file, path=str(home / "given")) == given
+
+
+def test_a_cached_file_is_checked_once(home, monkeypatch):
+    """What is there may have been cut short, or put there by others; reading it all takes time."""
+    file = published("net.pth", checksum=f"sha256:{hashlib.sha256(b'here').hexdigest()}")
+    cached = put(weights.cache_folder() / "net.pth", b"there")
+    assert "net.pth is not net.pth: its sha256 is" in message(lambda: weights.find(file))
+    put(cached)
+    assert weights.find(file) == cached
+    with monkeypatch.context() as context:
+        context.setattr(weights.hashlib, "file_digest", pytest.fail)
+        assert weights.find(file) == cached
+    put(cached, b"other")
+    assert "remove it, and it is downloaded again" in message(lambda: weights.find(file))
 
 
 def test_downloads_go_to_the_users_caches_unless_told(home, monkeypatch):

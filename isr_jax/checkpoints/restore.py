@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -26,6 +27,7 @@ from isr_jax.pytorch.files import SUFFIXES as TORCH_SUFFIXES
 from isr_jax.pytorch.state_dicts import import_torch
 from isr_jax.resize import METHODS
 from isr_jax.state import State
+from isr_jax.tensor_files import check_weights
 
 INTERPOLATIONS = tuple(METHODS)
 WEIGHTS = ("ema", "raw")
@@ -60,7 +62,7 @@ def restore_generator(
     Args:
         model: any MODEL except an interpolation; a checkpoint folder determines the step.
         weights: the EMA, or the raw parameters; a file holds only one of them.
-        checkpoint: the best by validation PSNR-Y, the latest, or a step.
+        checkpoint: the best of the validations, the latest, or a step.
         dtype: of the computation; None for that of the configuration.
 
     Raises:
@@ -91,6 +93,11 @@ def restore_generator(
 
     network, parts, config, step = read_generator(run, checkpoint=checkpoint, dtype=dtype)
     params = parts["ema" if weights == "ema" else "params"]
+    flat = flatten_dict({"params": params, "stats": parts["stats"]}, sep="/")
+    try:
+        check_weights({path: np.asarray(x) for path, x in flat.items()})
+    except UserError as error:
+        raise UserError(f"checkpoint {step} of {run} cannot be used: {error}") from None
     return Restored(network, params, parts["stats"], config, step)
 
 
@@ -123,17 +130,7 @@ def _from_file(file: Path, dtype: str | None) -> Restored:
     except UserError as error:
         raise UserError(f"{file} cannot be used: {error}") from None
     params, stats = jax.tree.map(jnp.asarray, (saved.params, saved.stats))
-    if ours and _shapes((params, stats)) != _shapes(
-        jax.eval_shape(network.init, jax.random.key(0))
-    ):
-        raise UserError(f"{file} is damaged: its arrays are not those of its generator")
     return Restored(network, params, stats, config, 0)
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array of a tree by its path."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
 
 
 def architecture(config: ConfigDict) -> dict[str, Any]:

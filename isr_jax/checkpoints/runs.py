@@ -1,14 +1,17 @@
 """Run folders: Orbax checkpoints of everything that training changes.
 
     RUN/config.json             the configuration of the last start
-    RUN/checkpoints/STEP/       generator (params, stats, ema), training (the rest), config, data
+    RUN/checkpoints/STEP/       generator (params, stats, ema), training (the rest), config, data,
+                                digests (SHA-256 of each array, and of config and data)
     RUN/quarantine/STEP/        a checkpoint that could not be read
 
 The generator is an item of its own, so that inference reads it without the optimizers' moments.
 """
 
 import json
+import math
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,15 +22,19 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
+from isr_jax.checkpoints.digests import digests_of, digests_of_json, verify
 from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError, one_line
 from isr_jax.files import new_folder
 from isr_jax.models import Generator
 from isr_jax.models.generators import generator_of
+from isr_jax.protocols import Scores
 from isr_jax.state import State
 
 # The parts of a config that must be the same for a run to resume.
 ARCHITECTURE = ("scale", "generator", "discriminator")
+# What older run folders keep.
+KEEPING: dict[str, Any] = {"keep": 2, "keep_best": "psnr", "keep_every": 0}
 # The values of fields that older configs lack.
 IMPLIED = {
     "generator.name": "resnet",
@@ -37,21 +44,42 @@ IMPLIED = {
 }
 
 
-def open_manager(run: Path, *, keep: int = 2) -> ocp.CheckpointManager:
-    """Open a run folder's checkpoints; the latest `keep` and the best by PSNR-Y are kept."""
-    newest = checkpoint_managers.LatestN(keep)
-    best = checkpoint_managers.BestN(
-        get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False
-    )
+def open_manager(run: Path, *, keeping: Mapping[str, Any] | None = None) -> ocp.CheckpointManager:
+    """Open a run folder's checkpoints.
+
+    An old one is removed when a new one is complete, so that there is always one.
+
+    Args:
+        run: the run folder.
+        keeping: "keep", "keep_best" and "keep_every", as in config.train; None for those of
+            RUN/config.json.
+    """
+    keeping = KEEPING | (_saved_keeping(run) if keeping is None else dict(keeping))
+
+    def score(scores: Mapping[str, float]) -> float:
+        return scores[keeping["keep_best"]]
+
+    policies: list[Any] = [
+        checkpoint_managers.LatestN(keeping["keep"]),
+        checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
+    ]
+    if keeping["keep_every"]:
+        policies.append(checkpoint_managers.EveryNSteps(keeping["keep_every"]))
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
-        best_fn=_psnr,
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies), best_fn=score
     )
     return ocp.CheckpointManager((run / "checkpoints").absolute(), options=options)
 
 
-def _psnr(scores: Mapping[str, float]) -> float:
-    return scores["psnr"]
+def _saved_keeping(run: Path) -> dict[str, Any]:
+    """Return what RUN/config.json says of checkpoints to keep; {} where it says nothing."""
+    try:
+        train = json.loads((run / "config.json").read_text())["train"]
+        found = {name: train[name] for name in KEEPING if name in train}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    same = all(type(value) is type(KEEPING[name]) for name, value in found.items())
+    return found if same and found.get("keep_best", "psnr") in Scores._fields else {}
 
 
 def save(
@@ -73,13 +101,15 @@ def save(
     """
     # Copied on the device, because the next dispatch overwrites donated buffers.
     item = _items(_copied(jax.tree.map(_on_one_device, state)))
+    texts = {"config": config.to_dict(), "data": dict(data)}
     manager.save(
         int(state.step),
         args=ocp.args.Composite(
             generator=ocp.args.StandardSave(item["generator"]),
             training=ocp.args.StandardSave(item["training"]),
-            config=ocp.args.JsonSave(config.to_dict()),
-            data=ocp.args.JsonSave(dict(data)),
+            config=ocp.args.JsonSave(texts["config"]),
+            data=ocp.args.JsonSave(texts["data"]),
+            digests=ocp.args.JsonSave(digests_of(item) | digests_of_json(texts)),
         ),
         metrics=dict(scores) if scores else None,
     )
@@ -171,6 +201,7 @@ def _restore(
     saved: Any = manager.restore(
         step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), data=ocp.args.JsonRestore())
     )
+    verify(digests_of_json({"config": saved.config, "data": saved.data}), manager, step=step)
     check_architecture(saved.config, config, run=Path(manager.directory).parent)
     abstract = _items(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
     arrays: Any = manager.restore(
@@ -180,6 +211,7 @@ def _restore(
             training=ocp.args.StandardRestore(abstract["training"]),
         ),
     )
+    verify(digests_of({k: arrays[k] for k in ("generator", "training")}), manager, step=step)
     parts, training = arrays.generator, {"d_stats": {}, **arrays.training}
     state = State(g_params=parts["params"], g_stats=parts["stats"], ema=parts["ema"], **training)
     return state, dict(saved.data), saved.config
@@ -193,21 +225,39 @@ def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
     # Orbax can remove them itself, but in a thread that outlives a quick exit.
     for unfinished in run.glob(f"checkpoints/*{ocp.utils.TMP_DIR_SUFFIX}*"):
         shutil.rmtree(unfinished)
-    for scores in run.glob("checkpoints/*/metrics/metrics"):
-        try:
-            json.loads(scores.read_text())
-        except ValueError:
-            step = int(scores.parent.parent.name)
-            quarantine(run, step)
-            warn(f"checkpoint {step} cannot be read (its scores); moved to {run}/quarantine")
+    for folder in run.glob("checkpoints/[0-9]*"):
+        scores = folder / "metrics" / "metrics"
+        if not folder.is_dir() or (scores.exists() and not _are_scores(scores)):
+            aside = set_aside(folder, run)
+            warn(f"checkpoint {folder.name} cannot be read (its scores); moved to {aside}")
+
+
+def _are_scores(file: Path) -> bool:
+    """Return whether a checkpoint's scores are what the best is chosen by."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    values = [content.get(name) for name in Scores._fields] if isinstance(content, dict) else [None]
+    return all(isinstance(value, int | float) and not math.isnan(value) for value in values)
 
 
 def quarantine(run: Path, step: int) -> None:
     """Move a checkpoint to RUN/quarantine/."""
-    target = run / "quarantine" / str(step)
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(exist_ok=True)
-    shutil.move(run / "checkpoints" / str(step), target)
+    set_aside(run / "checkpoints" / str(step), run)
+
+
+def set_aside(path: Path, run: Path) -> Path:
+    """Move a damaged file or folder of a run into RUN/quarantine/; return where it is now."""
+    place = run / "quarantine"
+    if place.exists() and not place.is_dir():
+        place.rename(place.with_name(f"quarantine.{time.time_ns()}"))
+    place.mkdir(exist_ok=True)
+    target = place / path.name
+    if target.exists():
+        target = place / f"{path.name}.{time.time_ns()}"
+    shutil.move(path, target)
+    return target
 
 
 def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
@@ -259,13 +309,15 @@ def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[st
         UserError: the folder is not empty, or cannot be created.
     """
     folder = new_folder(run)
-    arrays = {"params": params, "stats": stats, "ema": params}
+    arrays = jax.tree.map(jnp.asarray, {"params": params, "stats": stats, "ema": params})
+    digests = digests_of({"generator": arrays}) | digests_of_json({"config": dict(config)})
     with open_manager(folder) as manager:
         manager.save(
             0,
             args=ocp.args.Composite(
-                generator=ocp.args.StandardSave(jax.tree.map(jnp.asarray, arrays)),
+                generator=ocp.args.StandardSave(arrays),
                 config=ocp.args.JsonSave(dict(config)),
+                digests=ocp.args.JsonSave(digests),
             ),
         )
     (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
@@ -278,7 +330,7 @@ def read_generator(
 
     Args:
         run: the run folder.
-        checkpoint: the best by validation PSNR-Y, the latest, or a step.
+        checkpoint: the best by config.train.keep_best, the latest, or a step.
         dtype: of the computation; None for that of the configuration.
 
     Raises:
@@ -302,9 +354,10 @@ def read_generator(
             return (*_restore_item(manager, step, dtype), step)
         # A damaged file can raise anything.
         except Exception as error:
+            others = sorted({*steps} - {step})
             raise UserError(
                 f"checkpoint {step} of {run} cannot be read ({one_line(error, limit=120)}); "
-                f"choose another of {sorted(steps)}"
+                + (f"choose another of {others}" if others else "there is no other")
             ) from error
 
 
@@ -313,6 +366,7 @@ def _restore_item(
 ) -> tuple[Generator, dict[str, Any], ConfigDict]:
     """Return the generator, its saved arrays and the configuration of a step."""
     saved: Any = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+    verify(digests_of_json({"config": saved.config}), manager, step=step)
     config = ConfigDict(tuples(saved.config))
     network = generator_of(config, dtype=dtype)
     # Onto one local device, whichever devices it was trained on.
@@ -325,4 +379,5 @@ def _restore_item(
     restored: Any = manager.restore(
         step, args=ocp.args.Composite(generator=ocp.args.StandardRestore(abstract))
     )
+    verify(digests_of({"generator": restored.generator}), manager, step=step)
     return network, restored.generator, config

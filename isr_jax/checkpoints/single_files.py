@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
+from isr_jax import tensor_files
+from isr_jax.config import tuples
 from isr_jax.errors import UserError, one_line
+from isr_jax.models.generators import complete, generator
 
 _ENTRY = "isr_jax"  # in the metadata: distinguishes these files from PyTorch's
 
@@ -50,21 +53,39 @@ def to_bytes(params: Any, stats: Any, config: Mapping[str, Any]) -> bytes:
 def read(file: Path) -> Saved | None:
     """Read a file; return None if it is not one of ours.
 
+    What the header says is compared with what its network has, before arrays are read.
+
     Raises:
         UserError: it is one of ours, and damaged.
     """
     try:
-        with safe_open(file, framework="numpy") as opened:
-            config = (opened.metadata() or {}).get(_ENTRY)
-            if config is None:
-                return None
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):
+        header = tensor_files.read_header(file)
+    except (OSError, ValueError):
+        return None
+    if _ENTRY not in header.metadata:
         return None
     try:
-        tree, parsed = unflatten_dict(arrays, sep="/"), json.loads(config)
-        saved = {"scale": int(parsed["scale"]), "generator": dict(parsed["generator"])}
+        parsed = json.loads(header.metadata[_ENTRY])
+        saved = {"scale": parsed["scale"], "generator": tuples(dict(parsed["generator"]))}
+        _check_header(header, saved)
+        arrays = tensor_files.read_safetensors(file)
+        tensor_files.check_weights(arrays)
+        tree = unflatten_dict(arrays, sep="/")
         return Saved(tree["params"], tree.get("stats", {}), saved)
-    # What is missing, or of another type.
+    # What is missing, or of another type; UserError is a ValueError.
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged: {one_line(error)}") from error
+
+
+def _check_header(header: tensor_files.Header, config: Mapping[str, Any]) -> None:
+    """Raise a ValueError where a header's arrays are not those of a configuration's generator."""
+    options = complete(config["generator"], scale=config["scale"])
+    # Building a network takes time, and each of its blocks has arrays.
+    if max(options.get(name, 0) for name in ("blocks", "layers")) > len(header.shapes):
+        raise ValueError(f"{len(header.shapes)} arrays are too few for its generator")
+    network = generator(options, scale=config["scale"])
+    params, stats = jax.eval_shape(network.init, jax.random.key(0))
+    flat: dict[str, Any] = flatten_dict({"params": params, "stats": stats}, sep="/")
+    expected = {name: x.shape for name, x in flat.items() if hasattr(x, "shape")}
+    if expected != header.shapes or {*header.dtypes.values()} - {"F32"}:
+        raise ValueError("its arrays are not those of its generator")

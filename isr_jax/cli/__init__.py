@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from isr_jax.cli import demo, evaluate, upscale, weights
+from isr_jax.cli import demo, evaluate, rerun, upscale, weights
 from isr_jax.cli.options import Parser
-from isr_jax.errors import UsageError, UserError, one_line
+from isr_jax.errors import UsageError, UserError, one_line, silence_libraries
 
 
 class Command(NamedTuple):
@@ -20,6 +20,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "upscale": Command("upscale photos", upscale.add_options),
     "evaluate": Command("score a model on benchmark sets", evaluate.add_options),
+    "rerun": Command("train once more what a run folder says", rerun.add_options),
     "demo": Command("serve a page that upscales photos in the browser", demo.add_options),
     "import-torch": Command("make a run folder from a PyTorch generator", weights.add_import),
     "export-torch": Command("write a generator for PyTorch", weights.add_export_torch),
@@ -41,10 +42,7 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `isr` command; return the exit code."""
     options = make_parser().parse_args(argv)
-    # Imported here, so that help and wrong usage are answered at once.
-    from absl import logging
-
-    logging.set_verbosity(logging.ERROR)  # Orbax logs every step of a restore
+    silence_libraries()
     # As an exception, so that unfinished work is cleaned up.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -41,6 +41,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help="largest file accepted; default: 100",
     )
+    parser.add_argument(
+        "--max-seconds",
+        type=positive,
+        default=600,
+        metavar="S",
+        help="longest that one photo may take; default: 600",
+    )
+    parser.add_argument(
+        "--max-disk",
+        type=positive,
+        default=10_000,
+        metavar="MB",
+        help="most that the photos and results of all visitors may take; default: 10000",
+    )
     parser.set_defaults(run=run)
 
 
@@ -54,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"the page needs {error.name}: run pip install 'isr-jax[demo]'") from error
     from isr_jax.demo.models import Limits, find_models
 
-    limits = Limits(options.max_megapixels, options.max_upload)
+    limits = Limits(
+        options.max_megapixels, options.max_upload, options.max_seconds, options.max_disk
+    )
     with listen(options.host, options.port) as socket:
         return serve(socket, find_models(options.model, Path("runs")), limits)

@@ -100,10 +100,12 @@ def run(options: argparse.Namespace) -> int:
         console.print(table)
     for kind, file in files.items():
         text = writers[kind](result)
+        # A file name that is not UTF-8 keeps its bytes.
+        content = text.encode("utf-8", "surrogateescape")
         if file == "-":
-            sys.stdout.write(text)
+            sys.stdout.buffer.write(content)
         else:
-            Path(file).write_text(text)
+            Path(file).write_bytes(content)
     for line in result["failed"]:
         print(f"isr evaluate: {line}", file=sys.stderr)
     return 1 if result["failed"] else 0

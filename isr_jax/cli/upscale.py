@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 
 from isr_jax.cli.options import MAX_PIXELS, add_model, integer, scale_factor, shard
 
@@ -52,6 +53,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="JPEG and WebP quality, 1 to 100; 100 makes WebP lossless; default: 95",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="replace the photos themselves where an output has the same name",
+    )
     parser.add_argument(
         "--tile",
         type=integer(1),
@@ -115,12 +121,15 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         jobs=options.jobs,
         shard=options.shard,
+        in_place=options.in_place,
         max_pixels=options.max_pixels,
         progress=True,
     )
     skipped = f"{outcome.skipped} skipped"
     skipped += " (already exist; --overwrite replaces them)" if outcome.skipped else ""
     total = f"{outcome.upscaled} upscaled, {skipped}, {len(outcome.failed)} failed"
+    for bug in outcome.bugs:
+        traceback.print_exception(bug)
     for line in (*outcome.notices, *outcome.failed, total):
         print(f"isr upscale: {line}", file=sys.stderr)
     return 1 if outcome.failed else 0

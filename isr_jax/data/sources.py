@@ -6,8 +6,9 @@ Pixels are uint8 RGB. Embedded colour profiles are ignored, as the literature's 
 """
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +40,10 @@ class Source(Protocol):
         """Decode image `i`, 0 <= i < len; raise `UnusableImageError` where it is unreadable."""
         ...
 
+    def fingerprint(self) -> str:
+        """Return a line that is the same as long as the images are: their number, and a digest."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
@@ -60,6 +65,16 @@ class FolderSource:
         except OSError as error:
             raise UnusableImageError(f"{file}: {error.strerror}") from error
         return fit(file, decode_image(opened, name=file), None, scale=self.scale)
+
+    def fingerprint(self) -> str:
+        """Return the number of files, and a digest of their names and sizes."""
+        return fingerprint({file: (self.root / file).stat().st_size for file in self.files})
+
+
+def fingerprint(sizes: Mapping[str, int]) -> str:
+    """Return the number of images, and the first digits of a SHA-256 of their names and sizes."""
+    digest = hashlib.sha256(repr(sorted(sizes.items())).encode("utf-8", "surrogatepass"))
+    return f"{len(sizes)} images ({digest.hexdigest()[:12]})"
 
 
 def open_source(

@@ -21,6 +21,7 @@ from isr_jax.data.sources import (
     load_usable,
     no_usable_image,
 )
+from isr_jax.processes import end_with_parent
 from isr_jax.resize import resize_uint8
 
 
@@ -121,13 +122,14 @@ def _iterate(batches: grain.MapDataset, *, workers: int) -> grain.DatasetIterato
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_leave_interrupts)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_begin_worker)
     return iter(dataset)
 
 
-def _leave_interrupts(worker: int, count: int) -> None:
-    """Ignore Ctrl-C in a worker: the process that reads from it decides how to end."""
+def _begin_worker(worker: int, count: int) -> None:
+    """Leave it to the process that reads from a worker when to end: on Ctrl-C, and when killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 class _Cut:

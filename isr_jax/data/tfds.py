@@ -46,6 +46,10 @@ class TfdsSource:
             lr = decode_image(io.BytesIO(record[self.lr_key]), name=f"{name} (LR)")
         return fit(name, hr, lr, scale=self.scale)
 
+    def fingerprint(self) -> str:
+        """Return the number of examples: TFDS keeps what a version of a data set holds."""
+        return f"{self.name}, {len(self)} images"
+
 
 def open_samples(split: str, *, scale: int, tfds_dir: str | None) -> TfdsSource:
     """Open a split of the embedded sample photos; arguments and errors of `sources.open_source`."""

@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS, PRETRAINED, is_run_folder, saved_scale
 from isr_jax.errors import UserError
-from isr_jax.upscaling.upscaler import Upscaler, load
+
+if TYPE_CHECKING:
+    from isr_jax.upscaling.upscaler import Upscaler
 
 MEGA = 10**6
 
@@ -26,15 +28,21 @@ class Limits(NamedTuple):
     Attributes:
         pixels: the largest photo, in megapixels.
         upload: the largest file, in MB of 10^6 bytes.
+        seconds: the most that one photo may take.
+        disk: the most that all photos and results may take, in MB.
     """
 
     pixels: float
     upload: float
+    seconds: float = 600.0
+    disk: float = 10_000.0
 
 
 @lru_cache(maxsize=8)
-def cached(model: str, scale: int | None, tile: int | None) -> Upscaler:
+def cached(model: str, scale: int | None, tile: int | None) -> "Upscaler":
     """Load a model, once for each scale and tile size."""
+    from isr_jax.upscaling.upscaler import load
+
     return load(model, scale=scale, tile=tile)
 
 

@@ -1,8 +1,10 @@
-"""What `isr demo` does to a photo, in threads: read it, show it, upscale it."""
+"""What `isr demo` does to a photo, in processes of its own: read it, show it, upscale it.
+
+Reading needs no JAX, which is therefore imported where a photo is upscaled.
+"""
 
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +14,14 @@ import numpy as np
 
 from isr_jax.demo.models import MEGA, Choice, cached
 from isr_jax.errors import UserError, one_line
-from isr_jax.photo.pixels import as_image, to_8_bits
-from isr_jax.photo.reading import OpenPhoto, Page, Photo, open_photo
+from isr_jax.photo.pixels import Page, as_image, to_8_bits
+from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import write_photo
-from isr_jax.upscaling.upscaler import EXCUSABLE
+
+Progress = Callable[..., None]
 
 # Browsers on phones show no larger images.
 LARGEST_VIEW = 24 * MEGA
-
-
-class Stopped(Exception):
-    """Nobody is waiting for the result any more."""
 
 
 class View(NamedTuple):
@@ -48,13 +47,16 @@ class Upscaled(NamedTuple):
     seconds: float
 
 
-def take(file: Path, name: str, *, most: float) -> Uploaded:
+def take(
+    file: Path, name: str, *, most: float, progress: Progress = lambda **event: None
+) -> Uploaded:
     """Read a file that a visitor sent, and write a view beside it.
 
     Args:
         file: where it is.
         name: what its owner calls it.
         most: the megapixels that it may have.
+        progress: not called, because decoders give no sign.
 
     Raises:
         UserError: it cannot be read, or has more.
@@ -75,17 +77,15 @@ def take(file: Path, name: str, *, most: float) -> Uploaded:
         if len(head.sizes) > 1:
             notices += (f"the first of {len(head.sizes)} pages or frames",)
         return Uploaded(size, write_view(file.with_name("before.png"), page, photo), notices)
-    except EXCUSABLE as error:
+    except (UserError, MemoryError, OSError) as error:
         text = one_line(error).replace(str(file), name)
         raise UserError(text if name in text else f"{name}: {text}") from error
 
 
 def first_page(opened: OpenPhoto) -> tuple[Photo, Page]:
     """Decode the first page of a file, as if it were the only one."""
-    photo = opened.read()
-    page = next(photo.pages)
-    opened.close()
-    return photo._replace(page_count=1, animated=False, durations=()), page
+    photo = opened.read(first_only=True)
+    return photo, next(photo.pages)
 
 
 def write_view(file: Path, page: Page, photo: Photo) -> View:
@@ -100,13 +100,7 @@ def write_view(file: Path, page: Page, photo: Photo) -> View:
 
 
 def upscale(
-    file: Path,
-    choice: Choice,
-    *,
-    scale: int,
-    tile: int | None,
-    tell: Callable[..., None],
-    stop: threading.Event,
+    file: Path, choice: Choice, *, scale: int, tile: int | None, progress: Progress
 ) -> Upscaled:
     """Upscale a photo into a new folder beside it.
 
@@ -115,30 +109,30 @@ def upscale(
         choice: the model.
         scale: the factor.
         tile: side of a tile, pixels; None for one that fits the device.
-        tell: called with step, or with done and total.
-        stop: set where nobody waits any more.
+        progress: called with step, or with done and total; what it raises ends the work.
 
     Raises:
-        Stopped: soon after `stop` is set.
+        UserError: it cannot be upscaled.
     """
+    from isr_jax.upscaling.upscaler import EXCUSABLE
 
-    def progress(done: int, total: int) -> None:
-        if stop.is_set():
-            raise Stopped
-        tell(done=done, total=total)
+    try:
+        return _upscale(file, choice, scale, tile, progress)
+    except EXCUSABLE as error:
+        raise UserError(one_line(error)) from error
 
-    tell(step="Loading the model")
+
+def _upscale(
+    file: Path, choice: Choice, scale: int, tile: int | None, progress: Progress
+) -> Upscaled:
+    progress(step="Loading the model")
     upscaler = cached(choice.model, scale, None if choice.scale is None else tile)
     photo, page = first_page(open_photo(file, max_pixels=sys.maxsize))
-    if stop.is_set():
-        raise Stopped
-    tell(step="Computing the first tile" if choice.scale else "Computing")
+    progress(step="Computing the first tile" if choice.scale else "Computing")
     begin = time.monotonic()
-    pixels = upscaler(page.pixels, progress=progress)
+    pixels = upscaler(page.pixels, progress=lambda done, total: progress(done=done, total=total))
     seconds = time.monotonic() - begin
-    if stop.is_set():
-        raise Stopped
-    tell(step="Writing the PNG file")
+    progress(step="Writing the PNG file")
     result = Path(tempfile.mkdtemp(dir=file.parent)) / "result.png"
     large = Page(pixels, page.icc)
     write_photo(result, "png", iter([large]), photo)

@@ -1,6 +1,7 @@
 """The server of `isr demo`: it takes photos, upscales them one at a time, and deletes them.
 
-State is changed by the event loop alone; threads only compute.
+State is changed by the event loop alone; photos are read and upscaled by processes of their own,
+which can be killed, and threads only wait for them.
 """
 
 import asyncio
@@ -8,20 +9,20 @@ import contextlib
 import ipaddress
 import json
 import logging
+import os
 import secrets
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -36,34 +37,44 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
+from isr_jax.demo import requests
 from isr_jax.demo.models import MEGA, Choice, Limits
-from isr_jax.demo.photos import Stopped, View, take, upscale
+from isr_jax.demo.photos import View, take, upscale
 from isr_jax.demo.sessions import Job, Session, Sessions, Upload
+from isr_jax.demo.worker import BugError, Stopped, Worker
 from isr_jax.errors import UserError, one_line
 from isr_jax.pages import page_template
-from isr_jax.upscaling.upscaler import EXCUSABLE
 
-SCALES = (2, 3, 4, 6, 8)
-TILES = (32, 64, 128, 256, 512)
 # In multiples of --max-megapixels: every accepted photo can be upscaled by 4.
 LARGEST_RESULT = 16
 POLL = 0.2  # seconds between checks whether the page is still there
 
 
 class Server:
-    """The sessions and the single worker thread behind the routes.
+    """The sessions and the workers behind the routes.
 
     Attributes:
         folder: holds the uploads.
         choices: the models that the page offers.
         limits: on photos and files.
+        reader: the process that reads what visitors send.
+        upscaler: the process that upscales it.
         sessions: the open pages.
         queue: the jobs in the order of computation, the running one first.
         ending: whether the server is shutting down.
     """
 
-    def __init__(self, folder: Path, choices: Sequence[Choice], limits: Limits) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        choices: Sequence[Choice],
+        limits: Limits,
+        *,
+        reader: Worker,
+        upscaler: Worker,
+    ) -> None:
         self.folder, self.choices, self.limits = folder, choices, limits
+        self.reader, self.upscaler = reader, upscaler
         self.sessions = Sessions()
         self.queue: list[Job] = []
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="isr-demo")
@@ -78,6 +89,8 @@ class Server:
         sweeper.cancel()
         for job in self.queue:
             job.stop.set()
+        self.reader.close()
+        self.upscaler.close()
         await run_in_threadpool(self.worker.shutdown, cancel_futures=True)
 
     def session(self, request: Request) -> Session:
@@ -91,8 +104,8 @@ class Server:
         settings = {
             "session": self.sessions.open(),
             "models": [choice._asdict() for choice in self.choices],
-            "scales": SCALES,
-            "tiles": TILES,
+            "scales": requests.SCALES,
+            "tiles": requests.TILES,
             "megapixels": self.limits.pixels,
             "upload": self.limits.upload,
         }
@@ -124,24 +137,24 @@ class Server:
         too_large = f"{name} is larger than {self.limits.upload:g} MB (--max-upload)"
         if declared.isdecimal() and int(declared) > most:
             return JSONResponse({"error": too_large}, status_code=413)
+        if _bytes_below(self.folder) > self.limits.disk * MEGA:
+            raise UserError("there is no room at the moment; try again in a few minutes")
         session.replace(None)
         upload = Upload(Path(tempfile.mkdtemp(dir=self.folder)), name)
         try:
-            size = 0
             with open(upload.folder / "photo", "wb") as out:
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > most:
-                        return JSONResponse({"error": too_large}, status_code=413)
+                async for chunk in requests.chunks_of(request, most=most, too_large=too_large):
                     out.write(chunk)
-            taken = await run_in_threadpool(
-                take, upload.folder / "photo", name, most=self.limits.pixels
-            )
+            reading = partial(take, upload.folder / "photo", name, most=self.limits.pixels)
+            taken = await run_in_threadpool(self.reader.call, reading)
             upload.size = taken.size
             if request.headers.get("x-session") in self.sessions.pages:
                 session.replace(upload)  # another photo may have arrived meanwhile
-        except ClientDisconnect:
+        except (ClientDisconnect, Stopped):
             return Response()
+        except UserError as error:
+            text = str(error)
+            raise UserError(text if text.startswith(name) else f"{name}: {text}") from error
         finally:
             if session.upload is not upload:
                 shutil.rmtree(upload.folder, ignore_errors=True)
@@ -167,14 +180,10 @@ class Server:
         upload = self.session(request).upload
         if upload is None:
             raise UserError("choose a photo first")
-        wanted = await request.json()
-        try:
-            choice = self.choices[wanted["model"]]
-            scale, tile = choice.scale or wanted["scale"], wanted["tile"]
-        except (IndexError, KeyError, TypeError):
-            choice = None
-        if choice is None or scale not in (choice.scale, *SCALES) or tile not in (None, *TILES):
+        wanted = await requests.wanted_of(request, self.choices)
+        if wanted is None:
             return JSONResponse({"error": "no such model, scale or tile size"}, status_code=422)
+        choice, scale, tile = wanted
         width, height = (side * scale for side in upload.size)
         most = self.limits.pixels * LARGEST_RESULT
         if width * height > most * MEGA:
@@ -199,15 +208,8 @@ class Server:
             elif not future.cancelled():
                 job.events.put_nowait(_outcome(upload, scale, future))
 
-        future = self.worker.submit(
-            upscale,
-            upload.folder / "photo",
-            choice,
-            scale=scale,
-            tile=tile,
-            tell=tell,
-            stop=job.stop,
-        )
+        work = partial(upscale, upload.folder / "photo", choice, scale=scale, tile=tile)
+        future = self.worker.submit(self.upscaler.call, work, tell=tell, stop=job.stop)
         self.queue.append(job)
         upload.jobs.append(job)
 
@@ -255,11 +257,34 @@ class Server:
             routes=routes,
             # Otherwise pages of other sites could reach this one through a host name of theirs that
             # resolves to this machine.
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+            middleware=[
+                Middleware(requests.SafeHeaders),
+                Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
+            ],
             # Status 200, because browsers log 4xx as an error of the page.
             exception_handlers={UserError: lambda _, error: JSONResponse({"error": str(error)})},
             lifespan=self.lifespan,
         )
+
+
+def _bytes_below(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    sizes = []
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it may have gone meanwhile
+            sizes.append(file.stat().st_size)
+    return sum(sizes)
+
+
+def _remove_left_over() -> None:
+    """Remove the photos of servers that were killed: of those whose process is no more."""
+    for folder in Path(tempfile.gettempdir()).glob("isr-demo-*-*"):
+        try:
+            os.kill(int(folder.name.split("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError, OverflowError):
+            continue
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -286,12 +311,20 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
     """Serve the page until a signal arrives, leave no files, and return the exit code."""
     address, port = listening.getsockname()[:2]
     ip = ipaddress.ip_address(address.partition("%")[0])
-    # `probe` and the page's limits replace Pillow's own limit.
-    Image.MAX_IMAGE_PIXELS = None
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="isr-demo-", ignore_cleanup_errors=True) as folder:
-        server = Server(Path(folder), choices, limits)
+    _remove_left_over()
+    prefix = f"isr-demo-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        server = Server(
+            Path(folder),
+            choices,
+            limits,
+            reader=Worker("isr-demo-reader", seconds=min(60.0, limits.seconds)),
+            upscaler=Worker(
+                "isr-demo-upscaler",
+                seconds=limits.seconds,
+                modules=["isr_jax.upscaling.upscaler"],
+            ),
+        )
         hosts = ("localhost", str(ip), f"[{ip}]") if ip.is_loopback else ("*",)
         config = uvicorn.Config(
             server.app(hosts), log_level="error", timeout_graceful_shutdown=5, server_header=False
@@ -312,13 +345,12 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
 def _outcome(upload: Upload, scale: int, future: Future) -> dict[str, Any]:
     """Return the last event of a job: its result or its error."""
     error = future.exception()
-    if isinstance(error, MemoryError):
-        return {"error": f"{upload.name}: not enough memory; choose a smaller scale"}
     if isinstance(error, Stopped):
         return {"error": "stopped"}
+    if isinstance(error, BugError):
+        logging.getLogger("uvicorn.error").error("a bug in isr_jax: %s", error)
+        return {"error": f"{upload.name}: a bug in isr_jax; the server's log has it"}
     if error:
-        if not isinstance(error, EXCUSABLE):
-            logging.getLogger("uvicorn.error").error("unexpected error", exc_info=error)
         return {"error": f"{upload.name}: {one_line(error)}"}
     result, view, seconds = future.result()
     if upload.result:

@@ -15,6 +15,7 @@ from pathlib import Path
 from isr_jax.errors import UserError
 
 IDLE, SWEEP = 900.0, 30.0  # seconds
+MOST = 500  # open pages
 
 
 @dataclass(eq=False)
@@ -92,7 +93,13 @@ class Sessions:
         self.pages: dict[str, Session] = {}
 
     def open(self) -> str:
-        """Start a session and return its token."""
+        """Start a session and return its token.
+
+        Raises:
+            UserError: there are MOST of them.
+        """
+        if len(self.pages) >= MOST:
+            raise UserError("too many visitors at the moment; try again in a few minutes")
         token = secrets.token_urlsafe(18)
         self.pages[token] = Session(time.monotonic())
         return token

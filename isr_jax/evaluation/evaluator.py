@@ -1,5 +1,6 @@
 """Score a model over benchmark sets: per image and as means, as the literature prints them."""
 
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
@@ -9,7 +10,7 @@ from jaxtyping import UInt8
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS
 from isr_jax.data.pairs import PairFiles, find_sets, load_pair
-from isr_jax.errors import UserError, one_line
+from isr_jax.errors import UserError, one_line, printable
 from isr_jax.files import new_folder
 from isr_jax.perceptual.lpips import load_lpips
 from isr_jax.photo.writing import write_png
@@ -70,8 +71,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a model over every benchmark set below a folder.
 
-    Bad files are skipped and listed in `failed`. An interpolation under vdsr is scored in luma, as
-    published tables do (`protocols.measure_interpolation`).
+    Bad files are skipped and listed in `failed`; of an error that no file should be able to cause,
+    the traceback follows at the end, on standard error. An interpolation under vdsr is scored in
+    luma, as published tables do (`protocols.measure_interpolation`).
 
     Args:
         model: what `isr_jax.load` takes, or an `Upscaler`, which may wrap any function.
@@ -109,28 +111,35 @@ def evaluate(
 
     results: list[SetScores] = []
     failed: list[str] = []
+    bugs: list[Exception] = []
     with image_bar(shown=progress) as bar:
         task = bar.add_task("", total=sum(len(found.pairs) for found in sets))
         for found in sets:
             failed += found.faults
             images: list[ImageScores] = []
             for pair in found.pairs:
-                bar.update(task, description=f"{found.name} x{found.scale} {pair.name}")
+                bar.update(task, description=printable(f"{found.name} x{found.scale} {pair.name}"))
                 try:
                     scorer = make_scorer(scale=found.scale, protocol=protocol, distance=distance)
                     scores, sr = _score(upscalers[found.scale], pair, scorer)
                     images.append(cast(ImageScores, {"name": pair.name, **scores}))
                     if folder:
                         write_png(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
-                except EXCUSABLE as error:
+                except Exception as error:
+                    line = one_line(error, limit=1000)
+                    if not isinstance(error, EXCUSABLE):
+                        bugs.append(error)
+                        line = f"a bug in isr_jax, {type(error).__name__}: {line}"
                     named = isinstance(error, UserError)
-                    failed.append(str(error) if named else f"{pair.hr}: {one_line(error)}")
+                    failed.append(line if named else f"{printable(str(pair.hr))}: {line}")
                 bar.advance(task)
             if images:
                 rows: list[Any] = [{k: v for k, v in row.items() if k != "name"} for row in images]
                 scores = means(rows)
                 summary = {"name": found.name, "scale": found.scale, **scores, "images": images}
                 results.append(cast(SetScores, summary))
+    for bug in bugs:
+        traceback.print_exception(bug)
     return {
         "model": model.name if isinstance(model, Upscaler) else str(model),
         "protocol": protocol,

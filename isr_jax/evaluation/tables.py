@@ -5,7 +5,9 @@ import io
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
+from isr_jax.errors import printable
 from isr_jax.evaluation.evaluator import Evaluation, ImageScores, SetScores
 from isr_jax.scoring import METRICS
 
@@ -24,7 +26,7 @@ def _set_table(scores: SetScores) -> Table:
         if name in scores:
             table.add_column(metric.titled(luma=False), justify="right")
     for image in scores["images"]:
-        table.add_row(image["name"], *_shown(image).values())
+        table.add_row(Text(printable(image["name"])), *_shown(image).values())
     table.add_section()
     table.add_row("mean", *_shown(scores).values(), style="bold")
     return table
@@ -44,7 +46,9 @@ def _means_table(sets: Sequence[SetScores]) -> Table:
     means = {(s["name"], s["scale"]): _shown(s) for s in sets}
     for name in dict.fromkeys(name for name, _ in means):
         cells = [means.get((name, scale), {}) for scale in scales]
-        table.add_row(name, *(f"{c['psnr']}/{c['ssim']}" if c else "-" for c in cells))
+        table.add_row(
+            Text(printable(name)), *(f"{c['psnr']}/{c['ssim']}" if c else "-" for c in cells)
+        )
     return table
 
 
@@ -58,7 +62,8 @@ def _markdown(table: Table) -> str:
     heads = [str(column.header) for column in table.columns]
     rules = ["---:" if column.justify == "right" else "---" for column in table.columns]
     rows = zip(*(column.cells for column in table.columns), strict=True)
-    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (heads, rules, *rows))
+    lines = ([str(cell).replace("|", "\\|") for cell in row] for row in (heads, rules, *rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def evaluation_csv(result: Evaluation) -> str:

@@ -40,7 +40,8 @@ from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
 from isr_jax.training.loaders import open_validation
 from isr_jax.training.program import make_program, run_of
-from isr_jax.training.runtime import make_run_folder, stop_signals, use_compilation_cache
+from isr_jax.training.run_folder import open_run
+from isr_jax.training.runtime import explained, stop_signals, use_compilation_cache
 
 # A run whose score ends this far below where it began counts as diverged.
 COLLAPSE = 3.0  # dB of PSNR-Y
@@ -73,7 +74,19 @@ def study(
 
     use_compilation_cache()
     candidates = candidates_of(config)
-    run = make_run_folder(workdir)
+    with open_run(workdir, say=say) as run, explained(run, config):
+        return _study(config, candidates, run, console=console, say=say)
+
+
+def _study(
+    config: ConfigDict,
+    candidates: Sequence[Candidate],
+    run: Path,
+    *,
+    console: Console,
+    say: Callable[[str], None],
+) -> StudyResult:
+    """Study the candidates in a folder that no other process uses."""
     options = config.study
     validation = Validation(
         open_validation(config, say),

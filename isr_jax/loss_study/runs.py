@@ -164,7 +164,7 @@ def train_runs(
         manager = None
         if folder:
             checkpoint.clear_up(folder, warn=warn)
-            manager = stack.enter_context(checkpoint.open_manager(folder, keep=1))
+            manager = stack.enter_context(checkpoint.open_manager(folder, keeping={"keep": 1}))
             course = _resumed(manager, course, warn=warn)
         bar = stack.enter_context(
             training_bar(training.console, total=config.train.steps, step=course.step, title=title)

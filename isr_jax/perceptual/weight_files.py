@@ -5,6 +5,7 @@ folder, in the cache folder, and where its publisher's own software keeps it; a 
 downloaded into the cache folder. That folder is `$ISR_WEIGHTS`, or `isr_jax` in the user's cache.
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -15,13 +16,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
-from safetensors import safe_open
 
+from isr_jax import tensor_files
 from isr_jax.errors import UserError, one_line
 from isr_jax.progress import download_bar
 
@@ -115,8 +115,8 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
         path: the file itself under any name, or a folder to look in first.
 
     Raises:
-        UserError: `path` does not exist; or the file is missing and cannot be downloaded, or
-            could not be read.
+        UserError: `path` does not exist; or the file is missing and cannot be downloaded, could
+            not be read, or is another one than was published.
     """
     given = [] if path is None else [Path(path).expanduser()]
     if given and given[0].is_file():
@@ -127,6 +127,8 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
         )
     found = _on_disk(file, given)
     if found:
+        if found.parent == cache_folder():
+            _verify_once(file, found)
         return found
     target = cache_folder() / file.name
     _require_reader(target)
@@ -141,6 +143,32 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
             f"{file.url} ({one_line(error, limit=120)}); put it into {target.parent}"
         ) from error
     return target
+
+
+def _verify_once(file: WeightFile, path: Path) -> None:
+    """Check the digest of a file in the cache folder the first time that it is found.
+
+    Raises:
+        UserError: it is another file.
+    """
+    if path.name != file.name:
+        return  # the same tensors as safetensors, for which no digest is published
+    state = path.stat()
+    seen = f"{path} {state.st_size} {state.st_mtime_ns}"
+    marker = cache_folder() / f".{file.name}.verified"
+    if marker.is_file() and marker.read_text() == seen:
+        return
+    algorithm, _, expected = file.checksum.partition(":")
+    with open(path, "rb") as opened:
+        digest = hashlib.file_digest(opened, lambda: hashlib.new(algorithm, usedforsecurity=False))
+    if not digest.hexdigest().startswith(expected):
+        raise UserError(
+            f"{path} is not {file.name}: its {algorithm} is {digest.hexdigest()}, not {expected}; "
+            "remove it, and it is downloaded again"
+        )
+    with contextlib.suppress(OSError):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(seen)
 
 
 def at_hand(name: str) -> bool:
@@ -176,7 +204,9 @@ def read(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not a weight file; it must end in one of {', '.join(READERS)}")
     _require_reader(path)
     try:
-        return READERS[path.suffix].arrays(path, prefix)
+        arrays = READERS[path.suffix].arrays(path, prefix)
+        tensor_files.check_weights(arrays)
+        return arrays
     # A damaged file can make these libraries raise anything.
     except Exception as error:
         raise UserError(
@@ -198,23 +228,14 @@ def _require_reader(path: Path) -> None:
 
 
 def _read_torch(path: Path, prefix: str) -> dict[str, np.ndarray]:
-    torch = import_module("torch")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        # PyTorch's own message advises to run whatever code the file holds.
-        raise ValueError("not a PyTorch state dict of tensors alone") from error
-    return {
-        name: tensor.detach().float().numpy()
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
+    state = tensor_files.read_pth(path)
+    if not all(isinstance(x, np.ndarray) for x in state.values()):
+        raise ValueError("not a state dict of tensors alone")
+    return {name: x.astype(np.float32) for name, x in state.items() if name.startswith(prefix)}
 
 
 def _read_safetensors(path: Path, prefix: str) -> dict[str, np.ndarray]:
-    with safe_open(path, framework="numpy") as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-        return {name: file.get_tensor(name).astype(np.float32) for name in names}
+    return tensor_files.read_safetensors(path, prefix=prefix)
 
 
 def _read_keras(path: Path, prefix: str) -> dict[str, np.ndarray]:

@@ -5,6 +5,8 @@ Pixels are uint8 or uint16, [h, w] (gray), [h, w, 2] (gray, alpha), [h, w, 3] (R
 """
 
 import io
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -14,6 +16,13 @@ Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+class Page(NamedTuple):
+    """The pixels of one page, and the ICC profile that they are in."""
+
+    pixels: Pixels
+    icc: bytes | None
 
 
 def to_8_bits(pixels: Pixels) -> UInt8[np.ndarray, "h w *c"]:
@@ -53,11 +62,15 @@ def in_srgb(image: Image.Image, icc: bytes) -> Image.Image:
 
 
 def rgb_of_cmyk(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], bytes | None]:
-    """Return the RGB pixels of a CMYK image and their profile: sRGB, through its own profile."""
+    """Return the RGB pixels of a CMYK image and their profile: sRGB, through its own profile.
+
+    Without a profile, or with a damaged one, it is converted by Pillow's formula.
+    """
     icc = image.info.get("icc_profile")
-    if icc is None or colour_space(icc) != b"CMYK":
-        return np.array(image.convert("RGB")), None
-    return np.array(in_srgb(image, icc)), SRGB
+    if icc is not None and colour_space(icc) == b"CMYK":
+        with suppress(ImageCms.PyCMSError, OSError):  # OSError: no profile at all
+            return np.array(in_srgb(image, icc)), SRGB
+    return np.array(image.convert("RGB")), None
 
 
 def colour_space(icc: bytes) -> bytes:
@@ -72,3 +85,9 @@ def upright(pixels: Pixels, *, orientation: int) -> np.ndarray:
     down = orientation in (3, 4, 7, 8)
     left = orientation in (2, 3, 6, 7)
     return pixels[:: -1 if down else 1, :: -1 if left else 1]
+
+
+def make_page(pixels: Pixels, icc: bytes | None) -> Page:
+    """Return a page, without a profile that is for other channels than it has."""
+    space = b"GRAY" if pixels.ndim == 2 or pixels.shape[2] == 2 else b"RGB "
+    return Page(np.ascontiguousarray(pixels), icc if icc and colour_space(icc) == space else None)

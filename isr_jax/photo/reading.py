@@ -8,6 +8,7 @@ low byte, are read by imagecodecs and tifffile. Formats are always named, so tha
 of Pillow's runs (its EPS reader would start Ghostscript).
 """
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from io import BufferedIOBase
@@ -22,10 +23,12 @@ from PIL import ExifTags, Image, ImageOps
 
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.formats import TIFF_METADATA
-from isr_jax.photo.pixels import Pixels, colour_space, over_white, rgb_of_cmyk, to_8_bits, upright
+from isr_jax.photo.gif_reading import canvas
+from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
+from isr_jax.photo.pixels import Page, make_page, over_white, rgb_of_cmyk, to_8_bits, upright
+from isr_jax.photo.tiff_reading import check_directories, deep_page, is_deep, is_tiff
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-MAX_PIXELS = 10**9
 
 _ORIENTATION = ExifTags.Base.Orientation
 _LAYOUT = {_ORIENTATION, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength}
@@ -50,13 +53,6 @@ class Head(NamedTuple):
     def pixel_bytes(self) -> int:
         """Bytes per pixel of the first page."""
         return self.channels * self.bits // 8
-
-
-class Page(NamedTuple):
-    """The pixels of one page, and the ICC profile that they are in."""
-
-    pixels: Pixels
-    icc: bytes | None
 
 
 class Photo(NamedTuple):
@@ -89,8 +85,17 @@ class Photo(NamedTuple):
 class OpenPhoto:
     """An open image file: its `head`, and `read` to decode it. It closes with its last page."""
 
-    def __init__(self, file: BufferedIOBase, name: str) -> None:
-        """Read the header of an open file; `name` stands for it in messages."""
+    def __init__(self, file: BufferedIOBase, name: str, *, max_pixels: int = MAX_PIXELS) -> None:
+        """Read the header of an open file, and check that decoding it takes no more than it may.
+
+        Args:
+            file: open for reading at its start.
+            name: stands for it in messages.
+            max_pixels: the most that its pages may have together.
+
+        Raises:
+            UserError: it is no image that can be read, or too large; the file is closed then.
+        """
         self.name = name
         self._file: Any = file  # Pillow and tifffile are annotated with typing.IO
         self._stack = ExitStack()
@@ -98,24 +103,42 @@ class OpenPhoto:
         self._image: Image.Image | None = None
         self._tiff: tifffile.TiffFile | None = None
         try:
-            self.head = self._read_head()
+            with own_limits():
+                self.head = self._read_head()
+            self._file_bytes, self._max_pixels = file.seek(0, os.SEEK_END), max_pixels
+            self._check(self.head.sizes)
         except Exception as error:  # Pillow and tifffile can raise anything
             self.close()
             raise unreadable(name, error) from error
+
+    def _check(self, sizes: tuple[tuple[int, int], ...]) -> None:
+        check(
+            self.head.format,
+            sizes,
+            pixel_bytes=self.head.pixel_bytes,
+            file_bytes=self._file_bytes,
+            most=self._max_pixels,
+        )
 
     def close(self) -> None:
         """Close the file; the pages that are not decoded yet are lost."""
         self._stack.close()
 
-    def read(self) -> Photo:
+    def read(self, *, first_only: bool = False) -> Photo:
         """Decode the first page, and read the metadata.
+
+        Args:
+            first_only: whether to read the file as if its first page were the only one.
 
         Raises:
             UserError: the file is damaged or truncated; `pages` raise it too.
         """
+        with own_limits():
+            return self._read(1 if first_only else len(self.head.sizes))
+
+    def _read(self, count: int) -> Photo:
         try:
             dpi, exif, notices = self._metadata()
-            count = len(self.head.sizes)
             animated = self._tiff is None and count > 1
             durations, loop = self._timing() if animated else ((), 0)
             pages = self._named(self._tiff_pages() if self._tiff else self._pages())
@@ -152,17 +175,23 @@ class OpenPhoto:
     def _read_head(self) -> Head:
         start = self._file.read(26)
         self._file.seek(0)
-        if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if is_tiff(start):
+            check_directories(self._file)
             tiff = self._tiff = self._stack.enter_context(tifffile.TiffFile(self._file))
             pages = [page.aspage() for page in tiff.pages]
             sizes = tuple((page.imagewidth, page.imagelength) for page in pages)
             first = pages[0]
-            return Head("tiff", sizes, first.samplesperpixel, 16 if _deep(first) else 8)
+            return Head("tiff", sizes, first.samplesperpixel, 16 if is_deep(first) else 8)
         image = self._pillow()
         name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+        size = image.size
+        if name == "gif":
+            self._file.seek(0)
+            size = canvas(self._file)
         deep = name == "png" and start[24] == 16
         count = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
-        return Head(name, (image.size,) * count, len(image.getbands()), 16 if deep else 8)
+        check_page_count(count)
+        return Head(name, (size,) * count, len(image.getbands()), 16 if deep else 8)
 
     def _content(self) -> bytes:
         """Return the whole file; Pillow's place in it stays."""
@@ -175,7 +204,13 @@ class OpenPhoto:
     def _named(self, pages: Iterator[Page]) -> Iterator[Page]:
         """Yield the pages, name the file where one is damaged, and close it at the end."""
         try:
-            yield from pages
+            while True:
+                with own_limits():
+                    page = next(pages, None)
+                if page is None:
+                    return
+                yield page
+                del page  # or it would lie beside the next one
         except Exception as error:
             raise unreadable(self.name, error) from error
         finally:
@@ -187,13 +222,14 @@ class OpenPhoto:
         if self.head.bits == 16 and count == 1:
             pixels = imagecodecs.png_decode(self._content())
             orientation = self._exif(image).get(_ORIENTATION, 1)
-            yield _page(upright(pixels, orientation=orientation), image.info.get("icc_profile"))
+            yield make_page(upright(pixels, orientation=orientation), image.info.get("icc_profile"))
             return
         # The default image of an animated PNG is for programs that cannot show the animation.
         start = int(bool(image.info.get("default_image")))
         alpha = image.format == "GIF" and count > 1
         for i in range(start, start + count):
             image.seek(i)
+            self._check_page(image)
             page = _pillow_page(image, alpha=alpha)
             alpha = alpha or (count > 1 and page.pixels.shape[2:] in ((2,), (4,)))
             yield page
@@ -203,12 +239,18 @@ class OpenPhoto:
         assert self._tiff
         for i, frame in enumerate(self._tiff.pages):
             page = frame.aspage()
-            if _deep(page):
-                yield _deep_page(page)
+            if is_deep(page):
+                yield deep_page(page)
                 continue
             image = self._pillow(("TIFF",))
             image.seek(i)
+            self._check_page(image)
             yield _pillow_page(image)
+
+    def _check_page(self, image: Image.Image) -> None:
+        """Refuse a page that is larger than the header says, before memory is taken for it."""
+        if image.size not in self.head.sizes:
+            self._check((image.size,))
 
     def _timing(self) -> tuple[tuple[int, ...], int]:
         """Return the duration of each frame in ms, and the number of loops; 0 for forever."""
@@ -220,6 +262,7 @@ class OpenPhoto:
         durations = []
         for i in range(start, start + len(self.head.sizes)):
             image.seek(i)
+            self._check_page(image)
             image.load()  # WebP knows it only then
             durations.append(round(image.info.get("duration", 0)))
         return tuple(durations), loop
@@ -266,7 +309,7 @@ def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
 
     Args:
         path: the file.
-        max_pixels: the most that a page may have.
+        max_pixels: the most that its pages may have together.
 
     Raises:
         UserError: the file is not an image that can be read, or declares a larger one.
@@ -275,15 +318,7 @@ def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
         file = open(path, "rb")  # noqa: SIM115 (OpenPhoto closes it)
     except OSError as error:
         raise unreadable(str(path), error) from error
-    photo = OpenPhoto(file, str(path))
-    for width, height in photo.head.sizes:
-        if width * height > max_pixels:
-            photo.close()
-            raise UserError(
-                f"{path}: declares {width}x{height} pixels, more than --max-pixels={max_pixels}: "
-                "raise that if you trust the file"
-            )
-    return photo
+    return OpenPhoto(file, str(path), max_pixels=max_pixels)
 
 
 def decode_rgb(
@@ -304,7 +339,7 @@ def decode_rgb(
     """
     photo = OpenPhoto(file, name)
     try:
-        pixels = to_8_bits(over_white(next(photo.read().pages).pixels))
+        pixels = to_8_bits(over_white(next(photo.read(first_only=True).pages).pixels))
     finally:
         photo.close()
     return pixels if keep_gray or pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
@@ -319,56 +354,13 @@ def _from_first(first: Page, others: Iterator[Page]) -> Generator[Page]:
 def unreadable(name: str, error: Exception) -> UserError:
     """Return the error that says why a file cannot be read."""
     if isinstance(error, UserError):
-        return error
+        text = str(error)
+        return error if text.startswith(name) else UserError(f"{name}: {text}")
     known = isinstance(error, OSError) and error.strerror
     reason = known or one_line(error)
     if isinstance(error, Image.UnidentifiedImageError):
         reason = "not a PNG, JPEG, WebP, TIFF, BMP or GIF image"
     return UserError(f"{name}: unreadable: {reason}")
-
-
-def _deep(page: tifffile.TiffPage) -> bool:
-    """Return whether a page has 16 bits; raise ValueError where it has neither 1 to 8 nor 16."""
-    bits = page.bitspersample
-    if bits in (1, 2, 4, 8):
-        return False
-    if bits != 16 or page.sampleformat != tifffile.SAMPLEFORMAT.UINT:
-        kind = "floating-point" if page.sampleformat == tifffile.SAMPLEFORMAT.IEEEFP else "integer"
-        raise ValueError(f"{bits}-bit {kind} pixels; save it with 8 or 16 bits")
-    return True
-
-
-def _deep_page(page: tifffile.TiffPage) -> Page:
-    """Decode a page of 16 bits per channel."""
-    kinds = tifffile.PHOTOMETRIC
-    pixels = page.asarray()
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, -1)
-    tags = page.tags
-    icc = tags[34675].value if 34675 in tags else None
-    colours = {kinds.MINISWHITE: 1, kinds.MINISBLACK: 1, kinds.RGB: 3, kinds.SEPARATED: 4}
-    photometric = kinds(page.photometric)
-    if photometric not in colours:
-        raise ValueError(f"16-bit {photometric.name} pixels; save it as RGB")
-    count = colours[photometric]
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    colour, extra = pixels[..., :count], pixels[..., count : count + 1]
-    if photometric == kinds.MINISWHITE:
-        colour = np.iinfo(np.uint16).max - colour
-    kind = page.extrasamples[0] if page.extrasamples else None
-    if kind == tifffile.EXTRASAMPLE.ASSOCALPHA:
-        # The colour has been multiplied by alpha.
-        whole = np.maximum(extra, 1).astype(np.uint64)
-        colour = np.minimum((colour * np.uint64(65535) + whole // 2) // whole, 65535)
-        colour = colour.astype(np.uint16)
-    if photometric == kinds.SEPARATED:
-        cmyk = Image.fromarray(to_8_bits(colour), "CMYK")
-        cmyk.info["icc_profile"] = icc
-        colour, icc = rgb_of_cmyk(cmyk)
-    elif kind in (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA):
-        colour = np.concatenate([colour, extra], axis=2)
-    colour = colour[..., 0] if colour.shape[2] == 1 else colour
-    return _page(upright(colour, orientation=tags[274].value if 274 in tags else 1), icc)
 
 
 def _pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
@@ -377,9 +369,9 @@ def _pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
     turned = ImageOps.exif_transpose(image)
     if turned.mode == "CMYK":
         turned.info["icc_profile"] = icc
-        return _page(*rgb_of_cmyk(turned))
+        return make_page(*rgb_of_cmyk(turned))
     if turned.mode.startswith("I;16"):
-        return _page(np.array(turned).astype(np.uint16), icc)
+        return make_page(np.array(turned).astype(np.uint16), icc)
     if turned.mode in ("I", "F"):
         raise ValueError("32-bit pixels; save it with 8 or 16 bits")
     gray = turned.mode in ("1", "L", "LA", "La")
@@ -389,10 +381,4 @@ def _pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
         turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
     # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
     turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
-    return _page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)
-
-
-def _page(pixels: np.ndarray, icc: bytes | None) -> Page:
-    """Return a page, without a profile that is for other channels than it has."""
-    space = b"GRAY" if pixels.ndim == 2 or pixels.shape[2] == 2 else b"RGB "
-    return Page(np.ascontiguousarray(pixels), icc if icc and colour_space(icc) == space else None)
+    return make_page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
@@ -40,9 +40,14 @@ def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
             notices.append(f"transparency was composed over white: {holds.title} holds none")
         pixels = over_white(pixels)
     if icc and not holds.metadata:
-        notices.append(f"colours became sRGB: {holds.title} holds no colour profile")
-        image = in_srgb(as_image(pixels), icc)
-        icc, pixels = None, np.array(image.convert("L") if pixels.ndim == 2 else image)
+        notice = f"colours became sRGB: {holds.title} holds no colour profile"
+        try:
+            image = in_srgb(as_image(pixels), icc)
+            pixels = np.array(image.convert("L") if pixels.ndim == 2 else image)
+        except (ImageCms.PyCMSError, OSError):  # OSError: no profile at all
+            notice = "a damaged colour profile was left out, and the colours stayed as they are"
+        notices.append(notice)
+        icc = None
     return Page(pixels, icc), tuple(notices)
 
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from isr_jax import tensor_files
 from isr_jax.errors import UserError, one_line
-from isr_jax.perceptual import weight_files
+
+_NO_TORCH = "a .pth file needs PyTorch: pip install isr-jax[torch]; .safetensors does not"
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -30,8 +31,20 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    safe = path.suffix == ".safetensors"
-    state: Any = weight_files.read(path) if safe else _read_pth(path)
+    try:
+        state: Any = (
+            tensor_files.read_safetensors(path)
+            if path.suffix == ".safetensors"
+            else tensor_files.read_pth(path)
+        )
+    except ImportError as error:
+        raise UserError(_NO_TORCH) from error
+    # ValueError, and what else a damaged file makes the libraries raise.
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged or holds no weights ({one_line(error)}); save the network's "
+            "state_dict() alone"
+        ) from error
     while wrapper := next((w for w in WRAPPERS if isinstance(state.get(w), Mapping)), None):
         state = state[wrapper]
     while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
@@ -40,41 +53,6 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     if not arrays:
         raise UserError(f"{path} holds no tensors; save the network's state_dict()")
     return arrays
-
-
-def _read_pth(path: Path) -> dict[str, Any]:
-    torch = _torch()
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged or foreign file can raise anything. PyTorch's message is left out, because it
-    # suggests running the code that the file holds.
-    except Exception as error:
-        raise UserError(
-            f"{path} is damaged or holds more than tensors; save the network's state_dict() alone"
-        ) from error
-    return _as_numpy(loaded) if isinstance(loaded, Mapping) else {}
-
-
-def _as_numpy(tree: Mapping[Any, Any]) -> dict[str, Any]:
-    """Convert nested mappings of tensors to arrays; anything else is left out."""
-    arrays: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            arrays[str(key)] = _as_numpy(value)
-        elif hasattr(value, "is_floating_point"):
-            plain = value.detach()
-            arrays[str(key)] = (plain.float() if plain.is_floating_point() else plain).numpy()
-    return arrays
-
-
-def _torch() -> ModuleType:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            "a .pth file needs PyTorch: pip install isr-jax[torch]; .safetensors does not"
-        ) from error
-    return torch
 
 
 def write_state_dict(
@@ -95,8 +73,11 @@ def write_state_dict(
         if path.suffix == ".safetensors":
             safetensors.save_file(dict(state), path)
             return
-        torch = _torch()
+        import torch
+
         tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
         torch.save({wrapper: tensors} if wrapper else tensors, path)
+    except ImportError as error:
+        raise UserError(_NO_TORCH) from error
     except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path} cannot be written: {one_line(error)}") from error

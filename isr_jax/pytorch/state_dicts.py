@@ -22,6 +22,7 @@ from isr_jax.models import discriminator, discriminators, generator, generators
 from isr_jax.pytorch import resnet, rrdbnet, srvggnet, unet, vgg
 from isr_jax.pytorch.files import read_state_dict, write_state_dict
 from isr_jax.pytorch.key_map import KeyMap, Options, StateDict
+from isr_jax.tensor_files import check_weights
 
 # Our leaves; PyTorch calls batch norm's scale and a PReLU's slope weights.
 LEAVES = {
@@ -176,7 +177,8 @@ def to_params(state: StateDict, detected: Detected) -> tuple[Any, Any]:
     """Convert a state dict to (params, stats) of the detected generator or discriminator.
 
     Raises:
-        UserError: keys are unknown or missing, or have other shapes; the message names them.
+        UserError: keys are unknown or missing, have other shapes, or are no finite floats; the
+            message names them.
     """
     key_map = KEY_MAPS[detected.key_map]
     leaves = torch_leaves(key_map, detected.options, detected.size)
@@ -193,6 +195,7 @@ def to_params(state: StateDict, detected: Detected) -> tuple[Any, Any]:
             wrong.append(f"{leaf.key} ({found}, not {expected})")
     if wrong:
         raise UserError(f"the weights look like {detected.key_map}, except for: {_some(wrong)}")
+    check_weights({leaf.key: state[leaf.key] for leaf in leaves.values()})
     flat = {path: leaf.ours(state[leaf.key]) for path, leaf in leaves.items()}
     tree = unflatten_dict(flat, sep="/")
     return tree["params"], tree.get("stats", {})

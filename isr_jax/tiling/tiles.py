@@ -143,15 +143,19 @@ def make_tiled(
         return jax.lax.dynamic_slice(sr, (0, row, column, 0), (1, *[plan.tile * scale] * 2, 3))
 
     @partial(jax.jit, static_argnames=("dtype", "gray"))
-    def finish(views: Sequence[Array], *, dtype: np.dtype, gray: bool) -> Array:
+    def finish(views: Sequence[Array], *, dtype: np.dtype, gray: bool) -> tuple[Array, Array]:
+        """Return the rounded tiles, and whether each was finite."""
         upright = [
             images.dihedral_inverse(view, jnp.full(len(view), k))
             for k, view in zip(symmetries, views, strict=True)
         ]
-        rgb = images.to_unsigned(jnp.stack(upright).mean(axis=0), dtype)
-        return images.rgb_to_gray(rgb) if gray else rgb
+        mean = jnp.stack(upright).mean(axis=0)
+        rgb = images.to_unsigned(mean, dtype)
+        return images.rgb_to_gray(rgb) if gray else rgb, jnp.isfinite(mean).all(axis=(1, 2, 3))
 
-    def launch(batch: Images, tiles: Sequence[Tile], after: Array | None) -> Array:
+    def launch(
+        batch: Images, tiles: Sequence[Tile], after: tuple[Array, Array] | None
+    ) -> tuple[Array, Array]:
         views: list[Array] = []
         for k in symmetries:
             cut = [_cut(batch[t.image], t, k, plan, network.multiple) for t in tiles]
@@ -180,7 +184,12 @@ def make_tiled(
             group = tiles[start : start + mesh.size]
             following = launch(batch, group, computed) if group else None
             if current:
-                for tile, sr in zip(current, np.asarray(computed), strict=False):
+                for tile, sr, finite in zip(current, *map(np.asarray, computed), strict=False):
+                    if not finite:
+                        raise UserError(
+                            "the model's output is not finite: its numbers overflow on this "
+                            "image; if it computes in bfloat16, try --dtype float32"
+                        )
                     _write(result[tile.image], tile, sr, scale)
             current, computed = group, following
             if progress and start:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from isr_jax import losses, metrics
+from isr_jax import losses, metrics, protocols
 from isr_jax.config import flatten
 from isr_jax.degrade import DEGRADATIONS
 from isr_jax.errors import UserError, unknown
@@ -26,6 +26,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "g_optimizer.schedule": SCHEDULES,
     "d_optimizer.schedule": SCHEDULES,
     "train.parallel": ("jit", "pmap"),
+    "train.keep_best": protocols.Scores._fields,
 }
 
 LEAST: dict[str, int] = {
@@ -54,6 +55,7 @@ LEAST: dict[str, int] = {
     "train.validate_every": 1,
     "train.checkpoint_every": 1,
     "train.keep": 1,
+    "train.keep_every": 0,
 }
 
 BELOW_ONE = (

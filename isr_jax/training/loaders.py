@@ -1,7 +1,7 @@
 """Where batches come from: the pool in device memory, or the Grain stream."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -119,9 +119,7 @@ def open_loader(
         UserError: for a data set that cannot be read or has no usable image.
     """
     options = config.data
-    source = sources.open_source(
-        options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
-    )
+    source = _open(config, "train")
     if options.loader == "stream":
         return StreamLoader(source, config, frozen=frozen, devices=devices, warn=warn)
     crop = sampled_crop(config)
@@ -129,12 +127,21 @@ def open_loader(
     return PoolLoader(photos, frozen=frozen, devices=devices)
 
 
+def fingerprints(config: ConfigDict) -> dict[str, str]:
+    """Return the fingerprint of the images of `data.train` and `data.validation`."""
+    return {split: _open(config, split).fingerprint() for split in ("train", "validation")}
+
+
+def _open(config: ConfigDict, split: Literal["train", "validation"]) -> sources.Source:
+    return sources.open_source(
+        config.data[split], split, scale=config.scale, tfds_dir=config.data.tfds_dir or None
+    )
+
+
 def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[ImagePair]:
     """Return the validation set: whole images, the first `config.data.validation_images`."""
     options = config.data
-    source = sources.open_source(
-        options.validation, "validation", scale=config.scale, tfds_dir=options.tfds_dir or None
-    )
+    source = _open(config, "validation")
     # SSIM's window must fit once the border is cropped.
     least = 11 + 2 * config.scale
     return sources.load_all(

@@ -1,6 +1,7 @@
 """The training loop: a config and a run folder in, a trained generator and its records out."""
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,21 @@ from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.models import count_params
 from isr_jax.progress import training_bar
 from isr_jax.training import checks, pictures
-from isr_jax.training.loaders import open_loader, open_validation
-from isr_jax.training.program import Series, make_dispatch, make_program, on_all, plan, run_keys
+from isr_jax.training.loaders import fingerprints, open_loader, open_validation
+from isr_jax.training.program import (
+    Devices,
+    Series,
+    make_dispatch,
+    make_program,
+    on_all,
+    plan,
+    run_keys,
+)
 from isr_jax.training.record import Recorder, read_records
+from isr_jax.training.run_folder import note_start, open_run
 from isr_jax.training.runtime import (
     check_finite,
-    make_run_folder,
+    explained,
     stop_signals,
     use_compilation_cache,
 )
@@ -67,8 +77,19 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     devices = jax.devices()
     for line in checks.check(config, devices=len(devices)):
         say(line)
-    run = make_run_folder(workdir)
+    with open_run(workdir, say=say) as run, explained(run, config):
+        return _train(config, run, devices, console=console, say=say)
 
+
+def _train(
+    config: ConfigDict,
+    run: Path,
+    devices: Devices,
+    *,
+    console: Console,
+    say: Callable[[str], None],
+) -> Result:
+    """Train in a run folder that no other process uses."""
     program = make_program(config)
     dispatch = make_dispatch(config, program.update, devices)
     init_key, train_key = run_keys(config.seed)
@@ -78,13 +99,15 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         loader = open_loader(config, devices, frozen=program.frozen(), warn=say)
         stack.callback(loader.close)
         photos = open_validation(config, say)
+        note_start(run, fingerprints(config), say=say)
         checkpoint.clear_up(run, warn=say)
-        manager = stack.enter_context(checkpoint.open_manager(run, keep=config.train.keep))
+        manager = stack.enter_context(checkpoint.open_manager(run, keeping=config.train.to_dict()))
         resumed = checkpoint.resume(manager, state, config, warn=say)
-        step = 0
+        step, unrecorded = 0, {}
         if resumed:
             state, step = resumed.state, int(resumed.state.step)
             # A run that began with the pool has no state of the stream: each step took one batch.
+            unrecorded = resumed.data.pop("unrecorded", {})
             loader.restore(resumed.data or {"next": step})
             say(f"resuming {run} from step {step}")
         elif config.train.init_from:
@@ -98,7 +121,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             f"{config.scale}x generator of {count_params(state.g_params):,} parameters, "
             f"{discriminator}, on {len(devices)} {devices[0].device_kind} ({config.train.parallel})"
         )
-        recorder = stack.enter_context(Recorder(run, step=step))
+        recorder = stack.enter_context(Recorder(run, step=step, unrecorded=unrecorded, warn=say))
         baselines = interpolations(photos, scale=config.scale)
         if not recorder.has_baselines:
             recorder.baselines(baselines)
@@ -123,7 +146,8 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             stopping = stopped()
             if not (validating or saving or stopping):
                 continue
-            record(*pending, flush=True)
+            # A stop leaves no record of its own: the next start records as if there had been none.
+            record(*pending, flush=validating or saving)
             pending, scores = None, None
             if validating:
                 scores, images = validate(program, state, photos, scale=config.scale)
@@ -132,7 +156,11 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
                     run / "images" / f"step_{step:06d}.png", photos, images, scale=config.scale
                 )
                 say(score_line(step, scores, baselines["bicubic"]))
-            checkpoint.save(manager, state, config, data=loader.state(), scores=scores)
+            recorder.flush()
+            data = loader.state()
+            if kept := recorder.unrecorded():
+                data["unrecorded"] = kept
+            checkpoint.save(manager, state, config, data=data, scores=scores)
             if stopping:
                 say(f"stopped at step {step}; run the same command again to resume")
                 break

@@ -1,8 +1,7 @@
-"""What surrounds a run: its folder, stop signals, the cache of programs, and divergence."""
+"""What surrounds a run: stop signals, the cache of programs, full disks, and divergence."""
 
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,21 +11,29 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from isr_jax.checkpoints import runs as checkpoint
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, disk_error, is_out_of_memory
 
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a check for a request to stop: one Ctrl-C or SIGTERM requests it, a second kills."""
+    """Yield a check for a request to stop; a second one kills.
+
+    It is requested by Ctrl-C, SIGTERM, or SIGHUP (a closed terminal), which nohup ignores.
+    """
     caught: list[int] = []
 
     def catch(number: int, frame: FrameType | None) -> None:
         caught.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    if before.get(numbers[-1]) is signal.SIG_IGN:
+        del before[numbers[-1]]
     try:
         for number in before:
             signal.signal(number, catch)
@@ -42,19 +49,32 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/isr_jax/jax"))
 
 
-def make_run_folder(workdir: str | Path) -> Path:
-    """Return the folder of a run, created if missing.
+@contextmanager
+def explained(run: Path, config: ConfigDict) -> Iterator[None]:
+    """Turn errors of a full disk or a full memory into a UserError that says what to do.
 
-    Raises:
-        UserError: if it cannot be created or written to.
+    Args:
+        run: the run folder.
+        config: of the run.
     """
-    run = Path(workdir).expanduser()
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=run).close()
-    except OSError as error:
-        raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
-    return run
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        crop, batch = config.data.crop, config.data.batch
+        if is_out_of_memory(error):
+            raise UserError(
+                f"out of memory, with crops of {crop} px and batches of {batch}: lower "
+                "config.data.batch or config.data.crop, or choose a smaller network"
+            ) from error
+        reason = disk_error(error)
+        if reason:
+            raise UserError(
+                f"{run} cannot be written: {reason}; make it writable or make room, and run the "
+                "same command again to resume"
+            ) from error
+        raise
 
 
 def check_finite(

@@ -2,10 +2,8 @@
 
 import glob
 import itertools
-import logging
 import math
 import os
-import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from PIL import Image
 
-from isr_jax.errors import UsageError, UserError, one_line
+from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, printable
 from isr_jax.photo.formats import FORMATS, KINDS, SUFFIXES, format_of, image_files
-from isr_jax.photo.reading import MAX_PIXELS, OpenPhoto, Page, Photo, open_photo
+from isr_jax.photo.limits import MAX_PIXELS, memory
+from isr_jax.photo.pixels import Page
+from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_photo
 from isr_jax.progress import image_bar
 from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
@@ -43,12 +42,14 @@ class Outcome(NamedTuple):
         skipped: number of files whose output already exists.
         failed: a line for each file that could not be upscaled.
         notices: a line for each kind of content that an output's format cannot hold.
+        bugs: of the failures, the errors that no file should be able to cause.
     """
 
     upscaled: int
     skipped: int
     failed: list[str]
     notices: list[str]
+    bugs: list[Exception]
 
 
 def upscale_files(
@@ -62,6 +63,7 @@ def upscale_files(
     overwrite: bool = False,
     jobs: int = 2,
     shard: tuple[int, int] | None = None,
+    in_place: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: bool = False,
 ) -> Outcome:
@@ -82,7 +84,8 @@ def upscale_files(
         jobs: threads that decode and encode while the device computes.
         shard: (i, n), 1 <= i <= n, to take every nth file from the ith on; None for one shard per
             JAX process.
-        max_pixels: the most that an input image may have.
+        in_place: replace the inputs themselves where an output has the same name.
+        max_pixels: the most that an input image may have, all its pages together.
         progress: show bars on standard error, where that is a terminal.
 
     Raises:
@@ -91,24 +94,36 @@ def upscale_files(
     """
     suffix = f"_x{upscaler.scale}" if suffix is None else suffix
     plan = plan_tasks(inputs, out=out, format=format, suffix=suffix)
+    for task in plan:
+        if not in_place and task.target.resolve() == task.file.resolve():
+            raise UsageError(
+                f"{task.file} would replace itself: give --out or another --suffix, or --in-place "
+                "if it should"
+            )
+    overwrite = overwrite or in_place
     i, n = shard or (jax.process_index() + 1, jax.process_count())
     plan = plan[i - 1 :: n]
     # lexists: a dangling link exists too, and a name that cannot exist does not.
     todo = [task for task in plan if overwrite or not os.path.lexists(task.target)]
     failed: dict[Path, str] = {}
+    bugs: list[Exception] = []
     notices: Counter[str] = Counter()
     writing: dict[Future, tuple[Task, int]] = {}
-    with _own_limits(), image_bar(shown=progress) as bar, _threads(jobs) as pool:
+    with image_bar(shown=progress) as bar, _threads(jobs) as pool:
         images = bar.add_task("", total=len(plan), completed=len(plan) - len(todo))
         tiles = bar.add_task("tiles", visible=False)
 
         def done(task: Task, error: BaseException | None) -> None:
-            if error and not isinstance(error, EXCUSABLE):
+            if error and not isinstance(error, Exception):
                 raise error
             if error:
-                line = one_line(error, limit=1000)
-                named = line.startswith(str(task.file))
-                failed[task.file] = line if named else f"{task.file}: {line}"
+                line, name = one_line(error, limit=1000), printable(str(task.file))
+                if is_out_of_memory(error):
+                    line = "out of memory: choose a smaller --tile, or --jobs 1"
+                elif not isinstance(error, EXCUSABLE):
+                    bugs.append(error)
+                    line = f"a bug in isr_jax, {type(error).__name__}: {line}"
+                failed[task.file] = line if line.startswith(name) else f"{name}: {line}"
             bar.advance(images)
 
         def make_room(size: int | float) -> None:
@@ -129,7 +144,7 @@ def upscale_files(
                 yield Page(upscaler(pixels, progress=show), icc)
 
         for task, reading in _decoded(todo, upscaler.scale, jobs, max_pixels, pool):
-            bar.update(images, description=task.file.name)
+            bar.update(images, description=printable(task.file.name))
             photo = None
             try:
                 photo, target_format = reading.result(), _target_format(task)
@@ -152,7 +167,7 @@ def upscale_files(
         make_room(math.inf)
     lines = [failed[task.file] for task in todo if task.file in failed]
     counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
-    return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted)
+    return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs)
 
 
 def plan_tasks(
@@ -242,23 +257,16 @@ def _open(task: Task, scale: int, max_pixels: int) -> OpenPhoto:
         for width, height in head.sizes:
             check_fits(format, width * scale, height * scale, head.channels)
             size = width * height * head.pixel_bytes * scale**2
-            if size > _memory():
+            if size > memory():
                 raise UserError(
                     f"the upscaled image has {width * scale}x{height * scale} pixels, "
                     f"{size / 1e9:.0f} GB, more than this machine's memory of "
-                    f"{_memory() / 1e9:.0f} GB: cut it into parts"
+                    f"{memory() / 1e9:.0f} GB: cut it into parts"
                 )
     except UserError:
         photo.close()
         raise
     return photo
-
-
-def _memory() -> float:
-    """Return the machine's memory in bytes; infinity where it is unknown."""
-    if not hasattr(os, "sysconf"):
-        return math.inf
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _losses(photo: Photo, format: str) -> tuple[str, ...]:
@@ -315,19 +323,3 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _own_limits() -> Iterator[None]:
-    """Lift Pillow's own pixel limit, for `open_photo` has one, and silence libraries' warnings."""
-    limit, logger = Image.MAX_IMAGE_PIXELS, logging.getLogger("tifffile")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        Image.MAX_IMAGE_PIXELS = None
-        logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-            logger.setLevel(level)

@@ -136,7 +136,7 @@ def load(
             nearest, bilinear, bicubic or lanczos, which resize as MATLAB's `imresize`.
         scale: the scale factor; required by an interpolation, a generator has its own.
         weights: a generator's EMA (default) or its raw parameters.
-        checkpoint: the best by validation PSNR-Y (default), the latest, or a step.
+        checkpoint: the best of the validations (default), the latest, or a step.
         tile: tile size, LR pixels; None for one that fits the device. Memory grows with its square,
             and the share of padding falls with its side.
         overlap: tile padding, LR pixels on each side; None for the receptive field, or

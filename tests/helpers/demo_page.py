@@ -1,12 +1,31 @@
 """What a visitor does on the page of `isr demo`, and models that wait for a gate."""
 
+import os
 import threading
 import time
 
 import imagecodecs
 
 from isr_jax.demo.models import cached
-from isr_jax.demo.photos import Stopped
+from isr_jax.demo.worker import Stopped, Worker
+
+
+class InThread(Worker):
+    """A worker that calls in the thread that asks, so that a test can replace what is called."""
+
+    def __init__(self):
+        pass
+
+    def call(self, function, *, tell=lambda **event: None, stop=None):
+        def progress(**event):
+            if stop and stop.is_set():
+                raise Stopped
+            tell(**event)
+
+        return function(progress=progress)
+
+    def close(self):
+        pass
 
 
 class Gate:
@@ -104,3 +123,33 @@ def post(connection, path, body, session):
     """The response of the server."""
     connection.request("POST", path, body, {"x-session": session})
     return connection.getresponse()
+
+
+# What a worker may be asked to do; functions of a module, so that its process finds them.
+
+
+def endless(*, progress):
+    """Work that looks for no sign to stop."""
+    progress(done=0)
+    while True:
+        time.sleep(0.01)
+
+
+def crash(*, progress):
+    """End the process as a fault in a decoder would."""
+    os._exit(139)
+
+
+def process_number(*, progress):
+    return os.getpid()
+
+
+def polite(*, progress):
+    """Work that stops when it is asked to."""
+    while True:
+        progress(done=0)
+        time.sleep(0.01)
+
+
+def wrong(*, progress):
+    return [][0]

@@ -1,0 +1,40 @@
+"""`isr rerun`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from isr_jax.cli.options import Parser
+from isr_jax.errors import UserError
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of `isr rerun`."""
+    parser.description = (
+        "Train once more what a run folder says of its last start, in a new folder. On the same "
+        "machine with the same versions, the numbers are the same to the last bit; what differs "
+        "from that start is said first. A folder of images is found relative to where you are."
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="a run folder")
+    parser.add_argument("out", metavar="OUT", help="the new run folder; rerunning resumes it")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; return the exit code, 75 where a signal stopped it."""
+    from isr_jax.config import from_saved
+    from isr_jax.training.loop import train
+    from isr_jax.training.run_folder import differences
+
+    folder = Path(options.run_folder).expanduser()
+    try:
+        saved = json.loads((folder / "config.json").read_text())
+        start = json.loads((folder / "start.json").read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder} does not say how it was started ({error})") from error
+    config = from_saved(saved)
+    for line in differences(start):
+        print(f"isr rerun: {line}", file=sys.stderr)
+    result = train(config, options.out)
+    return 0 if result.step == config.train.steps else 75

@@ -1,0 +1,125 @@
+"""A run folder from outside: created, locked, and described, so that it can be repeated.
+
+RUN/start.json    of the last start: command, versions, git revision, devices, data
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from isr_jax.checkpoints.runs import set_aside
+from isr_jax.errors import UserError
+from isr_jax.training.lock import locked
+
+_FOLDERS = ("checkpoints", "images", "candidates")
+_FILES = ("config.json", "start.json", "metrics.jsonl", "curves.png")
+_PACKAGES = ("isr-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+
+
+@contextmanager
+def open_run(workdir: str | Path, *, say: Callable[[str], None]) -> Iterator[Path]:
+    """Yield the folder of a run, created if missing and held against other processes.
+
+    What is not the kind of thing that a run writes under its name is moved to RUN/quarantine/.
+
+    Args:
+        workdir: the folder.
+        say: takes lines for the user.
+
+    Raises:
+        UserError: it cannot be created or written to, or another process uses it.
+    """
+    run = Path(workdir).expanduser()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=run).close()
+    except OSError as error:
+        raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
+    with locked(run, say=say):
+        for name in (*_FOLDERS, *_FILES):
+            path = run / name
+            if os.path.lexists(path) and not (
+                path.is_dir() if name in _FOLDERS else path.is_file()
+            ):
+                kind = "folder" if name in _FOLDERS else "file"
+                say(f"{path} is no {kind}; moved to {set_aside(path, run)}")
+        yield run
+
+
+def note_start(run: Path, data: Mapping[str, str], *, say: Callable[[str], None]) -> None:
+    """Write RUN/start.json; say which data are not those of the last start.
+
+    Args:
+        run: the run folder.
+        data: what each part, such as "train", is read from; see `Source.fingerprint`.
+        say: takes lines for the user.
+    """
+    file = run / "start.json"
+    before = _data_of(file)
+    for name, now in data.items():
+        if before.get(name, now) != now:
+            say(f"config.data.{name} has changed since the last start: {before[name]}, now {now}")
+    content = {"command": sys.argv, **_surroundings(), "data": dict(data)}
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def differences(start: Mapping[str, Any]) -> list[str]:
+    """Return a line for each thing that is not as start.json says it was."""
+    lines = []
+    for name, now in _surroundings().items():
+        then = start.get(name)
+        if isinstance(then, dict) and isinstance(now, dict):
+            changed = [key for key in now if then.get(key) != now[key]]
+            lines += [f"{key} was {then.get(key)}, and is {now[key]}" for key in changed]
+        elif then != now:
+            lines.append(f"{name} was {then}, and is {now}")
+    return lines
+
+
+def _surroundings() -> dict[str, Any]:
+    """Return what the numbers of a run depend on, besides its config and data."""
+    return {
+        "python": sys.version.split()[0],
+        "versions": _versions(),
+        "git": _revision(),
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "processor": platform.processor() or platform.machine(),
+    }
+
+
+def _data_of(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text())["data"])
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return {}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision() -> str | None:
+    """Return the git revision of this code, with -dirty where it was changed; None without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(
+            [*command, "--abbrev=40"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
