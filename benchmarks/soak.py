@@ -32,6 +32,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from benchmarks import timing
 from isr_jax.checkpoints.runs import open_manager
+from tests.helpers.tiny_runs import overrides
 
 RUN = Path(__file__).parent.parent / "run.py"
 DEADLINE = 60.0  # seconds in which a process must end after a signal
@@ -50,19 +51,7 @@ COUNTS = (
 LOST = COUNTS[3:]
 
 FIELDS = {
-    "scale": 2,
-    "data.crop": 24,
-    "data.batch": 4,
-    "data.validation_images": 2,
-    "generator.width": 4,
-    "generator.blocks": 1,
-    "generator.kernel": 3,
-    "discriminator.crop": 16,
-    "discriminator.widths": (4, 4),
-    "discriminator.dense": 4,
     "train.steps": 60,
-    "train.steps_per_dispatch": 1,
-    "train.log_every": 2,
     "train.validate_every": 20,
     "train.checkpoint_every": 4,
 }
@@ -109,8 +98,7 @@ def main() -> None:
 
 
 def _command(kind: str, photos: Path, run: Path) -> list[str]:
-    data = {"data.train": f"folder:{photos}", "data.validation": f"folder:{photos}"}
-    fields = {**FIELDS, **data, **KINDS.get(kind, {})}
+    fields = overrides(photos, **FIELDS, **KINDS.get(kind, {}))
     config = "isr_jax/config.py"
     if kind == STUDY:
         config = "configs/study.py:quick"

@@ -43,19 +43,19 @@ def read_header(path: Path) -> Header:
     """Read the header of a safetensors file.
 
     Raises:
-        ValueError: it is none, or declares what it cannot hold.
+        ValueError: it is another kind of file, or declares what it cannot hold.
     """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         size = path.stat().st_size
         if not 2 <= length <= min(size - 8, _MAX_HEADER):
-            raise ValueError("it is no safetensors file")
+            raise ValueError("it is not a safetensors file")
         try:
             content = json.loads(file.read(length))
         except RecursionError as error:
             raise ValueError("its header is nested too deeply") from error
     if not isinstance(content, dict):
-        raise ValueError("its header is no dictionary")
+        raise ValueError("its header is not a dictionary")
     metadata = content.pop("__metadata__", {})
     if len(content) > MAX_TENSORS:
         raise ValueError(f"it declares {len(content)} tensors; at most {MAX_TENSORS} are read")
@@ -80,7 +80,7 @@ def read_safetensors(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
     """Return the arrays of a safetensors file whose names begin with `prefix`; floats as float32.
 
     Raises:
-        ValueError: it is none, or a damaged one.
+        ValueError: it is another kind of file, or damaged.
     """
     names = [name for name in read_header(path).shapes if name.startswith(prefix)]
     try:
@@ -91,7 +91,7 @@ def read_safetensors(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
-    # To NumPy, bfloat16 is no kind of float.
+    # NumPy does not count bfloat16 among its floats.
     return array.astype(np.float32) if array.dtype.name in _FLOATS else array
 
 
@@ -102,7 +102,7 @@ def read_pth(path: Path) -> dict[str, Any]:
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: the file is damaged, compressed, or holds what is no dense tensor.
+        ValueError: the file is damaged, compressed, or holds a tensor that is not dense.
     """
     torch = import_module("torch")
     _check_archive(path)

@@ -173,7 +173,6 @@ def test_a_bug_is_shown_after_the_other_files(tmp_path, capsys, monkeypatch):
 def test_a_file_name_cannot_forge_lines(tmp_path, capsys):
     name = "a\nisr upscale: 9 upscaled\x1b[2J\u202egnp.png"
     (tmp_path / name).write_bytes(b"no image")
-    os.rename(tmp_path / name, tmp_path / name)
     code, lines = upscale(capsys, tmp_path)
     assert code == 1
     assert len(lines) == 2
@@ -233,7 +232,7 @@ def header_only(tmp_path, header):
         ({"x": {"dtype": "C64", "shape": [0], "data_offsets": [0, 0]}}, "dtype 'C64'"),
         ({"x": {"dtype": "F32", "shape": 3, "data_offsets": [0, 0]}}, "damaged"),
         ({"x": 1}, "damaged"),
-        ([], "no dictionary"),
+        ([], "not a dictionary"),
     ],
 )
 def test_a_header_is_checked_before_data_is_read(tmp_path, header, message):
@@ -250,7 +249,7 @@ def test_a_deep_or_endless_header_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"nested too deeply|Expecting"):
         tensor_files.read_header(file)
     file.write_bytes((2**60).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ValueError, match="no safetensors file"):
+    with pytest.raises(ValueError, match="not a safetensors file"):
         tensor_files.read_header(file)
 
 

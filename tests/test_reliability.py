@@ -130,7 +130,8 @@ def test_scores_that_are_none_cost_their_checkpoint_alone(photos, run, trained, 
 
 
 def test_what_is_of_another_kind_is_set_aside(photos, run):
-    for name in ("metrics.jsonl", "config.json", "curves.png"):
+    (run / "lock").touch()
+    for name in ("metrics.jsonl", "config.json", "curves.png", "lock"):
         (run / name).unlink()
         (run / name).mkdir()
     for name in ("images", "checkpoints"):
@@ -140,9 +141,18 @@ def test_what_is_of_another_kind_is_set_aside(photos, run):
     console = heard()
     assert isr_jax.train(tiny(photos), run, console=console).step == 8
     said = console.export_text()
-    for name in ("metrics.jsonl", "config.json", "curves.png", "images", "checkpoints"):
-        assert f"{run / name} is no " in said
+    for name in ("metrics.jsonl", "config.json", "curves.png", "lock", "images", "checkpoints"):
+        assert f"{run / name} is not a " in said
         assert (run / "quarantine" / name).exists()
+
+
+def test_a_lock_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with (
+        pytest.raises(UserError, match=r"lock: Is a directory; give another --workdir"),
+        lock.locked(tmp_path, say=pytest.fail),
+    ):
+        pass
 
 
 def test_a_folder_has_one_run(photos, run):

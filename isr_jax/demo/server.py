@@ -277,7 +277,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _remove_left_over() -> None:
-    """Remove the photos of servers that were killed: of those whose process is no more."""
+    """Remove the photos of servers that were killed: of those whose process has ended."""
     for folder in Path(tempfile.gettempdir()).glob("isr-demo-*-*"):
         try:
             os.kill(int(folder.name.split("-")[2]), 0)

@@ -94,7 +94,7 @@ class OpenPhoto:
             max_pixels: the most that its pages may have together.
 
         Raises:
-            UserError: it is no image that can be read, or too large; the file is closed then.
+            UserError: it is not an image that can be read, or too large; the file is closed then.
         """
         self.name = name
         self._file: Any = file  # Pillow and tifffile are annotated with typing.IO

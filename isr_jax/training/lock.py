@@ -41,17 +41,23 @@ def locked(run: Path, *, say: Callable[[str], None]) -> Iterator[None]:
         say: takes a line for the user, where another machine's heartbeat is watched.
 
     Raises:
-        UserError: another process holds it; the message names the process and its machine.
+        UserError: another process holds it; the message names the process and its machine. Or the
+            file cannot be made.
     """
     path = run / "lock"
-    with open(path, "a+b", buffering=0) as file:
+    try:
+        opened = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give another --workdir") from error
+    with opened as file:
         sure = _flock(file, path)
         holder = _holder(path)
         if holder and not (sure and holder.get("boot") == _boot()):
             _watch(path, holder, say)
         stop = threading.Event()
         heart = threading.Thread(target=_beat, args=(path, stop), name="run-lock", daemon=True)
-        _write(path, 0)
+        with contextlib.suppress(OSError):  # a full disk; whoever writes next says so
+            _write(path, 0)
         heart.start()
         try:
             yield

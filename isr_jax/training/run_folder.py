@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,21 @@ def open_run(workdir: str | Path, *, say: Callable[[str], None]) -> Iterator[Pat
         tempfile.TemporaryFile(dir=run).close()
     except OSError as error:
         raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
+    _set_aside_unless(Path.is_file, [run / "lock"], say=say)
     with locked(run, say=say):
-        for name in (*_FOLDERS, *_FILES):
-            path = run / name
-            if os.path.lexists(path) and not (
-                path.is_dir() if name in _FOLDERS else path.is_file()
-            ):
-                kind = "folder" if name in _FOLDERS else "file"
-                say(f"{path} is no {kind}; moved to {set_aside(path, run)}")
+        _set_aside_unless(Path.is_dir, [run / name for name in _FOLDERS], say=say)
+        _set_aside_unless(Path.is_file, [run / name for name in _FILES], say=say)
         yield run
+
+
+def _set_aside_unless(
+    good: Callable[[Path], bool], paths: Sequence[Path], *, say: Callable[[str], None]
+) -> None:
+    """Move what is there, and is not the kind of thing that a run writes, to RUN/quarantine/."""
+    kind = "folder" if good is Path.is_dir else "file"
+    for path in paths:
+        if os.path.lexists(path) and not good(path):
+            say(f"{path} is not a {kind}; moved to {set_aside(path, path.parent)}")
 
 
 def note_start(run: Path, data: Mapping[str, str], *, say: Callable[[str], None]) -> None:
