@@ -89,7 +89,7 @@ def test_a_file_is_refused_by_its_header(tmp_path, name):
 def test_the_pixels_of_all_pages_count_together(tmp_path):
     pages = [Image.new("L", (10, 10), i) for i in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(UserError, match=r"10x10 pixels on 3 pages, more than --max-pixels=299"):
+    with pytest.raises(UserError, match=r"10x10 pixels on 3 pages, more than the limit of 299"):
         open_photo(tmp_path / "a.tif", max_pixels=299)
     assert open_photo(tmp_path / "a.tif", max_pixels=300).read().page_count == 3
 

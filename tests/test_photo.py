@@ -114,5 +114,5 @@ def test_gray_stays_one_channel_only_where_it_is_asked_for(tmp_path):
 def test_a_declared_size_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(pixels()).save(path)
-    with pytest.raises(UserError, match="declares 10x12 pixels, more than --max-pixels=100"):
+    with pytest.raises(UserError, match="declares 10x12 pixels, more than the limit of 100"):
         open_photo(path, max_pixels=100)

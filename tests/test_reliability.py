@@ -214,6 +214,23 @@ def test_the_heart_beats(run, monkeypatch):
             time.sleep(0.01)
 
 
+def test_a_suspended_run_ends_where_another_machine_took_its_folder(run):
+    code = (
+        "import pathlib, time\nfrom isr_jax.training import lock\nlock.BEAT = 0.05\n"
+        f"with lock.locked(pathlib.Path({str(run)!r}), say=lambda line: print(line, flush=True)):\n"
+        "    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=-1, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        process.send_signal(signal.SIGSTOP)
+        (run / "lock").write_bytes(other_machine().ljust(512))
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert said.startswith(f"{run} was taken over by process 7 on other while this process was")
+    assert (run / "lock").read_bytes() == other_machine().ljust(512)
+
+
 def test_a_killed_process_leaves_no_lock(run):
     code = (
         "import os, sys, pathlib\nfrom isr_jax.training.lock import locked\n"

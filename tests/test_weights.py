@@ -62,7 +62,7 @@ def server():
         thread.join()
 
 
-def published(name, url="http://127.0.0.1:9", checksum=f"sha256:{SHA256[:8]}", elsewhere=None):
+def published(name, url="http://127.0.0.1:9", checksum=f"sha256:{SHA256}", elsewhere=None):
     return weights.WeightFile(name, f"{url}/{name}", checksum, lambda: elsewhere)
 
 
@@ -355,7 +355,14 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_torchvisions_names_end_in_their_checksum():
-    for name in ("alexnet", "vgg16", "vgg19", "squeezenet"):
-        file = weights.FILES[name]
-        assert file.checksum == f"sha256:{Path(file.name).stem[-8:]}"
-        assert file.url.endswith(f"/{file.name}")
+    names = {
+        "alexnet": "alexnet-owt-7be5be79.pth",
+        "vgg16": "vgg16-397923af.pth",
+        "vgg19": "vgg19-dcbb9e9d.pth",
+        "squeezenet": "squeezenet1_1-b8a52dc0.pth",
+    }
+    for key, name in names.items():
+        file = weights.FILES[key]
+        assert file.name == name
+        assert len(file.checksum) == len("sha256:") + 64
+        assert file.url.endswith(f"/{name}")

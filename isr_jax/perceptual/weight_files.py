@@ -58,8 +58,7 @@ class WeightFile(NamedTuple):
     Attributes:
         name: the file's name.
         url: where it is published.
-        checksum: "sha256:" or "md5:" and the hexadecimal digits that are published, all or the
-            first few.
+        checksum: "sha256:" or "md5:" and the hexadecimal digest; Keras publishes MD5 alone.
         elsewhere: the folder in which its publisher's own software keeps it, if there is one.
     """
 
@@ -69,10 +68,10 @@ class WeightFile(NamedTuple):
     elsewhere: Callable[[], Path | None]
 
 
-def _torchvision(name: str) -> WeightFile:
+def _torchvision(network: str, sha256: str) -> WeightFile:
     """Return a file of torchvision, whose name ends in the first digits of its SHA-256."""
-    digits = name.removesuffix(".pth").rpartition("-")[2]
-    return WeightFile(name, f"{TORCHVISION}/{name}", f"sha256:{digits}", _torch_hub)
+    name = f"{network}-{sha256[:8]}.pth"
+    return WeightFile(name, f"{TORCHVISION}/{name}", f"sha256:{sha256}", _torch_hub)
 
 
 def _lpips(name: str, sha256: str) -> WeightFile:
@@ -80,10 +79,18 @@ def _lpips(name: str, sha256: str) -> WeightFile:
 
 
 FILES: dict[str, WeightFile] = {
-    "alexnet": _torchvision("alexnet-owt-7be5be79.pth"),
-    "vgg16": _torchvision("vgg16-397923af.pth"),
-    "vgg19": _torchvision("vgg19-dcbb9e9d.pth"),
-    "squeezenet": _torchvision("squeezenet1_1-b8a52dc0.pth"),
+    "alexnet": _torchvision(
+        "alexnet-owt", "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
+    ),
+    "vgg16": _torchvision(
+        "vgg16", "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+    ),
+    "vgg19": _torchvision(
+        "vgg19", "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"
+    ),
+    "squeezenet": _torchvision(
+        "squeezenet1_1", "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b"
+    ),
     "vgg19_keras": WeightFile(
         "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
         f"{KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -161,7 +168,7 @@ def _verify_once(file: WeightFile, path: Path) -> None:
     algorithm, _, expected = file.checksum.partition(":")
     with open(path, "rb") as opened:
         digest = hashlib.file_digest(opened, lambda: hashlib.new(algorithm, usedforsecurity=False))
-    if not digest.hexdigest().startswith(expected):
+    if digest.hexdigest() != expected:
         raise UserError(
             f"{path} is not {file.name}: its {algorithm} is {digest.hexdigest()}, not {expected}; "
             "remove it, and it is downloaded again"
@@ -296,7 +303,7 @@ def _download(file: WeightFile, target: Path) -> None:
         # A connection that closes early reads like the end of the file.
         if length and size != length:
             raise ConnectionError(f"the connection broke after {size} of {length} bytes")
-        if not digest.hexdigest().startswith(expected):
+        if digest.hexdigest() != expected:
             raise UserError(
                 f"what {file.url} gave is not {file.name}: its {algorithm} is "
                 f"{digest.hexdigest()}, not {expected}; it was removed, try again later"

@@ -47,8 +47,8 @@ def check(
         width, height = sizes[0]
         pages = f" on {len(sizes)} pages" if len(sizes) > 1 else ""
         raise UserError(
-            f"declares {width}x{height} pixels{pages}, more than --max-pixels={most}: "
-            "raise that if you trust the file"
+            f"declares {width}x{height} pixels{pages}, more than the limit of {most}; if you trust "
+            "the file, `isr upscale --max-pixels` raises it"
         )
     width, height = max(sizes, key=math.prod)
     if width * height > _PIXELS_PER_BYTE.get(format, math.inf) * file_bytes:

@@ -3,7 +3,8 @@
 `flock` decides between processes of one machine. On a network file system it can succeed on two
 machines at once, so the holder also writes a heartbeat into the file. A process that finds another
 machine's name there watches it for WATCH seconds, and takes the folder over if the heart stood
-still. It only looks for a change, so the machines' clocks need not agree.
+still. It only looks for a change, so the machines' clocks need not agree. A holder that was
+suspended for longer finds the other's name when it wakes, and ends at once.
 
     RUN/lock    {"host": ..., "process": ..., "boot": ..., "beat": ...}; empty when it was released
 """
@@ -55,7 +56,7 @@ def locked(run: Path, *, say: Callable[[str], None]) -> Iterator[None]:
         if holder and not (sure and holder.get("boot") == _boot()):
             _watch(path, holder, say)
         stop = threading.Event()
-        heart = threading.Thread(target=_beat, args=(path, stop), name="run-lock", daemon=True)
+        heart = threading.Thread(target=_beat, args=(path, stop, say), name="run-lock", daemon=True)
         with contextlib.suppress(OSError):  # a full disk; whoever writes next says so
             _write(path, 0)
         heart.start()
@@ -117,10 +118,18 @@ def _holder(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _beat(path: Path, stop: threading.Event, say: Callable[[str], None]) -> None:
     beat = 0
     while not stop.wait(BEAT):
         beat += 1
+        now = _holder(path)
+        if now and (now.get("boot"), now.get("process")) != (_boot(), os.getpid()):
+            say(
+                f"{path.parent} was taken over by {_name(now)} while this process was suspended; "
+                "this one ends, and saves nothing"
+            )
+            # An orderly end would save, into a folder that has another writer now.
+            os._exit(1)
         with contextlib.suppress(OSError):
             _write(path, beat)
 
