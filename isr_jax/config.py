@@ -225,8 +225,54 @@ def div2k() -> ConfigDict:
     return config
 
 
+def psnr_recipe(
+    published: str,
+    *,
+    crop: int,
+    batch: int,
+    learning_rate: float,
+    milestones: tuple[int, ...],
+    steps: int,
+    b2: float,
+) -> ConfigDict:
+    """Return a recipe for a published generator at 4x: L1 alone, by Adam whose rate halves.
+
+    Args:
+        published: a key of GENERATORS.
+        crop: side of the HR crops, pixels.
+        batch: crops in an update.
+        learning_rate: at the beginning.
+        milestones: the updates at which it halves.
+        steps: updates in all.
+        b2: Adam's decay of squared gradients.
+    """
+    config = div2k()
+    config.generator = ConfigDict(GENERATORS[published])
+    config.data.crop = crop
+    config.data.batch = batch
+    config.loss.content.mse = 0.0
+    config.loss.content.l1 = 1.0
+    config.loss.adversarial_weight = 0.0
+    config.g_optimizer.b2 = b2
+    config.g_optimizer.learning_rate = learning_rate
+    config.g_optimizer.schedule = "milestones"
+    config.g_optimizer.milestones = milestones
+    config.train.steps = steps
+    return config
+
+
 SMOKE: dict[str, dict[str, Any]] = {
-    "generator": {"width": 16, "blocks": 2, "growth": 8},
+    "generator": {
+        "width": 16,
+        "blocks": 2,
+        "growth": 8,
+        "groups": 2,
+        "depths": (2,),
+        "heads": (2,),
+        "partial": 4,
+        "compressed": 8,
+        "squeezed": 4,
+    },
     "discriminator": {"width": 8, "widths": (8, 16), "dense": 8},
 }
 

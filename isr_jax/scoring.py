@@ -25,7 +25,7 @@ class Metric(NamedTuple):
 
     Attributes:
         heading: in tables, for any protocol.
-        luma: the heading of scores on luma alone (vdsr, basicsr, validation and studies).
+        luma: the heading of scores on luma alone, as by all protocols but rgb.
         unit: behind a value, such as " dB".
         decimals: as the literature prints it.
         sign: 1 where higher is better, -1 where lower is.
@@ -68,7 +68,7 @@ class Scorer(NamedTuple):
 
     Attributes:
         scale: the scale factor, and the pixels cropped from each side.
-        protocol: vdsr, basicsr or rgb; see `protocols.measure`.
+        protocol: vdsr, basicsr, basicsr-color or rgb; see `protocols.measure`.
         distance: LPIPS, which is then a metric too.
     """
 

@@ -21,13 +21,14 @@ from isr_jax.training.record import read_records
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ["srresnet", "edsr", "srgan", "esrgan", "realesrnet", "realesrgan"]
+NETWORKS = ["span", "plksr", "swinir", "hat", "dat", "omnisr", "rcan"]  # by L1 alone
 
 
 def recipe(name, variant=""):
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", RECIPES + NETWORKS)
 @pytest.mark.parametrize("variant", ["", "smoke"])
 def test_every_recipe_is_a_valid_config(name, variant):
     config = recipe(name, variant)
@@ -45,6 +46,15 @@ PUBLISHED = {
     ("srgan", ""): (96, 16, 200_000, 1e-4, {}, 1e-3, "resnet", "runs/srresnet"),
     ("esrgan", "psnr"): (128, 16, 1_000_000, 2e-4, {"l1": 1.0}, 0.0, "rrdbnet", ""),
     ("esrgan", ""): (128, 16, 400_000, 1e-4, {"l1": 0.01}, 5e-3, "rrdbnet", "runs/esrgan-psnr"),
+    ("span", ""): (256, 64, 1_000_000, 5e-4, {"l1": 1.0}, 0.0, "span", ""),
+    ("plksr", ""): (384, 64, 450_000, 2e-4, {"l1": 1.0}, 0.0, "plksr", ""),
+    ("plksr", "dysample"): (384, 64, 450_000, 2e-4, {"l1": 1.0}, 0.0, "realplksr", ""),
+    ("swinir", ""): (192, 32, 500_000, 2e-4, {"l1": 1.0}, 0.0, "swinir", ""),
+    ("swinir", "light"): (256, 32, 500_000, 2e-4, {"l1": 1.0}, 0.0, "swinir", ""),
+    ("hat", "large"): (256, 32, 500_000, 2e-4, {"l1": 1.0}, 0.0, "hat", ""),
+    ("dat", "light"): (256, 32, 500_000, 2e-4, {"l1": 1.0}, 0.0, "dat", ""),
+    ("omnisr", ""): (256, 64, 800_000, 5e-4, {"l1": 1.0}, 0.0, "omnisr", ""),
+    ("rcan", ""): (192, 16, 1_000_000, 1e-4, {"l1": 1.0}, 0.0, "rcan", ""),
     ("realesrnet", ""): (256, 48, 1_000_000, 2e-4, {"l1": 1.0}, 0.0, "rrdbnet", "runs/esrgan-psnr"),
     ("realesrgan", ""): (256, 48, 400_000, 1e-4, {"l1": 1.0}, 0.1, "rrdbnet", "runs/realesrnet"),
 }

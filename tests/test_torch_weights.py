@@ -299,7 +299,7 @@ def test_published_sizes_are_told_from_shapes(published):
     naming = KEY_MAPS[torch_weights.choose_key_map(options)]
     leaves = torch_weights.torch_leaves(naming, options, scale)
     state = {leaf.key: np.broadcast_to(np.float32(0), leaf.torch_shape) for leaf in leaves.values()}
-    detected = torch_weights.detect(state)
+    detected = torch_weights.detect(state | naming.extras(options, state))
     assert detected.options == options
     assert detected.size == scale
 

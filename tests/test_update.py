@@ -283,3 +283,56 @@ def test_a_gan_of_one_image_learns_it():
         state, metrics = update(state, a_batch(), KEY, ())
         first = first or float(metrics["mse"])
     assert float(metrics["mse"]) < 0.5 * first
+
+
+GROUPS = {"depths": (2,), "heads": (2,), "mlp_ratio": 1.0}
+NETWORKS = {
+    "span": {"width": 6},
+    "plksr": {"width": 8, "blocks": 1, "kernel": 5, "partial": 4},
+    "realplksr": {
+        "width": 8,
+        "blocks": 1,
+        "kernel": 5,
+        "partial": 4,
+        "norm_groups": 2,
+        "upsampler": "dysample",
+    },
+    "swinir": {**GROUPS, "width": 8, "window": 4, "features": 8},
+    "hat": {
+        **GROUPS,
+        "width": 8,
+        "window": 4,
+        "overlapping": 6,
+        "compressed": 4,
+        "squeezed": 2,
+        "features": 8,
+    },
+    "dat": {**GROUPS, "width": 32, "split": (2, 4), "features": 8},
+    "omnisr": {"width": 8, "groups": 1, "window": 4},
+    "rcan": {"width": 8, "groups": 1, "blocks": 1, "squeezed": 2},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_learns_alike_on_every_number_of_devices(name):
+    """By the update of all networks, with L1 alone; of batch norm the statistics are global."""
+    fields = base.get_config().loss
+    fields.content.update({**dict.fromkeys(fields.content, 0.0), "l1": 1.0})
+    fields.adversarial_weight = 0.0
+    parts = {
+        "generator": generator({"name": name, **NETWORKS[name]}, scale=2),
+        "discriminator": a_discriminator(crop=16, batch_norm=False, spectral=False, axis_name=None),
+        "g_optimizer": optax.adam(2e-3),
+        "d_optimizer": keep_gradient(),
+    }
+    update = make_update(fields, discriminator_crop=16, ema_decay=0.9, axis_name=None, **parts)
+    state, batch = init_state(jax.random.key(1), **parts), a_batch()
+    alone = jax.jit(update)
+    expected = alone(state, batch, KEY, FROZEN)
+    # Adam divides a gradient by its own size, rounding errors included: the first step is a sign.
+    assert_close(on_devices(update, state, batch, 4, "jit")[1], expected[1])
+    losses_seen = []
+    for _ in range(12):
+        state, metrics = alone(state, batch, KEY, FROZEN)
+        losses_seen.append(float(metrics["l1"]))
+    assert losses_seen[-1] < 0.9 * losses_seen[0]

@@ -326,8 +326,8 @@ def test_what_cannot_be_enlarged_is_said(run):
     ):
         with pytest.raises(UserError, match=r"uint8 or uint16, .* with 1 to 4 channels; got"):
             upscaler(bad)
-    with pytest.raises(UserError, match="tile is 0; give a number of pixels, 1 or more"):
-        isr_jax.load(run, tile=0)
+    with pytest.raises(UserError, match="tile is -1; give a number of pixels, 0 or more"):
+        isr_jax.load(run, tile=-1)
     with pytest.raises(UserError, match="overlap is -1; give a number of pixels, 0 or more"):
         isr_jax.load(run, overlap=-1)
 

@@ -6,11 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-from isr_jax.cli.options import add_model, scale_factor
+from isr_jax.cli.options import add_model, integer, scale_factor
 from isr_jax.errors import UsageError, UserError
 
 DATA = "ISR_DATA"
-PROTOCOLS = ("vdsr", "basicsr", "rgb")
+PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb")
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 TABLE_FORMATS = ("json", "csv", "markdown")
 
@@ -46,7 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=PROTOCOLS,
         default="vdsr",
-        help="vdsr: Y rounded to 8 bits (default); basicsr: Y not rounded; rgb: all channels",
+        help="vdsr: Y rounded to 8 bits (default); basicsr: Y not rounded; basicsr-color: the "
+        "same, of gray files too, as BasicSR does; rgb: all channels",
     )
     parser.add_argument(
         "--lpips", choices=LPIPS_NETWORKS, help="also measure LPIPS, with the published weights"
@@ -55,6 +56,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--lpips-folder",
         metavar="DIR",
         help="folder searched for the LPIPS weights before $ISR_WEIGHTS",
+    )
+    parser.add_argument(
+        "--tile",
+        type=integer(0),
+        metavar="N",
+        help="tile size in input pixels; 0: images as a whole; default: as a whole where tiles "
+        "would change the result",
     )
     for kind in TABLE_FORMATS:
         parser.add_argument(
@@ -92,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
         lpips=options.lpips,
         lpips_folder=options.lpips_folder,
         save=options.save,
+        tile=options.tile,
         progress=True,
     )
     console = Console(stderr="-" in files.values())

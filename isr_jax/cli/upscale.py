@@ -60,9 +60,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tile",
-        type=integer(1),
+        type=integer(0),
         metavar="N",
-        help="tile size in input pixels; default: fits the device",
+        help="tile size in input pixels; 0: the image as a whole; default: fits the device",
     )
     parser.add_argument(
         "--ensemble",

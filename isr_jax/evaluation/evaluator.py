@@ -67,6 +67,7 @@ def evaluate(
     lpips: str | None = None,
     lpips_folder: str | Path | None = None,
     save: str | Path | None = None,
+    tile: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Score a model over every benchmark set below a folder.
@@ -80,13 +81,15 @@ def evaluate(
         data: a set, or a tree of sets, in one of the layouts of `isr_jax.data.pairs`.
         scale: the scale or scales; a generator has just its own, and an interpolation takes all
             those of the LR images.
-        protocol: vdsr, basicsr or rgb; see `metrics.measure`. `scale` pixels are cropped.
+        protocol: vdsr, basicsr, basicsr-color or rgb; see `protocols.measure`. `scale` pixels are
+            cropped.
         weights: as for `isr_jax.load`.
         checkpoint: as for `isr_jax.load`.
         lpips: alex, vgg or squeeze, to measure LPIPS by that network too, on RGB images cropped
             likewise; its published weights must be available.
         lpips_folder: a folder to look for them first; see `isr_jax.perceptual.weight_files`.
         save: a new folder for the SR images, SET/xSCALE/NAME.png.
+        tile: tile size in LR pixels, as for `isr_jax.load`; None for one that changes no score.
         progress: show a bar on standard error, where that is a terminal.
 
     Raises:
@@ -101,7 +104,7 @@ def evaluate(
         upscalers = {found.scale: load(model, scale=found.scale) for found in sets}
     else:
         if not isinstance(model, Upscaler):
-            model = load(model, weights=weights, checkpoint=checkpoint)
+            model = load(model, weights=weights, checkpoint=checkpoint, tile=tile, exact=True)
         upscaler = model
         for other in set(scales) - {upscaler.scale}:
             raise UserError(f"{upscaler.name} upscales by {upscaler.scale}, not by {other}")

@@ -104,3 +104,20 @@ def _is_a(value: Any, kind: type) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def check_groups(fields: Mapping[str, Any]) -> None:
+    """Raise a UserError for depths and heads of a transformer that cannot work."""
+    depths, heads = fields["depths"], fields["heads"]
+    if not depths or len(depths) != len(heads):
+        raise errors.UserError(
+            f"generator.depths={tuple(depths)} and generator.heads={tuple(heads)} have one entry "
+            "for each group; give both as many"
+        )
+    for name, values, high in (("depths", depths, 1024), ("heads", heads, 4096)):
+        if not all(1 <= value <= high for value in values):
+            raise errors.UserError(f"generator.{name} is {tuple(values)}; each is in [1, {high}]")
+    if any(fields["width"] % n for n in heads):
+        raise errors.UserError(
+            f"generator.width={fields['width']} is not divisible by generator.heads={tuple(heads)}"
+        )

@@ -14,18 +14,33 @@ from ml_collections import ConfigDict
 from isr_jax import images
 from isr_jax.errors import UserError
 from isr_jax.models import fields
+from isr_jax.models.dat import DAT
 from isr_jax.models.fields import variants
+from isr_jax.models.hat import HAT
 from isr_jax.models.layers import Params
+from isr_jax.models.omnisr import OmniSR
+from isr_jax.models.plksr import PLKSR, RealPLKSR
+from isr_jax.models.rcan import RCAN
 from isr_jax.models.resnet import MSRResNet, ResNet
 from isr_jax.models.rrdbnet import RRDBNet
+from isr_jax.models.span import SPAN
 from isr_jax.models.srvggnet import SRVGGNetCompact
+from isr_jax.models.swinir import SwinIR
 
 # Each documents its own fields.
-ARCHITECTURES: dict[str, type[ResNet | MSRResNet | RRDBNet | SRVGGNetCompact]] = {
+ARCHITECTURES: dict[str, type[Any]] = {
     "resnet": ResNet,
     "msrresnet": MSRResNet,
     "rrdbnet": RRDBNet,
     "srvggnet": SRVGGNetCompact,
+    "span": SPAN,
+    "plksr": PLKSR,
+    "realplksr": RealPLKSR,
+    "swinir": SwinIR,
+    "hat": HAT,
+    "dat": DAT,
+    "omnisr": OmniSR,
+    "rcan": RCAN,
 }
 
 # The published generators by name, each as a `config.generator`.
@@ -37,16 +52,21 @@ class Generator(NamedTuple):
 
     Attributes:
         init: key -> (params, stats); stats are batch norm's running ones, {} without batch norm.
-        apply: (params, stats, lr, *, train) -> (sr, stats); lr is float [n h w 3] in [0, 1], sr
-            float32 [n scale*h scale*w 3], nominally in [0, 1] and not clipped.
+        apply: (params, stats, lr, *, train) -> (sr, stats); lr is float [n h w c] in [0, 1], sr
+            float32 [n scale*h scale*w c], nominally in [0, 1] and not clipped.
         scale: the scale factor.
         module: the Flax module, whose layers `tiling` inspects.
     """
 
     init: Callable[[Key[Array, ""]], tuple[Params, Params]]
-    apply: Callable[..., tuple[Float[Array, "n sh sw 3"], Params]]
+    apply: Callable[..., tuple[Float[Array, "n sh sw c"], Params]]
     scale: int
     module: Any
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images: 3, but of a network for gray or transparent ones."""
+        return getattr(self.module, "channels", 3)
 
 
 def complete(options: Mapping[str, Any], *, scale: int) -> dict[str, Any]:
@@ -88,13 +108,13 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
     module = architecture(scale=scale, **given)
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
-        lr = jnp.zeros((1, 8, 8, 3), jnp.float32)
+        lr = jnp.zeros((1, 8, 8, getattr(module, "channels", 3)), jnp.float32)
         variables = jax.jit(partial(module.init, train=False))(key, lr)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(
-        params: Params, stats: Params, lr: Float[Array, "n h w 3"], *, train: bool
-    ) -> tuple[Float[Array, "n sh sw 3"], Params]:
+        params: Params, stats: Params, lr: Float[Array, "n h w c"], *, train: bool
+    ) -> tuple[Float[Array, "n sh sw c"], Params]:
         variables = {"params": params, "batch_stats": stats}
         sr, updated = module.apply(
             variables, lr, train=train, mutable=["batch_stats"] if train else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,8 +12,15 @@ from jaxtyping import Array, Float
 
 from isr_jax.images import depth_to_space, pad_edge
 
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # red, green, blue, in [0, 1]
+
+# The sub-pixel layers of a progressive tail, by scale.
+FACTORS: dict[int, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+
 Params = Any  # a pytree of float32 arrays
 Features = tuple[Float[Array, "n _ _ _"], ...]  # activations of a discriminator's convolutions
+
+Upsampler = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 
 Activation = Literal["relu", "leaky_relu", "prelu"]
 ACTIVATIONS: dict[str, Callable[[], Callable[[Array], Array]]] = {
@@ -21,6 +28,25 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Array], Array]]] = {
     "leaky_relu": lambda: lambda x: nn.leaky_relu(x, 0.2),
     "prelu": lambda: PReLU(),
 }
+
+
+class Approximate(NamedTuple):
+    """What a generator declares whose pixels depend on more than a bounded surrounding.
+
+    Its tiles are approximate.
+
+    Attributes:
+        why: what sees more, in words.
+        multiple: side in LR pixels of the windows that tiles are aligned to; 1 for none.
+    """
+
+    why: str
+    multiple: int = 1
+
+
+def mean_of(channels: int) -> Float[np.ndarray, " c"]:
+    """Return the mean colour that a network of so many channels subtracts: DIV2K's, of RGB."""
+    return np.array(DIV2K_MEAN if channels == 3 else (0.0,) * channels, np.float32)
 
 
 def count_params(params: Params) -> int:
@@ -60,13 +86,16 @@ def conv(
     stride: int = 1,
     bias: bool = True,
     gain: float = 2.0,
+    groups: int = 1,
     differences: bool = False,
     dtype: Any,
+    name: str | None = None,
 ) -> nn.Conv:
     """Return a zero-padded convolution with He initialisation of variance `gain` / fan_in.
 
-    With `differences`, it ignores the level of each channel: the mean of every kernel is
-    subtracted, and the border repeats its nearest pixel instead of zeros.
+    With as many `groups` as channels it is depthwise. With `differences`, it ignores the level of
+    each channel: the mean of every kernel is subtracted, and the border repeats its nearest pixel
+    instead of zeros.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (gain 2 before a ReLU).
     """
@@ -79,8 +108,10 @@ def conv(
         (kernel, kernel),
         strides=stride,
         padding=((pad, pad), (pad, pad)),
+        feature_group_count=groups,
         use_bias=bias,
         kernel_init=init,
+        name=name,
         conv_general_dilated=convolve_differences if differences else None,
         dtype=dtype,
     )
@@ -184,6 +215,38 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n
     return blocks.reshape(n, h * factor, w * factor, c)
 
 
+def channel_attention(
+    x: Float[Array, "n h w c"], squeezed: int, *, names: tuple[str, str], dtype: Any
+) -> Float[Array, "n h w c"]:
+    """Weigh each channel by two dense layers, on the image's means, and a sigmoid.
+
+    Called within a module's `nn.compact`; the layers are the module's, 1x1 convolutions.
+
+    Source: Zhang et al. 2018 (RCAN), section 3.3.
+    """
+    mean = x.mean((1, 2), keepdims=True)
+    y = nn.relu(conv(squeezed, kernel=1, dtype=dtype, name=names[0])(mean))
+    return x * nn.sigmoid(conv(x.shape[-1], kernel=1, gain=1.0, dtype=dtype, name=names[1])(y))
+
+
+def named_sub_pixel(
+    x: Float[Array, "n h w c"], factor: int, width: int, *, name: str, dtype: Any, bias: bool = True
+) -> Float[Array, "n rh rw d"]:
+    """Upsample as `SubPixel`, by a convolution that is the calling module's own."""
+    x = conv(width * factor**2, gain=1.0, bias=bias, dtype=dtype, name=name)(x)
+    return depth_to_space(x, factor)
+
+
+def reflected(images: Float[Array, "n h w c"], multiple: int) -> Float[Array, "n ph pw c"]:
+    """Reflect images at the bottom and the right, up to sides that are multiples."""
+    for axis in (1, 2) if multiple > 1 else ():
+        # By indices, not by `jnp.pad`, which refuses the sides of unknown length of an export.
+        last = images.shape[axis] - 1
+        place = jnp.arange(multiple * -(-images.shape[axis] // multiple)) % jnp.maximum(2 * last, 1)
+        images = jnp.take(images, jnp.minimum(place, 2 * last - place), axis=axis)
+    return images
+
+
 class SubPixel(nn.Module):
     """Upsample by a convolution to factor**2 times the channels and depth-to-space.
 
@@ -202,3 +265,59 @@ class SubPixel(nn.Module):
         width = self.width * self.factor**2
         x = conv(width, bias=self.bias, gain=self.gain, dtype=self.dtype)(x)
         return depth_to_space(x, self.factor)
+
+
+def residual_conv(
+    x: Float[Array, "n h w c"], convs: int, *, name: str, dtype: Any
+) -> Float[Array, "n h w c"]:
+    """Apply one 3x3 convolution, or three with a quarter of the channels: 3x3, 1x1, 3x3.
+
+    Called within a module's `nn.compact`; the layers are the module's.
+
+    Source: Liang et al. 2021 (SwinIR), its code ("1conv" and "3conv").
+    """
+    width = x.shape[-1]
+    if convs == 1:
+        return conv(width, gain=1.0, dtype=dtype, name=name)(x)
+    x = nn.leaky_relu(conv(width // 4, dtype=dtype, name=f"{name}.0")(x), 0.2)
+    x = nn.leaky_relu(conv(width // 4, kernel=1, dtype=dtype, name=f"{name}.2")(x), 0.2)
+    return conv(width, gain=1.0, dtype=dtype, name=f"{name}.4")(x)
+
+
+def reconstruct(
+    x: Float[Array, "n h w c"],
+    upsampler: Upsampler,
+    scale: int,
+    *,
+    channels: int,
+    features: int,
+    dtype: Any,
+) -> Float[Array, "n sh sw d"]:
+    """Turn features into an image `scale` times as large.
+
+    Called within a module's `nn.compact`; the layers are the module's.
+
+    Args:
+        x: the features.
+        upsampler: pixelshuffle: sub-pixel layers of factors 2 or 3 between two convolutions;
+            pixelshuffledirect: one sub-pixel layer; nearest+conv: nearest x2 and convolutions.
+        scale: the factor.
+        channels: of the image.
+        features: channels while upsampling; not of pixelshuffledirect.
+        dtype: of the computation.
+
+    Source: Liang et al. 2021 (SwinIR), section 3.1 and its code.
+    """
+    if upsampler == "pixelshuffledirect":
+        return named_sub_pixel(x, scale, channels, name="upsample.0", dtype=dtype)
+    x = conv(features, dtype=dtype, name="conv_before_upsample.0")(x)
+    x = nn.leaky_relu(x, 0.01)
+    if upsampler == "pixelshuffle":
+        for i, factor in enumerate(FACTORS[scale]):
+            x = named_sub_pixel(x, factor, features, name=f"upsample.{2 * i}", dtype=dtype)
+    else:
+        for i in range(scale.bit_length() - 1):
+            up = conv(features, dtype=dtype, name=f"conv_up{i + 1}")
+            x = nn.leaky_relu(up(upsample_nearest(x, 2)), 0.2)
+        x = nn.leaky_relu(conv(features, dtype=dtype, name="conv_hr")(x), 0.2)
+    return conv(channels, gain=1.0, dtype=dtype, name="conv_last")(x)

@@ -13,10 +13,16 @@ from jaxtyping import Array, Float
 from isr_jax import resize
 from isr_jax.errors import UserError
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import ACTIVATIONS, Activation, Normaliser, ResidualBlock, SubPixel, conv
-
-# The sub-pixel layers of a progressive tail.
-FACTORS: dict[int, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+from isr_jax.models.layers import (
+    ACTIVATIONS,
+    DIV2K_MEAN,
+    FACTORS,
+    Activation,
+    Normaliser,
+    ResidualBlock,
+    SubPixel,
+    conv,
+)
 
 SRRESNET: dict[str, Any] = {
     "activation": "prelu",
@@ -26,7 +32,7 @@ SRRESNET: dict[str, Any] = {
     "tail_activation": True,
 }
 EDSR_BASELINE: dict[str, Any] = {
-    "rgb_mean": (0.4488, 0.4371, 0.4040),  # DIV2K's
+    "rgb_mean": DIV2K_MEAN,
     "img_range": 255.0,
 }
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from isr_jax.errors import UserError
 from isr_jax.images import space_to_depth
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import conv, upsample_nearest
+from isr_jax.models.layers import conv, reflected, upsample_nearest
 
 # ESRGAN, section 3.1: both residuals are scaled by 0.2.
 RESIDUAL_SCALE = 0.2
@@ -123,12 +123,7 @@ class RRDBNet(nn.Module):
 @partial(jax.jit, static_argnames="factor")
 def folded(lr: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw d"]:
     """Return space to depth, after reflecting bottom and right up to multiples of `factor`."""
-    for axis in (1, 2) if factor > 1 else ():
-        # By indices, not by `jnp.pad`, which refuses the sides of unknown length of an export.
-        last = lr.shape[axis] - 1
-        place = jnp.arange(factor * -(-lr.shape[axis] // factor)) % jnp.maximum(2 * last, 1)
-        lr = jnp.take(lr, jnp.minimum(place, 2 * last - place), axis=axis)
-    return space_to_depth(lr, factor)
+    return space_to_depth(reflected(lr, factor), factor)
 
 
 @partial(jax.jit, static_argnames="factor")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isr_jax.errors import UserError
-from isr_jax.models.resnet import FACTORS
+from isr_jax.models.layers import FACTORS
 from isr_jax.pytorch.key_map import Detect, KeyMap, Keys, Options, StateDict, count, sub_pixels
 
 
@@ -91,7 +91,7 @@ def _mean_shift(state: StateDict) -> dict[str, Any]:
     return {"rgb_mean": tuple(float(str(value)) for value in mean), "img_range": img_range}
 
 
-def _mean_shift_extras(options: Options) -> dict[str, np.ndarray]:
+def _mean_shift_extras(options: Options, state: StateDict) -> dict[str, np.ndarray]:
     """Return two fixed 1x1 convolutions, which subtract the mean and add it back.
 
     Raises:
@@ -99,18 +99,18 @@ def _mean_shift_extras(options: Options) -> dict[str, np.ndarray]:
     """
     shift = np.float32(options["img_range"]) * np.array(options["rgb_mean"], np.float32)
     eye = np.eye(3, dtype=np.float32)[..., None, None]
-    state = {
+    shifts = {
         "sub_mean.weight": eye,
         "sub_mean.bias": -shift,
         "add_mean.weight": eye.copy(),
         "add_mean.bias": shift,
     }
-    if _mean_shift(state)["img_range"] != options["img_range"]:
+    if _mean_shift(shifts)["img_range"] != options["img_range"]:
         raise UserError(
             f"a mean shift of {shift.tolist()} cannot encode img_range="
             f"{options['img_range']}; use --naming edsr_basicsr"
         )
-    return state
+    return shifts
 
 
 def _edsr_basicsr(options: Options, scale: int) -> dict[str, str]:
@@ -197,6 +197,7 @@ KEY_MAPS: dict[str, KeyMap] = {
         keys=_edsr_original,
         pixels=_pixels,
         extras=_mean_shift_extras,
+        passed_over=(r"(sub|add)_mean\.(weight|bias)",),
         undetectable=("residual_scale",),
     ),
     # SRResNet in SRGAN-PyTorch, as it is and as it was until 2022

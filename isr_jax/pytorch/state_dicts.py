@@ -7,6 +7,7 @@ where channels are or become pixels, the order of channels: PyTorch counts the p
 channel, we count the channels of each pixel.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,20 @@ from jaxtyping import Shaped
 from isr_jax import errors
 from isr_jax.errors import UserError, one_line
 from isr_jax.models import discriminator, discriminators, generator, generators
-from isr_jax.pytorch import resnet, rrdbnet, srvggnet, unet, vgg
+from isr_jax.pytorch import (
+    dat,
+    hat,
+    omnisr,
+    plksr,
+    rcan,
+    resnet,
+    rrdbnet,
+    span,
+    srvggnet,
+    swinir,
+    unet,
+    vgg,
+)
 from isr_jax.pytorch.files import read_state_dict, write_state_dict
 from isr_jax.pytorch.key_map import KeyMap, Options, StateDict
 from isr_jax.tensor_files import check_weights
@@ -36,18 +50,28 @@ LEAVES = {
     "v": "weight_v",
 }
 
-# Our axes, numbered as PyTorch's: a convolution's [h w in out] and a dense layer's [in out].
+# A kernel's axes, numbered as PyTorch's: a convolution's [h w in out], a dense layer's [in out].
 AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
+
+# Entries of which no network needs anything: counters of batch norm and of profilers.
+PASSED_OVER = (r".*num_batches_tracked", r"(.*\.)?total_(ops|params)")
 
 
 # The first key map of an architecture is the default for export. Detection takes the first whose
 # required keys are all present, so the order matters.
 KEY_MAPS: dict[str, KeyMap] = {
+    **rcan.KEY_MAPS,  # before EDSR, whose keys it has too
     **rrdbnet.KEY_MAPS,
     **resnet.KEY_MAPS,
     **srvggnet.KEY_MAPS,
     **vgg.KEY_MAPS,
     **unet.KEY_MAPS,
+    **hat.KEY_MAPS,  # before SwinIR, whose keys it has too
+    **swinir.KEY_MAPS,
+    **span.KEY_MAPS,
+    **plksr.KEY_MAPS,
+    **dat.KEY_MAPS,
+    **omnisr.KEY_MAPS,
 }
 
 
@@ -57,12 +81,14 @@ class Leaf(NamedTuple):
     Attributes:
         key: PyTorch's.
         shape: ours.
+        kernel: whether it is a convolution's or a dense layer's, whose axes are in another order.
         axis: ours, along which channels hold pixels.
         pixels: how many per channel; 1 where channels hold no pixels.
     """
 
     key: str
     shape: tuple[int, ...]
+    kernel: bool
     axis: int
     pixels: int
 
@@ -83,7 +109,8 @@ class Leaf(NamedTuple):
         return np.ascontiguousarray(array.transpose(np.argsort(self._axes())))
 
     def _axes(self) -> tuple[int, ...]:
-        return AXES.get(len(self.shape), tuple(range(len(self.shape))))
+        own = tuple(range(len(self.shape)))
+        return AXES.get(len(own), own) if self.kernel else own
 
     def _order(self) -> np.ndarray:
         return np.arange(self.shape[self.axis]).reshape(-1, self.pixels).T.ravel()
@@ -118,21 +145,26 @@ def torch_leaves(key_map: KeyMap, options: Options, size: int) -> dict[str, Leaf
     for path, leaf in flat.items():
         inner = path.partition("/")[2]
         module, _, kind = inner.rpartition("/")
-        key = LEAVES[kind]
+        key = LEAVES.get(kind, kind)
         if module.startswith("SpectralConv") and kind == "kernel":
             key = "weight_orig"
-        leaves[path] = Leaf(f"{names[module]}.{key}", leaf.shape, *pixels.get(inner, (0, 1)))
+        prefix = names.get(module, module.replace("/", "."))
+        key = f"{prefix}.{key}" if prefix else key
+        leaves[path] = Leaf(key, leaf.shape, kind == "kernel", *pixels.get(inner, (0, 1)))
     return leaves
 
 
-def _extras(key_map: KeyMap, options: Options, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
-    """Return the entries of a state dict that are not leaves of ours, as initialised."""
-    extras = key_map.extras(options)
+def _batch_norms(leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
+    """Return what batch norm layers have besides our leaves, as initialised."""
+    extras = {}
     for path, leaf in leaves.items():
-        if path.endswith("BatchNorm_0/scale"):
+        if path.endswith("BatchNorm_0/scale"):  # a discriminator's keeps no running statistics
             layer = leaf.key.removesuffix("weight")
             extras[layer + "running_mean"] = np.zeros(leaf.shape, np.float32)
             extras[layer + "running_var"] = np.ones(leaf.shape, np.float32)
+            extras[layer + "num_batches_tracked"] = np.zeros((), np.int64)
+        if path.endswith("/mean"):
+            layer = leaf.key.removesuffix("running_mean")
             extras[layer + "num_batches_tracked"] = np.zeros((), np.int64)
     return extras
 
@@ -182,9 +214,9 @@ def to_params(state: StateDict, detected: Detected) -> tuple[Any, Any]:
     """
     key_map = KEY_MAPS[detected.key_map]
     leaves = torch_leaves(key_map, detected.options, detected.size)
-    extras = _extras(key_map, detected.options, leaves)
-    known = {leaf.key for leaf in leaves.values()} | extras.keys()
-    wrong = [f"{key} (unknown)" for key in state if key not in known]
+    known = {leaf.key for leaf in leaves.values()} | _batch_norms(leaves).keys()
+    ignored = re.compile("|".join((*PASSED_OVER, *key_map.passed_over)))
+    wrong = [f"{key} (unknown)" for key in state if not (key in known or ignored.fullmatch(key))]
     for path, leaf in leaves.items():
         # A PReLU can have one slope for all channels.
         shapes = [leaf.torch_shape, (1,)] if path.endswith("slope") else [leaf.torch_shape]
@@ -223,9 +255,8 @@ def to_state_dict(
     chosen = KEY_MAPS[choose_key_map(options, key_map=key_map)]
     leaves = torch_leaves(chosen, options, size)
     flat = flatten_dict({"params": params, "stats": stats}, sep="/")
-    return _extras(chosen, options, leaves) | {
-        leaf.key: leaf.theirs(np.asarray(flat[path])) for path, leaf in leaves.items()
-    }
+    own = {leaf.key: leaf.theirs(np.asarray(flat[path])) for path, leaf in leaves.items()}
+    return _batch_norms(leaves) | chosen.extras(options, own) | own
 
 
 def choose_key_map(options: Options, *, key_map: str | None = None) -> str:

@@ -1,13 +1,13 @@
 """A generator over images of any size: one compiled shape, bounded memory, no seams.
 
-An image is cut into square tiles. Each is computed from a window: the tile and its padding, the
-pixels around it that the generator sees (see `tiling.windows`). Its SR pixels equal those of the
+Images are cut into windows, see `tiling.cutting`. The SR pixels of exact tiles equal those of the
 whole image, except for the order of floating-point sums. Windows are cut from the image's integers,
 and tiles are rounded before they leave the device, so no float copy of an image is made.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,21 +15,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float32, Int32, Int64, UInt8, UInt16
+from jaxtyping import Array, Float, UInt8, UInt16
 
-from isr_jax import images
+from isr_jax import errors, images
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8, resize_uint16
+from isr_jax.tiling.cutting import (
+    Image,
+    Images,
+    Plan,
+    Tile,
+    Way,
+    Window,
+    choose_way,
+    cut,
+    reflect,
+    tiles_of,
+)
 from isr_jax.tiling.windows import Windowed
 
-Image = UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
-Images = UInt8[np.ndarray, "n h w c"] | UInt16[np.ndarray, "n h w c"]
 Upscaled = UInt8[np.ndarray, "n sh sw c"] | UInt16[np.ndarray, "n sh sw c"]
 OnTile = Callable[[int, int], None]
 
+
 # The padding is the radius of the receptive field up to EXACT LR pixels. Beyond that, exactness
 # would cost far more than the tile itself, and the padding is CAPPED; benchmarks/README.md has the
-# measured difference.
+# measured difference. It is CAPPED too where no radius is known.
 EXACT, CAPPED = 48, 32
 
 
@@ -46,66 +57,40 @@ CPU, ACCELERATOR = Limits(256, 3 * 2**26), Limits(512, 2**31)
 SMALLEST = 64  # LR pixels; side of the smallest default tile
 
 
-class Plan(NamedTuple):
-    """How images are cut, in LR pixels.
-
-    Attributes:
-        tile: side of a tile.
-        overlap: tile padding, on each side.
-        window: side of a window.
-    """
-
-    tile: int
-    overlap: int
-    window: int
-
-
-class Tile(NamedTuple):
-    """A tile: the index of its image, and its first row and column in LR pixels."""
-
-    image: int
-    row: int
-    column: int
-
-
-class Window(NamedTuple):
-    """The generator's input for a tile.
-
-    Attributes:
-        pixels: in [0, 1]; outside the image, its nearest pixel.
-        inside: the window's rows [first, last) and columns [first, last) inside the image.
-        corner: the tile's first row and column in the window.
-    """
-
-    pixels: Float32[np.ndarray, "*d t t 3"]
-    inside: Int32[np.ndarray, "*d 4"]
-    corner: Int32[np.ndarray, "*d 2"]
-
-
 def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = None) -> Plan:
     """Return how images are cut for a generator.
 
     Args:
         network: the generator.
-        tile: side of a tile, LR pixels, 1 or more; None for one that fits the device's memory.
+        tile: side of a tile, LR pixels; 0 for whole images, None for one that fits the device's
+            memory. That of an approximate generator is rounded up to its multiple.
         overlap: tile padding, LR pixels, 0 or more; None for the radius of the receptive field, or
-            CAPPED where that exceeds EXACT.
+            CAPPED where that exceeds EXACT or is unknown.
 
     Raises:
         UserError: a size out of range.
     """
-    fold = network.multiple
+    fold, approximate = network.multiple, network.approximate is not None
     if overlap is None:
-        overlap = network.radius if network.radius <= EXACT * fold else CAPPED * fold
+        radius, capped = network.radius, CAPPED if approximate else CAPPED * fold
+        overlap = radius if radius is not None and radius <= EXACT * fold else capped
     if tile is None:
         limits = CPU if jax.local_devices()[0].platform == "cpu" else ACCELERATOR
-        side = min(limits.side * fold, math.isqrt(limits.bytes // network.bytes_per_pixel))
-        tile = max(side - 2 * overlap, SMALLEST * fold)
-    for name, value, least in (("tile", tile, 1), ("overlap", overlap, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{name} is {value!r}; give a number of pixels, {least} or more")
-    # A tile may start anywhere, but its window only at a multiple of `fold`.
-    return Plan(tile, overlap, -(-(tile + 2 * overlap + fold - 1) // fold) * fold)
+        most = limits.side if approximate else limits.side * fold
+        side = min(most, math.isqrt(limits.bytes // network.bytes_per_pixel))
+        least = SMALLEST if approximate else SMALLEST * fold
+        tile = max(side - 2 * overlap, least)
+    for name, value in (("tile", tile), ("overlap", overlap)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UserError(f"{name} is {value!r}; give a number of pixels, 0 or more")
+    if not tile:
+        return Plan(0, 0, 0, fold, network.channels, approximate)
+    if approximate:
+        tile, overlap = (-(-side // fold) * fold for side in (tile, overlap))
+        window = tile + 2 * overlap
+    else:  # A tile may start anywhere, but its window only at a multiple of `fold`.
+        window = -(-(tile + 2 * overlap + fold - 1) // fold) * fold
+    return Plan(tile, overlap, window, fold, network.channels, approximate)
 
 
 def make_tiled(
@@ -113,9 +98,11 @@ def make_tiled(
 ) -> Callable[[Images, OnTile | None], Upscaled]:
     """Return a function (images, progress) -> upscaled images of the same type and channels.
 
-    The channels are gray, gray and alpha, RGB, or RGB and alpha. The generator sees gray as three
-    equal channels, and its output is converted to gray by BT.601's weights. Alpha is upscaled by
-    bicubic interpolation, because a network trained on photos has not seen masks.
+    The channels are gray, gray and alpha, RGB, or RGB and alpha. A generator of RGB sees gray as
+    three equal channels, and its output is converted to gray by BT.601's weights; alpha is upscaled
+    by bicubic interpolation, because a network trained on photos has not seen masks. A generator of
+    gray sees red, green and blue one after the other; one of RGB and alpha sees opaque images with
+    an alpha of 1.
 
     Args:
         network: the generator.
@@ -130,61 +117,76 @@ def make_tiled(
     params, stats = jax.device_put((params, stats), same)
 
     # One tile per device: a window is large enough to keep it busy.
-    @jax.jit
-    @partial(
-        jax.shard_map,
-        mesh=mesh,
-        in_specs=(same.spec, same.spec, each.spec),
-        out_specs=each.spec,
-    )
-    def compute(params: Any, stats: Any, windows: Any) -> Array:
-        sr = network.apply(params, stats, windows.pixels, windows.inside)
-        row, column = windows.corner[0] * scale
-        return jax.lax.dynamic_slice(sr, (0, row, column, 0), (1, *[plan.tile * scale] * 2, 3))
+    @partial(jax.jit, static_argnames="way")
+    def compute(params: Any, stats: Any, windows: Any, *, way: Way) -> Array:
+        @partial(
+            jax.shard_map,
+            mesh=mesh,
+            in_specs=(same.spec, same.spec, each.spec),
+            out_specs=each.spec,
+        )
+        def on_device(params: Any, stats: Any, windows: Any) -> Array:
+            (planes,), (inside,) = windows.pixels, windows.inside
+            if way == "exact":
+                inside = jnp.broadcast_to(inside, (len(planes), 4))
+                sr = network.apply(params, stats, planes, inside)
+            else:
+                sr = network.whole(params, stats, planes)
+            if len(planes) > 1:
+                sr = jnp.moveaxis(sr, 0, -1)[None, ..., 0, :]
+            if way == "whole":
+                return sr
+            sides = [min(plan.tile, side) * scale for side in planes.shape[1:3]]
+            row, column = windows.corner[0] * scale
+            return jax.lax.dynamic_slice(sr, (0, row, column, 0), (1, *sides, sr.shape[-1]))
 
-    @partial(jax.jit, static_argnames=("dtype", "gray"))
-    def finish(views: Sequence[Array], *, dtype: np.dtype, gray: bool) -> tuple[Array, Array]:
+        return on_device(params, stats, windows)
+
+    @partial(jax.jit, static_argnames=("dtype", "gray", "alpha"))
+    def finish(
+        views: Sequence[Array], *, dtype: np.dtype, gray: bool, alpha: bool
+    ) -> tuple[Array, Array]:
         """Return the rounded tiles, and whether each was finite."""
-        upright = [
-            images.dihedral_inverse(view, jnp.full(len(view), k))
-            for k, view in zip(symmetries, views, strict=True)
-        ]
+        upright = [_upright(view, k) for k, view in zip(symmetries, views, strict=True)]
         mean = jnp.stack(upright).mean(axis=0)
-        rgb = images.to_unsigned(mean, dtype)
-        return images.rgb_to_gray(rgb) if gray else rgb, jnp.isfinite(mean).all(axis=(1, 2, 3))
+        finite = jnp.isfinite(mean).all(axis=(1, 2, 3))
+        return _as(images.to_unsigned(mean, dtype), gray=gray, alpha=alpha), finite
 
     def launch(
-        batch: Images, tiles: Sequence[Tile], after: tuple[Array, Array] | None
+        batch: Images, tiles: Sequence[Tile], after: tuple[Array, Array] | None, *, way: Way
     ) -> tuple[Array, Array]:
         views: list[Array] = []
         for k in symmetries:
-            cut = [_cut(batch[t.image], t, k, plan, network.multiple) for t in tiles]
-            cut += [_blank(plan.window)] * (mesh.size - len(tiles))
-            windows = jax.device_put(Window(*map(np.stack, zip(*cut, strict=True))), each)
+            windows = [cut(batch[t.image], t, k, plan, way=way) for t in tiles]
+            # Devices that have no tile left see an empty window.
+            windows += [Window(*map(np.zeros_like, windows[0]))] * (mesh.size - len(tiles))
+            stacked = jax.device_put(Window(*map(np.stack, zip(*windows, strict=True))), each)
             # One program at a time, so that their memory does not add up.
             jax.block_until_ready(views[-1] if views else after)
-            views.append(compute(params, stats, windows))
-        return finish(views, dtype=batch.dtype, gray=batch.shape[3] < 3)
+            views.append(compute(params, stats, stacked, way=way))
+        channels = batch.shape[3]
+        alpha = channels in (2, 4) and network.channels == 4
+        return finish(views, dtype=batch.dtype, gray=channels < 3, alpha=alpha)
 
     def upscale(batch: Images, progress: OnTile | None = None) -> Upscaled:
         n, h, w, channels = batch.shape
         result = np.empty((n, h * scale, w * scale, channels), batch.dtype)
-        if channels in (2, 4):
-            upscale_alpha(batch, result, scale=scale, rows=plan.tile)
-        tiles = [
-            Tile(i, row, column)
-            for i in range(n)
-            for row in range(0, h, plan.tile)
-            for column in range(0, w, plan.tile)
-        ]
+        if channels in (2, 4) and network.channels < 4:
+            upscale_alpha(batch, result, scale=scale, rows=plan.tile or h)
+        way = choose_way(plan, (h, w))
+        if way == "approximate":
+            batch = reflect(batch, network.multiple)
+        tiles = tiles_of(batch, plan, way)
         current: Sequence[Tile] = ()
         computed: Any = None
         # One iteration more than groups: while one is computed, the previous one is written.
         for start in range(0, len(tiles) + mesh.size, mesh.size):
             group = tiles[start : start + mesh.size]
-            following = launch(batch, group, computed) if group else None
+            with _enough_memory(way, (h, w)):
+                following = launch(batch, group, computed, way=way) if group else None
+                computed = jax.tree.map(np.asarray, computed)
             if current:
-                for tile, sr, finite in zip(current, *map(np.asarray, computed), strict=False):
+                for tile, sr, finite in zip(current, *computed, strict=False):
                     if not finite:
                         raise UserError(
                             "the model's output is not finite: its numbers overflow on this "
@@ -199,97 +201,47 @@ def make_tiled(
     return upscale
 
 
-def _cut(
-    image: Image,
-    tile: Tile,
-    symmetry: int,
-    plan: Plan,
-    multiple: int,
-) -> Window:
-    """Return the window of a tile in the image under a symmetry, numbered as `images.dihedral`."""
-    row, column = tile.row, tile.column
-    if symmetry & 1:
-        image, row = image[::-1], len(image) - row - plan.tile
-    if symmetry & 2:
-        image, column = image[:, ::-1], image.shape[1] - column - plan.tile
-    if symmetry & 4:
-        image, row, column = image.swapaxes(0, 1), column, row
-    (rows, *vertical, y), (columns, *horizontal, x) = (
-        _along(length, start, plan, multiple)
-        for length, start in zip(image.shape, (row, column), strict=False)
-    )
-    if image.shape[2] in (2, 4):
-        # A visible pixel of the tile sees hidden ones as far away as the padding, and these have a
-        # visible one no further off: itself, or within the 4 pixels of the bicubic alpha.
-        first, last = (
-            [max(0, at.min() - plan.overlap - 4), at.max() + plan.overlap + 5]
-            for at in (rows, columns)
-        )
-        image = image[slice(*first), slice(*last)]
-        rows, columns = rows - first[0], columns - last[0]
-        image = fill_hidden(image[..., :-1], image[..., -1])
-    pixels = images.to_float(image[rows[:, None], columns])
-    return Window(
-        np.broadcast_to(pixels, (*pixels.shape[:2], 3)),
-        np.array([*vertical, *horizontal], np.int32),
-        np.array([y, x], np.int32),
-    )
+def _upright(views: Float[Array, "n h w c"], symmetry: int) -> Float[Array, "n _ _ c"]:
+    """Undo `images.dihedral`; sides may differ."""
+    views = views.swapaxes(1, 2) if symmetry & 4 else views
+    views = views[:, :, ::-1] if symmetry & 2 else views
+    return views[:, ::-1] if symmetry & 1 else views
 
 
-def _along(
-    length: int, start: int, plan: Plan, multiple: int
-) -> tuple[Int64[np.ndarray, " t"], int, int, int]:
-    """Return a window's pixels along one axis, its range in the image, and the tile's start.
+def _as(
+    sr: UInt8[Array, "n h w c"] | UInt16[Array, "n h w c"], *, gray: bool, alpha: bool
+) -> UInt8[Array, "n h w _"] | UInt16[Array, "n h w _"]:
+    """Return those channels of a generator's output that its input has."""
+    if sr.shape[-1] < 3:  # of gray planes
+        return sr
+    colours = images.rgb_to_gray(sr[..., :3]) if gray else sr[..., :3]
+    return jnp.concatenate([colours, sr[..., 3:]], axis=-1) if alpha else colours
 
-    As in `rrdbnet`, the image is reflected up to a multiple; beyond that, its last pixel repeats.
-    """
-    first = (start - plan.overlap) // multiple * multiple
-    padded = -(-length // multiple) * multiple
-    at = np.clip(np.arange(first, first + plan.window), 0, padded - 1)
-    period = max(1, 2 * (length - 1))
-    at = np.minimum(at % period, -at % period) if length > 1 else at * 0
-    inside = np.clip((-first, padded - first), 0, plan.window)
-    return at, int(inside[0]), int(inside[1]), start - first
+
+@contextmanager
+def _enough_memory(way: Way, size: tuple[int, int]) -> Iterator[None]:
+    """Turn missing memory for a whole image into a line that says what to do."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if way != "whole" or not errors.is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the memory is too small for an image of {size[1]}x{size[0]} pixels as a whole; give "
+            "a --tile, such as 256"
+        ) from error
 
 
 def _write(
     image: Image,
     tile: Tile,
-    sr: UInt8[np.ndarray, "t t _"] | UInt16[np.ndarray, "t t _"],
+    sr: UInt8[np.ndarray, "t u _"] | UInt16[np.ndarray, "t u _"],
     scale: int,
 ) -> None:
     """Copy a tile to its place, without what lies outside the image."""
     place = image[tile.row * scale :, tile.column * scale :, : sr.shape[2]]
-    place = place[: len(sr), : len(sr)]
+    place = place[: sr.shape[0], : sr.shape[1]]
     place[:] = sr[: place.shape[0], : place.shape[1]]
-
-
-def _blank(side: int) -> Window:
-    """Return an empty window, for a device that has no tile left."""
-    pixels = np.zeros((side, side, 3), np.float32)
-    return Window(pixels, np.zeros(4, np.int32), np.zeros(2, np.int32))
-
-
-def fill_hidden(
-    colours: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"],
-    alpha: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"],
-) -> UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]:
-    """Return colours whose fully transparent pixels have the colour of the nearest visible one.
-
-    Otherwise the colour that an editor left under transparent pixels, mostly black or white, would
-    bleed into visible edges. Multiplying colours by alpha would avoid that too, but the network
-    would see black surroundings, and dividing afterwards would amplify its errors where alpha is
-    small.
-    """
-    hidden: Bool[np.ndarray, "h w"] = alpha == 0
-    if not hidden.any() or hidden.all():
-        return colours
-    from scipy import ndimage  # takes long to load, and most photos are opaque
-
-    nearest: Any = ndimage.distance_transform_edt(
-        hidden, return_distances=False, return_indices=True
-    )
-    return colours[tuple(nearest)]
 
 
 def upscale_alpha(batch: Images, result: Upscaled, *, scale: int, rows: int) -> None:

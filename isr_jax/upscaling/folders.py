@@ -141,6 +141,11 @@ def upscale_files(
             for page in pages:
                 (pixels, icc), lost = fit(page, target_format)
                 notices.update(lost)
+                if why := upscaler.approximate(pixels.shape[:2]):
+                    notices[
+                        f"tiles are approximate for {upscaler.name} ({why}); --tile 0 takes the "
+                        "image as a whole"
+                    ] += 1
                 yield Page(upscaler(pixels, progress=show), icc)
 
         for task, reading in _decoded(todo, upscaler.scale, jobs, max_pixels, pool):

@@ -14,16 +14,8 @@ from isr_jax import images
 from isr_jax.checkpoints.restore import INTERPOLATIONS, restore_generator
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8, resize_uint16
-from isr_jax.tiling.tiles import (
-    Image,
-    Images,
-    OnTile,
-    Upscaled,
-    fill_hidden,
-    make_tiled,
-    plan,
-    upscale_alpha,
-)
+from isr_jax.tiling.cutting import Image, Images, choose_way, fill_hidden
+from isr_jax.tiling.tiles import OnTile, Upscaled, make_tiled, plan, upscale_alpha
 from isr_jax.tiling.windows import windowed
 
 # What one image can cause: the next one may succeed. Anything else is a bug.
@@ -43,6 +35,8 @@ class Upscaler:
         config: the configuration that trained the generator.
         step: the update after which its parameters were saved.
         tiled: (images, progress) -> SR images, of any size and number: how a generator works.
+        approximate: height and width of an image -> why its tiles are approximate; None where the
+            result is that of the whole image.
     """
 
     name: str
@@ -52,6 +46,7 @@ class Upscaler:
     config: ConfigDict | None = None
     step: int | None = None
     tiled: Callable[[Images, OnTile | None], Upscaled] | None = None
+    approximate: Callable[[tuple[int, int]], str | None] = lambda size: None
 
     def __call__(
         self,
@@ -120,14 +115,16 @@ def load(
     checkpoint: Literal["best", "latest"] | int = "best",
     tile: int | None = None,
     overlap: int | None = None,
+    exact: bool = False,
     ensemble: bool = False,
     dtype: Literal["float32", "bfloat16"] | None = None,
 ) -> Upscaler:
     """Load a model: a trained generator, or an interpolation.
 
     A generator works on tiles, over all local devices. Tiles leave no seams, because their padding
-    covers the receptive field, up to a radius of `tiles.EXACT` pixels. An interpolation ignores the
-    last four arguments.
+    covers the receptive field, up to a radius of `tiles.EXACT` pixels. Those of generators that
+    see more, by attention or normalisation over the image, are approximate. An interpolation
+    ignores the last five arguments.
 
     Args:
         model: compact-x2, compact-x3 or compact-x4, shipped with the package; a run folder, such as
@@ -137,10 +134,11 @@ def load(
         scale: the scale factor; required by an interpolation, a generator has its own.
         weights: a generator's EMA (default) or its raw parameters.
         checkpoint: the best of the validations (default), the latest, or a step.
-        tile: tile size, LR pixels; None for one that fits the device. Memory grows with its square,
-            and the share of padding falls with its side.
+        tile: tile size, LR pixels; None for one that fits the device, 0 for whole images. Memory
+            grows with its square, and the share of padding falls with its side.
         overlap: tile padding, LR pixels on each side; None for the receptive field, or
-            `tiles.CAPPED` where that is beyond `tiles.EXACT`.
+            `tiles.CAPPED` where that is unknown or beyond `tiles.EXACT`.
+        exact: without a tile size, take whole images where tiles would be approximate.
         ensemble: self-ensemble (x8): average over flips and rotations; 8 times as slow.
         dtype: of the computation; None for that of training.
 
@@ -162,11 +160,21 @@ def load(
     if scale not in (None, own):
         raise UserError(f"{name} upscales by {own}, not by {scale}")
     network = windowed(restored.generator)
-    tiled = make_tiled(
-        network,
-        restored.params,
-        restored.stats,
-        plan(network, tile=tile, overlap=overlap),
-        ensemble=ensemble,
+    if exact and network.approximate and tile is None:
+        tile = 0
+    sizes = plan(network, tile=tile, overlap=overlap)
+    tiled = make_tiled(network, restored.params, restored.stats, sizes, ensemble=ensemble)
+
+    def approximate(size: tuple[int, int]) -> str | None:
+        way = choose_way(sizes, size)
+        return network.approximate.why if network.approximate and way != "whole" else None
+
+    return Upscaler(
+        name,
+        own,
+        None,
+        config=restored.config,
+        step=restored.step,
+        tiled=tiled,
+        approximate=approximate,
     )
-    return Upscaler(name, own, None, config=restored.config, step=restored.step, tiled=tiled)
