@@ -114,10 +114,9 @@ def read_pth(path: Path) -> dict[str, Any]:
     # suggests running the code that the file holds.
     except Exception as error:
         raise ValueError("it is damaged or holds more than tensors") from error
-    if not isinstance(loaded, Mapping):
-        return {}
     tensors: dict[str, Any] = {}
-    _collect(loaded, tensors, seen=set(), depth=0)
+    if (entries := _entries(loaded)) is not None:
+        _collect(entries, tensors, seen={id(loaded)}, depth=0)
     return tensors
 
 
@@ -136,23 +135,29 @@ def _check_archive(path: Path) -> None:
         raise ValueError("its entries are larger than the file")
 
 
+def _entries(value: Any) -> Mapping[Any, Any] | None:
+    """Return what a dictionary or a sequence holds, by key or index; None of anything else."""
+    if isinstance(value, Mapping):
+        return value
+    return dict(enumerate(value)) if isinstance(value, list | tuple) else None
+
+
 def _collect(tree: Mapping[Any, Any], into: dict[str, Any], *, seen: set[int], depth: int) -> None:
-    """Put the tensors of nested mappings into dictionaries, each mapping once.
+    """Put the tensors of nested dictionaries and sequences into dictionaries, each once.
 
     Raises:
         ValueError: a tensor is not dense, or larger than its storage.
     """
-    if id(tree) in seen:
-        return
-    seen.add(id(tree))
     if depth > _MAX_DEPTH or len(tree) > MAX_TENSORS:
         raise ValueError(
             f"it holds dictionaries deeper than {_MAX_DEPTH} or longer than {MAX_TENSORS}"
         )
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        inner = _entries(value)
+        if inner is not None and id(value) not in seen:
+            seen.add(id(value))
             into[str(key)] = {}
-            _collect(value, into[str(key)], seen=seen, depth=depth + 1)
+            _collect(inner, into[str(key)], seen=seen, depth=depth + 1)
         elif hasattr(value, "is_floating_point"):
             into[str(key)] = _dense(value.detach(), str(key))
 

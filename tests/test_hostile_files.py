@@ -20,7 +20,7 @@ from isr_jax import tensor_files
 from isr_jax.errors import UserError, printable
 from isr_jax.photo import limits
 from isr_jax.photo.reading import decode_rgb, open_photo
-from isr_jax.pytorch.files import read_state_dict
+from isr_jax.pytorch.files import read_tensors
 from tests.helpers.image_files import chunk, noise, png, read, twice, upscale
 
 
@@ -284,7 +284,7 @@ def test_pytorch_files_hold_what_they_declare(tmp_path):
     good = {"a": torch.arange(6.0).reshape(2, 3).t(), "n": torch.tensor(3), "s": "text"}
     good["self"] = good
     torch.save(good, tmp_path / "good.pth")
-    arrays = read_state_dict(tmp_path / "good.pth")
+    arrays = read_tensors(tmp_path / "good.pth")
     np.testing.assert_array_equal(arrays["a"], [[0, 3], [1, 4], [2, 5]])
     assert arrays.keys() == {"a", "n"}
     with zipfile.ZipFile(tmp_path / "good.pth") as archive:
@@ -301,9 +301,9 @@ def test_pytorch_files_hold_what_they_declare(tmp_path):
     for name, (tensor, message) in bad.items():
         torch.save({"a": tensor}, tmp_path / f"{name}.pth")
         with pytest.raises(UserError, match=message):
-            read_state_dict(tmp_path / f"{name}.pth")
+            read_tensors(tmp_path / f"{name}.pth")
     with pytest.raises(UserError, match="entries are compressed"):
-        read_state_dict(tmp_path / "zip.pth")
+        read_tensors(tmp_path / "zip.pth")
 
 
 def test_a_network_whose_output_overflows_is_an_error_for_that_image(tmp_path):

@@ -128,7 +128,7 @@ def test_the_other_published_generators_start_as_documented():
     "options, scale, said",
     [
         ({"name": "srgan"}, 4, r"name 'srgan'; choose one of resnet, msrresnet, rrdbnet, srvggnet"),
-        ({**DEEP, "layers": 3}, 4, r"field of generator rrdbnet 'layers'; choose one of width"),
+        ({**DEEP, "layers": 3}, 4, r"field of generator rrdbnet 'layers'; choose one of channels"),
         ({"grow": 3, "name": "rrdbnet"}, 4, r"generator rrdbnet 'grow'; .* did you mean growth\?"),
         ({"scale": 2}, 4, r"unknown field of generator resnet 'scale'"),
         (DEEP, 3, r"scale is 3; rrdbnet supports 1, 2, 4, 8"),

@@ -46,9 +46,18 @@ DAT = (
 )
 OMNISR = ("OmniSR.__arch.OmniSR", "OmniSR", {"num_feat": 8, "block_num": 1, "res_num": 2})
 
+ESRGAN = ("ESRGAN.__arch.RRDB", "RRDBNet", {"num_filters": 6, "num_blocks": 1})
+COMPACT = ("Compact.__arch.SRVGG", "SRVGGNetCompact", {"num_feat": 4, "num_conv": 2})
+
 NO_NORM = {"norm": False}
 # what, scale, what differs there, fields that no file tells, channels
 CASES = {
+    "esrgan x2 gray": (ESRGAN, 2, {}, {}, 1),
+    "esrgan x1 with alpha": (ESRGAN, 1, {}, {}, 4),
+    "esrgan x16": (ESRGAN, 16, {}, {}, 3),
+    "esrgan+ x4": (ESRGAN, 4, {"plus": True}, {}, 3),
+    "compact x2 relu": (COMPACT, 2, {"act_type": "relu"}, {}, 3),
+    "compact x3 gray": (COMPACT, 3, {}, {}, 1),
     "span x4": (SPAN, 4, {}, {}, 3),
     "span x2 gray": (SPAN, 2, NO_NORM, {}, 1),
     "span x1 with alpha": (SPAN, 1, NO_NORM, {}, 4),
@@ -86,7 +95,13 @@ CASES = {
     "omnisr x4": (OMNISR, 4, {}, {}, 3),
     "omnisr x2": (OMNISR, 2, {"pe": False, "block_num": 2, "bias": False}, {}, 3),
 }
-SCALES = {"SPAN": "upscale", "RCAN": "scale", "OmniSR": "up_scale", "PLKSR": "upscaling_factor"}
+SCALES = {
+    "RRDBNet": "scale",
+    "SPAN": "upscale",
+    "RCAN": "scale",
+    "OmniSR": "up_scale",
+    "PLKSR": "upscaling_factor",
+}
 
 
 def theirs(case):
@@ -95,8 +110,10 @@ def theirs(case):
     build = network(module, name)
     key = SCALES.get(name.removeprefix("Real"), "upscale")
     fields = {**fields, **changed, key: scale}
-    if name == "SPAN":
+    if name in ("SPAN", "SRVGGNetCompact"):
         fields |= {"num_in_ch": channels, "num_out_ch": channels}
+    if name == "RRDBNet":
+        fields |= {"in_nc": channels, "out_nc": channels}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch, about what their code calls
         net = build(**fields).eval()
@@ -143,7 +160,9 @@ def test_the_same_weights_give_the_same_image_and_come_back(case):
     assert expected.std() > 0.05
     assert np.abs(sr - expected).max() < 2e-5
 
-    written = state_dicts.to_state_dict(params, stats, options=detected.options, size=scale)
+    written = state_dicts.to_state_dict(
+        params, stats, options=detected.options, size=scale, key_map=detected.key_map
+    )
     assert written.keys() == state.keys()
     for key, value in written.items():
         assert value.dtype == state[key].dtype, key

@@ -2,7 +2,6 @@
 
 import itertools
 import tracemalloc
-from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -14,81 +13,11 @@ from isr_jax import images
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
 from isr_jax.models import GENERATORS, generator
-from isr_jax.models.generators import make_upscale
 from isr_jax.resize import resize_float64, resize_uint8
 from isr_jax.tiling import tiles as tiling
 from isr_jax.tiling.tiles import make_tiled, plan
 from isr_jax.tiling.windows import windowed
-
-DEEP = {"name": "rrdbnet", "width": 6, "growth": 4, "blocks": 1}
-CASES = {
-    "small": ({"width": 6, "blocks": 1, "tail": "direct", "global_skip": "bicubic"}, 4),
-    "equivariant": (
-        {"width": 6, "blocks": 1, "global_skip": "bicubic", "equivariant": True, "kernel": 5},
-        3,
-    ),
-    "srresnet": ({**GENERATORS["srresnet"], "width": 6, "blocks": 1}, 3),
-    "edsr": (
-        {**GENERATORS["edsr_baseline"], "width": 6, "blocks": 1, "residual_scale": 0.1},
-        4,
-    ),
-    "concat": (
-        {"width": 6, "blocks": 2, "convs": 1, "skip": "concat", "global_skip": "bilinear"},
-        2,
-    ),
-    "msrresnet": ({"name": "msrresnet", "width": 6, "blocks": 1}, 3),
-    "rrdbnet x4": (DEEP, 4),
-    "rrdbnet x2": (DEEP, 2),
-    "rrdbnet x1": (DEEP, 1),
-    "srvggnet": ({"name": "srvggnet", "width": 6, "layers": 2}, 4),
-}
-
-
-@cache
-def drawn(case):
-    """A generator with parameters, biases too, that make an image of much contrast."""
-    options, scale = CASES[case]
-    network = generator(options, scale=scale)
-    rng = np.random.default_rng(0)
-
-    def draw(path, x):
-        name = path[-1].key
-        if name in ("slope", "var", "scale"):
-            return rng.uniform(0.1, 1.0, x.shape).astype(np.float32)
-        deviation = 1.3 / np.prod(x.shape[:-1]) ** 0.5 if name == "kernel" else 0.1
-        return rng.normal(0, deviation, x.shape).astype(np.float32)
-
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
-    return network, windowed(network), *jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-@cache
-def whole(case):
-    return make_upscale(drawn(case)[0])
-
-
-@cache
-def tiled(case, tile, ensemble=False):
-    _, network, params, stats = drawn(case)
-    return make_tiled(network, params, stats, plan(network, tile=tile), ensemble=ensemble)
-
-
-def photo(*shape, dtype=np.uint8):
-    """Noise from black to white."""
-    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-
-
-def soft(*shape, dtype):
-    """Noise far from black and white, so that an interpolation clips nothing; none is hidden."""
-    most = np.iinfo(dtype).max
-    return np.random.default_rng(0).integers(most // 3, most // 3 * 2, shape, dtype)
-
-
-def assert_same(tiles, expected):
-    """Equal, but for a pixel in a thousand whose sums round to the next level."""
-    difference = np.abs(tiles.astype(int) - expected.astype(int))
-    assert difference.max() <= 1
-    assert np.mean(difference > 0) <= 1e-3
+from tests.helpers.drawn import CASES, assert_same, drawn, photo, soft, tiled, whole
 
 
 @pytest.mark.parametrize(
@@ -101,6 +30,7 @@ def assert_same(tiles, expected):
         ("srresnet", 4, 4 + 32 + 1 + 1 + 2),
         ("rrdbnet", 4, 1 + 6 * 15 + 1 + 2),
         ("rrdbnet", 2, 2 * (1 + 6 * 15 + 1 + 2)),
+        ("span", 4, 21),
     ],
 )
 def test_receptive_fields_by_hand(published, scale, expected):

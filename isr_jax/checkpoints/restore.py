@@ -7,12 +7,12 @@ A MODEL is the name of an interpolation (INTERPOLATIONS) or of a model shipped w
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -23,8 +23,9 @@ from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError
 from isr_jax.models import Generator
 from isr_jax.models.generators import complete, generator_of
-from isr_jax.pytorch.files import SUFFIXES as TORCH_SUFFIXES
-from isr_jax.pytorch.state_dicts import import_torch
+from isr_jax.pytorch.key_maps import KEY_MAPS
+from isr_jax.pytorch.leaves import torch_leaves
+from isr_jax.pytorch.state_dicts import choose_key_map, import_torch
 from isr_jax.resize import METHODS
 from isr_jax.state import State
 from isr_jax.tensor_files import check_weights
@@ -81,7 +82,7 @@ def restore_generator(
             f"there is no model {name}: give a run folder, a .pth or .safetensors file, or one of "
             f"{known}"
         )
-    if path.suffix in TORCH_SUFFIXES and not path.is_dir():
+    if path.is_file():
         return _from_file(path, dtype)
     run = path
     if run.parent.name == "checkpoints" and run.name.isdigit():
@@ -119,9 +120,8 @@ def saved_scale(run: Path) -> int:
 
 
 def _from_file(file: Path, dtype: str | None) -> Restored:
-    """Restore a .safetensors file of ours, or a file of PyTorch's."""
-    ours = single_files.read(file) if file.suffix == ".safetensors" else None
-    saved = ours or import_torch(file)
+    """Restore a safetensors file of ours, or a file of PyTorch's."""
+    saved = single_files.read(file) or import_torch(file)
     if "generator" not in saved.config:
         raise UserError(f"{file} holds a discriminator; give a generator's")
     config = ConfigDict(tuples(saved.config))
@@ -143,8 +143,8 @@ def architecture(config: ConfigDict) -> dict[str, Any]:
 def begin_from(model: str, state: State, config: ConfigDict) -> State:
     """Return an initial state with the EMA generator of another model.
 
-    The other may have another scale: arrays of different shapes, mostly in the tail, keep their
-    initial values.
+    The other may have another scale, and so another tail. Arrays are taken by their published names
+    where the architecture has such, and those of other names or shapes keep their initial values.
 
     Args:
         model: a MODEL, as for `restore_generator`.
@@ -159,28 +159,45 @@ def begin_from(model: str, state: State, config: ConfigDict) -> State:
     restored = restore_generator(model)
     then, now = (flatten(architecture(x)["generator"]) for x in (restored.config, config))
     for name in then:
-        if then[name] != now.get(name):
+        if then[name] != now.get(name) and name not in _TAIL:
             raise UserError(
                 f"config.train.init_from: {model} has a generator with generator.{name}="
                 f"{then[name]}, this run one with {now.get(name)}"
             )
 
-    def place(source: Any, like: Any) -> Any:
-        found = dict(jax.tree_util.tree_leaves_with_path(source))
+    theirs, ours = (_published_names(x) for x in (restored.config, config))
+    arrays: Any = flatten_dict({"params": restored.params, "stats": restored.stats}, sep="/")
+    found = {theirs.get(path, path): x for path, x in arrays.items()}
 
-        def one(at: Any, y: Array) -> Array:
-            if at not in found or found[at].shape != y.shape:
-                return y
+    def place(part: str, like: Any) -> Any:
+        placed, flat = {}, flatten_dict(like, sep="/")
+        for path, y in cast(dict[str, Array], flat).items():
+            x = found.get(ours.get(f"{part}/{path}", f"{part}/{path}"))
+            taken = x is not None and x.shape == y.shape
             # Copied, because the state is donated.
-            return jax.device_put(np.asarray(found[at]), y.sharding)
-
-        return jax.tree_util.tree_map_with_path(one, like)
+            placed[path] = jax.device_put(np.asarray(x), y.sharding) if taken else y
+        return unflatten_dict(placed, sep="/")
 
     return state._replace(
-        g_params=place(restored.params, state.g_params),
-        ema=place(restored.params, state.ema),
-        g_stats=place(restored.stats, state.g_stats),
+        g_params=place("params", state.g_params),
+        ema=place("params", state.ema),
+        g_stats=place("stats", state.g_stats),
     )
+
+
+# Fields of a generator that follow from its scale, and change only how it upsamples.
+_TAIL = ("doublings", "unshuffle")
+
+
+def _published_names(config: ConfigDict) -> dict[str, str]:
+    """Return PyTorch's name of each array by its path; {} where no key map fits the generator."""
+    options = complete(config.generator.to_dict(), scale=config.scale)
+    try:
+        key_map = KEY_MAPS[choose_key_map(options)]
+    except UserError:
+        return {}
+    leaves = torch_leaves(key_map, options, config.scale)
+    return {path: leaf.key for path, leaf in leaves.items()}
 
 
 def interpolate(a: Restored, b: Restored, *, alpha: float) -> tuple[Any, Any]:

@@ -81,7 +81,9 @@ def _check_header(header: tensor_files.Header, config: Mapping[str, Any]) -> Non
     """Raise a ValueError where a header's arrays are not those of a configuration's generator."""
     options = complete(config["generator"], scale=config["scale"])
     # Building a network takes time, and each of its blocks has arrays.
-    if max(options.get(name, 0) for name in ("blocks", "layers")) > len(header.shapes):
+    groups = max(options.get("groups", 1), 1)
+    parts = max(options.get("blocks", 0) * groups, options.get("layers", 0))
+    if max(parts, sum(options.get("depths", ()))) > len(header.shapes):
         raise ValueError(f"{len(header.shapes)} arrays are too few for its generator")
     network = generator(options, scale=config["scale"])
     params, stats = jax.eval_shape(network.init, jax.random.key(0))

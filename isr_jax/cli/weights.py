@@ -105,7 +105,8 @@ def run_export_torch(options: argparse.Namespace) -> int:
 
     from isr_jax.checkpoints.restore import restore_generator
     from isr_jax.pytorch.files import SUFFIXES
-    from isr_jax.pytorch.state_dicts import KEY_MAPS, export_torch
+    from isr_jax.pytorch.key_maps import KEY_MAPS
+    from isr_jax.pytorch.state_dicts import export_torch
 
     if Path(options.file).suffix not in SUFFIXES:
         raise UserError(f"{options.file} must end in one of {', '.join(SUFFIXES)}")

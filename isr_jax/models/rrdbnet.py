@@ -9,7 +9,7 @@ scale.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -28,20 +28,28 @@ RESIDUAL_SCALE = 0.2
 class DenseBlock(nn.Module):
     """x + 0.2 f(x), where each of f's five 3x3 convolutions sees x and all earlier outputs.
 
-    They are initialised at a tenth of He's deviation.
+    They are initialised at a tenth of He's deviation. In a `plus` block the second adds a 1x1
+    convolution of x, and the fourth the second, when they are done.
 
-    Source: Wang et al. 2018 (ESRGAN), section 3.1 and figure 4.
+    Source: Wang et al. 2018 (ESRGAN), section 3.1 and figure 4; plus: Rakotonirina and Rasoanaivo
+    2020 (ESRGAN+), section 3.1, without its noise.
     """
 
     growth: int
+    plus: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Apply the block; the number of channels stays the same."""
-        seen = x
-        for _ in range(4):
+        seen = added = x
+        for i in range(4):
             y = nn.leaky_relu(conv(self.growth, gain=0.02, dtype=self.dtype)(seen), 0.2)
+            if self.plus and i == 1:
+                skip = conv(self.growth, kernel=1, bias=False, dtype=self.dtype, name="Conv_1x1")
+                y = added = y + skip(x)
+            if self.plus and i == 3:
+                y = y + added
             seen = jnp.concatenate([seen, y], axis=-1)
         return x + RESIDUAL_SCALE * conv(x.shape[-1], gain=0.02, dtype=self.dtype)(seen)
 
@@ -50,6 +58,7 @@ class RRDB(nn.Module):
     """x + 0.2 f(x), where f is three dense blocks."""
 
     growth: int
+    plus: bool
     dtype: Any
 
     @nn.compact
@@ -57,7 +66,7 @@ class RRDB(nn.Module):
         """Apply the block; the number of channels stays the same."""
         y = x
         for _ in range(3):
-            y = DenseBlock(self.growth, self.dtype)(y)
+            y = DenseBlock(self.growth, self.plus, self.dtype)(y)
         return x + RESIDUAL_SCALE * y
 
 
@@ -71,14 +80,16 @@ class RRDBNet(nn.Module):
     Source: Wang et al. 2018 (ESRGAN), section 3.1; Wang et al. 2021 (Real-ESRGAN), section 3.4.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = (1, 2, 4, 8, 16)
     variants: ClassVar[dict[str, dict[str, Any]]] = {"rrdbnet": {}}
 
-    scale: int  # scale factor: 1, 2, 4 or 8, at most 2**doublings
+    scale: int  # scale factor: 1, 2, 4, 8 or 16, at most 2**doublings
+    channels: Literal[1, 3, 4] = 3  # of the image: gray, RGB, RGB and alpha
     width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
     growth: Annotated[int, Bound(1, 4096)] = 32  # channels that a dense block's convolution adds
     blocks: Annotated[int, Bound(0, 1024)] = 23  # of 3 dense blocks; Real-ESRGAN's anime model: 6
     doublings: Annotated[int, Bound(0, 5)] = 2  # upsampling stages, nearest x2, after the trunk
+    plus: bool = False  # ESRGAN+'s dense blocks, with a skip by a 1x1 convolution
     dtype: DType = "float32"  # of the computation; parameters are float32
 
     @staticmethod
@@ -91,7 +102,7 @@ class RRDBNet(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
+    def __call__(self, lr: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n sh sw c"]:
         """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
         fold = 2**self.doublings // self.scale
@@ -100,18 +111,18 @@ class RRDBNet(nn.Module):
         if self.is_initializing():
             self._init_blocks(dtype)
         for _ in range(self.blocks):
-            x = RRDB(self.growth, dtype)(x)
+            x = RRDB(self.growth, self.plus, dtype)(x)
         x = head + conv(self.width, gain=1.0, dtype=dtype)(x)
         for _ in range(self.doublings):
             x = nn.leaky_relu(conv(self.width, dtype=dtype)(upsample_nearest(x, 2)), 0.2)
         x = nn.leaky_relu(conv(self.width, dtype=dtype)(x), 0.2)
-        sr = conv(3, gain=1.0, dtype=dtype)(x).astype(jnp.float32)
+        sr = conv(self.channels, gain=1.0, dtype=dtype)(x).astype(jnp.float32)
         return cropped(sr, lr, self.scale)
 
     def _init_blocks(self, dtype: Any) -> None:
         """Initialise the parameters of all blocks in one program."""
         # One by one, XLA would compile a random number generator for each of 345 kernels.
-        block = RRDB(self.growth, dtype, parent=None)
+        block = RRDB(self.growth, self.plus, dtype, parent=None)
         keys = jax.random.split(self.make_rng("params"), self.blocks)
         pixel = jnp.zeros((1, 1, 1, self.width), dtype)
         drawn = jax.vmap(lambda key: block.init(key, pixel)["params"])(keys)

@@ -22,9 +22,8 @@ class Affine(nn.Module):
     def __call__(self) -> tuple[Float[Array, "k k c d"], Float[Array, " d"]]:
         """Return the kernel and the bias."""
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        return self.param("kernel", init, self.kernel), self.param(
-            "bias", nn.initializers.zeros, self.kernel[-1:]
-        )
+        bias = self.param("bias", nn.initializers.zeros, self.kernel[-1:])
+        return jnp.asarray(self.param("kernel", init, self.kernel)), jnp.asarray(bias)
 
 
 class MergedConv(nn.Module):

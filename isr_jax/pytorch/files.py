@@ -1,5 +1,11 @@
-"""PyTorch's files: .pth by `torch.load` and `torch.save`, .safetensors without PyTorch."""
+"""PyTorch's files: by `torch.load` and `torch.save`, safetensors without PyTorch.
 
+What a file is, is told by its content: weights are called .pth, .pt, .ckpt, .bin or nothing at all,
+and safetensors too.
+"""
+
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,32 +17,36 @@ from safetensors import numpy as safetensors
 from isr_jax import tensor_files
 from isr_jax.errors import UserError, one_line
 
-_NO_TORCH = "a .pth file needs PyTorch: pip install isr-jax[torch]; .safetensors does not"
+_NO_TORCH = "a file of torch.save needs PyTorch: pip install isr-jax[torch]; .safetensors does not"
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".safetensors")  # that are written
 
-# Where a checkpoint keeps its state dict, best first, and prefixes that its keys may have.
-WRAPPERS = ("params_ema", "params", "ema_state_dict", "state_dict", "model")
-PREFIXES = ("module.", "netG.", "generator.", "netD.", "discriminator.")
+_DOWNLOAD = "download the file itself, not the page that shows it"
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the tensors of a .safetensors file, or of a file of `torch.save`, as float32 arrays.
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """Read the tensors of a safetensors file, or of a file of `torch.save`, as float32 arrays.
 
-    Of several state dicts, the EMA is read; nothing but tensors is unpickled.
+    Nothing but tensors is unpickled.
+
+    Returns:
+        The arrays, in dictionaries as deep as the file's.
 
     Raises:
-        UserError: the file cannot be read, or needs PyTorch and it is not installed.
+        UserError: the file cannot be read, is of another kind, or needs PyTorch and it is not
+            installed.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     try:
-        state: Any = (
-            tensor_files.read_safetensors(path)
-            if path.suffix == ".safetensors"
-            else tensor_files.read_pth(path)
-        )
+        if other := _other_kind(path):
+            raise UserError(f"{path} is {other}")
+        if is_safetensors(path):
+            return dict(tensor_files.read_safetensors(path))
+        return tensor_files.read_pth(path)
+    except UserError:
+        raise
     except ImportError as error:
         raise UserError(_NO_TORCH) from error
     # ValueError, and what else a damaged file makes the libraries raise.
@@ -45,14 +55,48 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
             f"{path} is damaged or holds no weights ({one_line(error)}); save the network's "
             "state_dict() alone"
         ) from error
-    while wrapper := next((w for w in WRAPPERS if isinstance(state.get(w), Mapping)), None):
-        state = state[wrapper]
-    while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
-        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    arrays = {key: np.asarray(value) for key, value in state.items() if hasattr(value, "shape")}
-    if not arrays:
-        raise UserError(f"{path} holds no tensors; save the network's state_dict()")
-    return arrays
+
+
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as safetensors do: a length, and a JSON object."""
+    with open(path, "rb") as file:
+        length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
+    return brace == b"{" and length < path.stat().st_size
+
+
+def _other_kind(path: Path) -> str | None:
+    """Return what a file is that is neither of `torch.save` nor of safetensors, and what to do."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    text = head.lstrip().lower()
+    if not head:
+        return "empty; download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return f"a pointer of Git LFS in place of the file: run git lfs pull, or {_DOWNLOAD}"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"a web page: {_DOWNLOAD}"
+    if text.startswith(b"7767517"):
+        return "an ncnn model"
+    if head.startswith(b"\x89HDF\r\n"):
+        return "a Keras or HDF5 file; isr_jax reads PyTorch's and safetensors"
+    if path.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and b"\x12" in head[2:16]):
+        return "an ONNX model, a program; look for the .pth or .safetensors that it was made from"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any("/code/" in name or name.endswith("constants.pkl") for name in names):
+            return (
+                "TorchScript, a program; save its weights in PyTorch: "
+                "torch.save(torch.jit.load(FILE).state_dict(), 'model.pth')"
+            )
+        if not any(name.endswith("data.pkl") for name in names):
+            return "a zip archive; unpack it, and give the model in it"
+    elif tarfile.is_tarfile(path):
+        return (
+            "a tar archive, as PyTorch wrote before version 0.1.10 or as models are packed; unpack "
+            "it, or load it in PyTorch and save it again: torch.save(torch.load(FILE), 'model.pth')"
+        )
+    return None
 
 
 def write_state_dict(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class KeyMap(NamedTuple):
         passed_over: patterns of keys of which the network needs nothing.
         wrapper: the entry of a .pth in which the codebase keeps its state dict; "" for none.
         undetectable: fields that no state dict has; `detect` assumes the published values.
+        part: of a GAN, which the architecture is.
     """
 
     required: tuple[str, ...]
@@ -43,6 +44,7 @@ class KeyMap(NamedTuple):
     passed_over: tuple[str, ...] = ()
     wrapper: str = ""
     undetectable: tuple[str, ...] = ()
+    part: Literal["generator", "discriminator"] = "generator"
 
 
 def count(state: StateDict, pattern: str) -> int:

@@ -19,20 +19,33 @@ def _detect(head: str, block: str, outer: str) -> Detect:
     """
 
     def detect(state: StateDict) -> tuple[dict[str, Any], int]:
-        width, channels = state[head].shape[:2]
+        width, folded = state[head].shape[:2]
         first = next(value for key, value in state.items() if re.fullmatch(block, key))
+        last = max((key for key in state if re.fullmatch(outer, key)), key=_place)
+        channels = state[last].shape[0]
         # Four are not upsampling stages: the head, the trunk's end and the last two.
         doublings = count(state, outer) - 4
+        fold = isqrt(folded // channels)
+        if not 0 <= doublings < 32 or fold**2 * channels != folded:
+            raise ValueError(f"{folded} channels in, {channels} out, {doublings} doublings")
         options = {
+            "channels": channels,
             "width": width,
             "growth": first.shape[0],
             "blocks": count(state, block),
             "doublings": doublings,
+            "plus": any("conv1x1" in key for key in state),
         }
         # Pixels folded into channels lessen the scale.
-        return options, 2**doublings // isqrt(channels // 3)
+        return options, 2**doublings // fold
 
     return detect
+
+
+def _place(key: str) -> tuple[bool, int]:
+    """Return a sort key by which an outer convolution is the largest if it is the last one."""
+    number = re.fullmatch(r"model\.(\d+)\.weight", key)
+    return "last" in key, int(number[1]) if number else 0
 
 
 def _rrdbnet(outer: Sequence[str], dense: str, blocks: int) -> dict[str, str]:
@@ -41,6 +54,9 @@ def _rrdbnet(outer: Sequence[str], dense: str, blocks: int) -> dict[str, str]:
         f"RRDB_{i}/DenseBlock_{j}/Conv_{k}": dense.format(i, j + 1, k + 1)
         for i, j, k in product(range(blocks), range(3), range(5))
     }
+    for i, j in product(range(blocks), range(3)):
+        plain = dense.format(i, j + 1, "1x1").removesuffix(".0")
+        inner[f"RRDB_{i}/DenseBlock_{j}/Conv_1x1"] = plain
     return {f"Conv_{i}": name for i, name in enumerate(outer)} | inner
 
 
@@ -75,7 +91,9 @@ KEY_MAPS: dict[str, KeyMap] = {
         required=("body.0.rdb1.conv1.weight", "conv_body.weight"),
         fixed={"name": "rrdbnet"},
         detect=_detect(
-            "conv_first.weight", r"body\.(\d+)\.rdb1\.conv1\.weight", r"(conv_\w+)\.weight"
+            "conv_first.weight",
+            r"body\.(\d+)\.rdb1\.conv1\.weight",
+            r"(conv_(?:first|body|up\d+|hr|last))\.weight",
         ),
         keys=_rrdbnet_basicsr,
         pixels=_pixels,

@@ -9,8 +9,14 @@ from isr_jax.pytorch.key_map import KeyMap, Options, StateDict, sub_pixels
 
 def _detect(state: StateDict) -> tuple[dict[str, Any], int]:
     last = max(int(found[1]) for key in state if (found := re.match(r"body\.(\d+)\.", key)))
-    options = {"width": state["body.0.weight"].shape[0], "layers": last // 2 - 1}
-    return options, isqrt(state[f"body.{last}.weight"].shape[0] // 3)
+    channels = state["body.0.weight"].shape[1]
+    options = {
+        "channels": channels,
+        "width": state["body.0.weight"].shape[0],
+        "layers": last // 2 - 1,
+        "activation": "prelu" if "body.1.weight" in state else "relu",
+    }
+    return options, isqrt(state[f"body.{last}.weight"].shape[0] // channels)
 
 
 def _keys(options: Options, scale: int) -> dict[str, str]:
@@ -27,7 +33,7 @@ def _pixels(options: Options, scale: int) -> dict[str, tuple[int, int]]:
 KEY_MAPS: dict[str, KeyMap] = {
     # SRVGGNetCompact of Real-ESRGAN
     "srvggnet": KeyMap(
-        required=("body.0.weight", "body.1.weight", "body.2.weight"),
+        required=("body.0.weight", "body.2.weight"),
         fixed={"name": "srvggnet"},
         detect=_detect,
         keys=_keys,

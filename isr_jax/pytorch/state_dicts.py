@@ -8,112 +8,26 @@ channel, we count the channels of each pixel.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Shaped
 
 from isr_jax import errors
 from isr_jax.errors import UserError, one_line
-from isr_jax.models import discriminator, discriminators, generator, generators
-from isr_jax.pytorch import (
-    dat,
-    hat,
-    omnisr,
-    plksr,
-    rcan,
-    resnet,
-    rrdbnet,
-    span,
-    srvggnet,
-    swinir,
-    unet,
-    vgg,
-)
-from isr_jax.pytorch.files import read_state_dict, write_state_dict
-from isr_jax.pytorch.key_map import KeyMap, Options, StateDict
+from isr_jax.models import discriminators, generators
+from isr_jax.pytorch import search
+from isr_jax.pytorch.files import read_tensors, write_state_dict
+from isr_jax.pytorch.key_map import Options, StateDict
+from isr_jax.pytorch.key_maps import KEY_MAPS
+from isr_jax.pytorch.leaves import Leaf, torch_leaves
 from isr_jax.tensor_files import check_weights
-
-# Our leaves; PyTorch calls batch norm's scale and a PReLU's slope weights.
-LEAVES = {
-    "kernel": "weight",
-    "bias": "bias",
-    "scale": "weight",
-    "slope": "weight",
-    "mean": "running_mean",
-    "var": "running_var",
-    "u": "weight_u",
-    "v": "weight_v",
-}
-
-# A kernel's axes, numbered as PyTorch's: a convolution's [h w in out], a dense layer's [in out].
-AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
 
 # Entries of which no network needs anything: counters of batch norm and of profilers.
 PASSED_OVER = (r".*num_batches_tracked", r"(.*\.)?total_(ops|params)")
-
-
-# The first key map of an architecture is the default for export. Detection takes the first whose
-# required keys are all present, so the order matters.
-KEY_MAPS: dict[str, KeyMap] = {
-    **rcan.KEY_MAPS,  # before EDSR, whose keys it has too
-    **rrdbnet.KEY_MAPS,
-    **resnet.KEY_MAPS,
-    **srvggnet.KEY_MAPS,
-    **vgg.KEY_MAPS,
-    **unet.KEY_MAPS,
-    **hat.KEY_MAPS,  # before SwinIR, whose keys it has too
-    **swinir.KEY_MAPS,
-    **span.KEY_MAPS,
-    **plksr.KEY_MAPS,
-    **dat.KEY_MAPS,
-    **omnisr.KEY_MAPS,
-}
-
-
-class Leaf(NamedTuple):
-    """One of our arrays, and how PyTorch stores it.
-
-    Attributes:
-        key: PyTorch's.
-        shape: ours.
-        kernel: whether it is a convolution's or a dense layer's, whose axes are in another order.
-        axis: ours, along which channels hold pixels.
-        pixels: how many per channel; 1 where channels hold no pixels.
-    """
-
-    key: str
-    shape: tuple[int, ...]
-    kernel: bool
-    axis: int
-    pixels: int
-
-    @property
-    def torch_shape(self) -> tuple[int, ...]:
-        """The shape of PyTorch's array."""
-        return np.broadcast_to(False, self.shape).transpose(np.argsort(self._axes())).shape
-
-    def ours(self, array: Shaped[np.ndarray, "*theirs"]) -> Shaped[np.ndarray, "*ours"]:
-        """Convert PyTorch's array to ours."""
-        if array.shape != self.torch_shape:  # one slope for all channels
-            array = np.broadcast_to(array, self.torch_shape)
-        return np.take(array.transpose(self._axes()), self._order(), axis=self.axis)
-
-    def theirs(self, array: Shaped[np.ndarray, "*ours"]) -> Shaped[np.ndarray, "*theirs"]:
-        """Convert our array to PyTorch's."""
-        array = np.take(array, np.argsort(self._order()), axis=self.axis)
-        return np.ascontiguousarray(array.transpose(np.argsort(self._axes())))
-
-    def _axes(self) -> tuple[int, ...]:
-        own = tuple(range(len(self.shape)))
-        return AXES.get(len(own), own) if self.kernel else own
-
-    def _order(self) -> np.ndarray:
-        return np.arange(self.shape[self.axis]).reshape(-1, self.pixels).T.ravel()
 
 
 class Detected(NamedTuple):
@@ -129,29 +43,6 @@ class Detected(NamedTuple):
     key_map: str
     options: dict[str, Any]
     size: int
-
-
-def torch_leaves(key_map: KeyMap, options: Options, size: int) -> dict[str, Leaf]:
-    """Return each of a network's arrays by its path, such as "params/Conv_0/kernel"."""
-    network = (
-        discriminator(options, crop=size or 64)
-        if options["name"] in discriminators.ARCHITECTURES
-        else generator(options, scale=size)
-    )
-    params, stats = jax.eval_shape(network.init, jax.random.key(0))
-    names, pixels = key_map.keys(options, size), key_map.pixels(options, size)
-    leaves = {}
-    flat: dict[str, Any] = flatten_dict({"params": params, "stats": stats}, sep="/")
-    for path, leaf in flat.items():
-        inner = path.partition("/")[2]
-        module, _, kind = inner.rpartition("/")
-        key = LEAVES.get(kind, kind)
-        if module.startswith("SpectralConv") and kind == "kernel":
-            key = "weight_orig"
-        prefix = names.get(module, module.replace("/", "."))
-        key = f"{prefix}.{key}" if prefix else key
-        leaves[path] = Leaf(key, leaf.shape, kind == "kernel", *pixels.get(inner, (0, 1)))
-    return leaves
 
 
 def _batch_norms(leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
@@ -184,9 +75,7 @@ def detect(state: StateDict, *, options: Options | None = None) -> Detected:
     """
     name = next((n for n in KEY_MAPS if all(key in state for key in KEY_MAPS[n].required)), None)
     if name is None:
-        raise UserError(
-            f"the weights match no known architecture; first keys: {_some(list(state))}"
-        )
+        raise UserError(_nearest(state))
     key_map = KEY_MAPS[name]
     try:
         fields, size = key_map.detect(state)
@@ -216,7 +105,9 @@ def to_params(state: StateDict, detected: Detected) -> tuple[Any, Any]:
     leaves = torch_leaves(key_map, detected.options, detected.size)
     known = {leaf.key for leaf in leaves.values()} | _batch_norms(leaves).keys()
     ignored = re.compile("|".join((*PASSED_OVER, *key_map.passed_over)))
-    wrong = [f"{key} (unknown)" for key in state if not (key in known or ignored.fullmatch(key))]
+    foreign = [key for key in state if not (key in known or ignored.fullmatch(key))]
+    # A single number is a counter or a note of some training code.
+    wrong = [f"{key} (unknown)" for key in foreign if state[key].size > 1]
     for path, leaf in leaves.items():
         # A PReLU can have one slope for all channels.
         shapes = [leaf.torch_shape, (1,)] if path.endswith("slope") else [leaf.torch_shape]
@@ -284,7 +175,52 @@ def choose_key_map(options: Options, *, key_map: str | None = None) -> str:
     raise UserError(f"no key map fits this {architecture}{because}")
 
 
+def _nearest(state: StateDict) -> str:
+    """Return a message about an unknown state dict that names the known one most like it."""
+    forms = _forms(state)
+    likeness = {}
+    for name in KEY_MAPS:
+        known = _forms(_example(name))
+        likeness[name] = len(forms & known) / len(forms | known)
+    name = max(likeness, key=likeness.__getitem__)
+    first = f"first keys: {_some(list(state))}"
+    if likeness[name] < 0.2:
+        return f"the weights match no known architecture; {first}"
+    missing = [key for key in KEY_MAPS[name].required if key not in state]
+    own = _forms(_example(name))
+    foreign = [key for key in state if _form(key) not in own]
+    differ = [f"{key} (missing)" for key in missing] + [f"{key} (unknown)" for key in foreign]
+    return (
+        f"the weights match no known architecture; nearest is {name}, except for: {_some(differ)}"
+    )
+
+
+def _form(key: str) -> str:
+    return re.sub(r"\d+", "#", key)
+
+
+def _forms(keys: Iterable[str]) -> set[str]:
+    return {_form(key) for key in keys}
+
+
+@cache
+def _example(name: str) -> tuple[str, ...]:
+    """Return the keys of a key map's network of the usual size."""
+    key_map = KEY_MAPS[name]
+    if key_map.part == "discriminator":
+        size = 128
+        options = discriminators.complete(key_map.fixed)
+    else:
+        # The last scale of 1 to 4 that it has; a network for one scale alone has that.
+        scales = generators.ARCHITECTURES[key_map.fixed["name"]].scales
+        size = max(scale for scale in scales if scale <= 4)
+        options = generators.complete(key_map.fixed, scale=size)
+    leaves = torch_leaves(key_map, options, size)
+    return tuple(leaf.key for leaf in leaves.values())
+
+
 def _some(items: Sequence[str], *, most: int = 8) -> str:
+    """Return the first of some items, and how many there are besides."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + rest
 
@@ -297,6 +233,7 @@ class Imported(NamedTuple):
         params, stats: its parameters, and batch norm's or spectral norm's statistics.
         key_map: the detected key of KEY_MAPS.
         undetected: undetectable fields that were not given; they have the published values.
+        left_out: what else the file holds, such as "netD. (24 tensors)".
     """
 
     config: dict[str, Any]
@@ -304,10 +241,13 @@ class Imported(NamedTuple):
     stats: Any
     key_map: str
     undetected: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def import_torch(path: str | Path, *, options: Options | None = None) -> Imported:
-    """Read a generator or discriminator from a .pth or .safetensors file.
+    """Read a generator or discriminator from a file of `torch.save` or of safetensors.
+
+    Of several networks in a file the generator is read, and of several states the EMA.
 
     Args:
         path: the file.
@@ -316,10 +256,16 @@ def import_torch(path: str | Path, *, options: Options | None = None) -> Importe
     Raises:
         UserError: the file cannot be read, or matches no known architecture.
     """
-    state = read_state_dict(path)
+    tensors = read_tensors(path)
     try:
-        detected = detect(state, options=options)
-        params, stats = to_params(state, detected)
+        place = search.find(tensors, KEY_MAPS)
+        if place is None:
+            states = [state for _, state in search.dictionaries(tensors)]
+            if not states:
+                raise UserError("it holds no tensors; save the network's state_dict()")
+            raise UserError(_nearest(max(states, key=len)))
+        detected = detect(place.state, options=options)
+        params, stats = to_params(place.state, detected)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     key_map, found, size = detected
@@ -329,7 +275,7 @@ def import_torch(path: str | Path, *, options: Options | None = None) -> Importe
     undetected = tuple(
         field for field in KEY_MAPS[key_map].undetectable if field not in (options or {})
     )
-    return Imported(config, params, stats, key_map, undetected)
+    return Imported(config, params, stats, key_map, undetected, place.left_out)
 
 
 def export_torch(

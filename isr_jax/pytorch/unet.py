@@ -23,6 +23,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "unet_basicsr": KeyMap(
         required=("conv0.weight", "conv1.weight_orig"),
         fixed={"name": "unet"},
+        part="discriminator",
         detect=_detect,
         keys=_keys,
         pixels=_pixels,

@@ -34,6 +34,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "vgg_basicsr": KeyMap(
         required=("conv0_0.weight", "linear1.weight"),
         fixed={"name": "vgg"},
+        part="discriminator",
         detect=_detect,
         keys=_keys,
         pixels=_pixels,

@@ -94,7 +94,7 @@ def _starts(length: int, plan: Plan, way: Way) -> list[int]:
     return [min(start, max(0, length - plan.tile)) for start in starts]
 
 
-def reflect(batch: Images, multiple: int) -> Images:
+def reflect(batch: Images, multiple: int) -> Any:
     """Reflect images at the bottom and the right, up to sides that are multiples."""
     for axis in (1, 2):
         length = batch.shape[axis]
