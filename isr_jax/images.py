@@ -95,6 +95,8 @@ def space_to_depth(x: Float[Array, "n rh rw c"], r: int) -> Float[Array, "n h w 
     Raises:
         ValueError: the height or the width is not divisible by r.
     """
+    if r == 1:
+        return x
     n, h, w, c = x.shape
     if h % r or w % r:
         raise ValueError(f"space_to_depth: {h}x{w} pixels must be divisible by {r}")

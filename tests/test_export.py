@@ -43,6 +43,19 @@ CASES = {
         for method in ("nearest", "bilinear", "bicubic")
     },
 }
+CASES |= {
+    "span": ({"name": "span", "width": 4, "norm": False}, 2),
+    "plksr": ({"name": "plksr", "width": 8, "blocks": 1, "kernel": 5, "partial": 3}, 2),
+    "rcan": ({"name": "rcan", "width": 8, "groups": 1, "blocks": 1, "squeezed": 2}, 2),
+}
+# What ONNX cannot hold here.
+ATTENTION = {
+    "swinir": (
+        {"name": "swinir", "width": 8, "depths": (2,), "heads": (2,), "window": 4, "features": 4},
+        2,
+    ),
+    "omnisr": ({"name": "omnisr", "width": 8, "groups": 1}, 2),
+}
 # Odd and even, none of them a multiple of 4.
 SIZES = ((2, 5, 7), (1, 6, 3))
 
@@ -100,16 +113,24 @@ def test_onnx_enlarges_images_of_any_size_as_the_generator(case):
 
 
 @pytest.mark.parametrize(
-    "case", ["rrdbnet x1", "rrdbnet x4", "srvggnet x3", "srresnet", "on bicubic"]
+    "case",
+    ["rrdbnet x1", "rrdbnet x4", "srvggnet x3", "srresnet", "on bicubic", "swinir"],
 )
 def test_stablehlo_enlarges_images_of_any_size_as_the_generator(case):
-    network, params, stats = random_network(*CASES[case])
+    network, params, stats = random_network(*{**CASES, **ATTENTION}[case])
     exported = jax_export.deserialize(to_stablehlo(network, params, stats))
     assert exported.platforms == ("cpu", "cuda", "tpu")
     for shape in SIZES:
         lr = images(shape)
         sr = enlarged(network, params, stats, lr)
         np.testing.assert_allclose(exported.call(lr), sr, atol=1e-5 * np.abs(sr).max())
+
+
+@pytest.mark.parametrize("case", ATTENTION)
+def test_what_onnx_cannot_hold_is_said(case):
+    pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
+    with pytest.raises(UserError, match=r"cannot be written as ONNX .*: --format stablehlo"):
+        to_onnx(*random_network(*ATTENTION[case]))
 
 
 def test_onnx_enlarges_at_a_published_width():

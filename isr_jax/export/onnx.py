@@ -12,9 +12,9 @@ from jax.extend.core import ClosedJaxpr, primitives
 from jax.extend.core import Literal as Constant
 
 from isr_jax import images
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, one_line
 from isr_jax.export.stablehlo import any_images
-from isr_jax.models import Generator, layers, rrdbnet
+from isr_jax.models import Generator, attention, layers, plksr, rrdbnet
 
 OPSET = 17  # read by ONNX Runtime since 1.12
 
@@ -26,14 +26,23 @@ def to_onnx(network: Generator, params: Any, stats: Any) -> bytes:
     only once: at least 3 pixels at scale 1, 2 at scale 2.
 
     Raises:
-        UserError: the onnx package is not installed.
+        UserError: the onnx package is not installed, or the network has an operation that has no
+            rule here, as attention.
     """
     onnx = _onnx()
     traced = jax.make_jaxpr(lambda lr: network.apply(params, stats, lr, train=False)[0])(
-        any_images()
+        any_images(network.channels)
     )
     graph = _Graph(onnx)
-    _convert(graph, traced, ["input"])
+    try:
+        _convert(graph, traced, ["input"])
+    # What has no rule, and what JAX raises, of kinds of its own, about sides of unknown length.
+    except Exception as error:
+        name = type(network.module).__name__
+        raise UserError(
+            f"{name} cannot be written as ONNX ({one_line(error, limit=100)}); StableHLO can hold "
+            "it: --format stablehlo"
+        ) from error
     graph.nodes[-1].output[0] = "output"
     opset = [onnx.helper.make_opsetid("", OPSET)]
     (lr,), (sr,) = traced.in_avals, traced.out_avals
@@ -43,7 +52,7 @@ def to_onnx(network: Generator, params: Any, stats: Any) -> bytes:
         opset_imports=opset,
         ir_version=onnx.helper.find_min_ir_version_for(opset),
         producer_name="isr_jax",
-        doc_string=f"RGB in [0, 1], upscaled {network.scale} times; not clipped.",
+        doc_string=f"Images in [0, 1], upscaled {network.scale} times; not clipped.",
     )
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
@@ -130,6 +139,27 @@ def _conv(graph: _Graph, eqn: Any, x: str, kernel: Any) -> str:
     return graph("Conv", x, kernel, pads=[top, left, bottom, right])
 
 
+def _gelu(graph: _Graph, eqn: Any, x: str) -> str:
+    half = graph("Mul", x, np.float32(0.5))
+    error = graph("Erf", graph("Mul", x, np.float32(0.5**0.5)))
+    return graph("Mul", half, graph("Add", error, np.float32(1)))
+
+
+def _slice(graph: _Graph, eqn: Any, x: str) -> str:
+    """Cut some of the channels out."""
+    (shape,), _ = _shapes(eqn)
+    start, stop = eqn.params["start_indices"][3], eqn.params["limit_indices"][3]
+    whole = all(
+        begin == 0 and end == side
+        for begin, end, side in zip(
+            eqn.params["start_indices"][:3], eqn.params["limit_indices"][:3], shape, strict=False
+        )
+    )
+    if not whole or set(eqn.params["strides"] or [1]) != {1}:
+        raise NotImplementedError("no ONNX rule for slices of images")
+    return graph("Slice", x, *(np.array([value]) for value in (start, stop, 1)))
+
+
 def _prelu(graph: _Graph, eqn: Any, x: str, slope: Any) -> str:
     return graph("PRelu", x, np.reshape(slope, (-1, 1, 1)))
 
@@ -180,6 +210,11 @@ RULES: dict[Any, Callable[..., str]] = {
     primitives.div_p: _elementwise("Div"),
     primitives.concatenate_p: lambda graph, eqn, *x: graph("Concat", *x, axis=1),
     primitives.conv_general_dilated_p: _conv,
+    primitives.logistic_p: lambda graph, eqn, x: graph("Sigmoid", x),
+    primitives.slice_p: _slice,
+    attention.gelu: _gelu,
+    plksr.mish: lambda graph, eqn, x: graph("Mul", x, graph("Tanh", graph("Softplus", x))),
+    layers.image_mean: lambda graph, eqn, x: graph("GlobalAveragePool", x),
     nn.relu: lambda graph, eqn, x: graph("Relu", x),
     nn.leaky_relu: lambda graph, eqn, x, slope: graph("LeakyRelu", x, alpha=float(slope)),
     layers.prelu: _prelu,

@@ -11,9 +11,9 @@ from isr_jax.models import Generator
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def any_images() -> jax.ShapeDtypeStruct:
-    """Return the abstract value of RGB images of any number, height and width."""
-    return jax.ShapeDtypeStruct((*export.symbolic_shape("n, h, w"), 3), jnp.float32)
+def any_images(channels: int) -> jax.ShapeDtypeStruct:
+    """Return the abstract value of images of any number, height and width."""
+    return jax.ShapeDtypeStruct((*export.symbolic_shape("n, h, w"), channels), jnp.float32)
 
 
 def to_stablehlo(network: Generator, params: Any, stats: Any) -> bytes:
@@ -22,4 +22,6 @@ def to_stablehlo(network: Generator, params: Any, stats: Any) -> bytes:
     Later versions of JAX read it for at least half a year.
     """
     upscale = jax.jit(lambda lr: network.apply(params, stats, lr, train=False)[0])
-    return bytes(export.export(upscale, platforms=PLATFORMS)(any_images()).serialize())
+    return bytes(
+        export.export(upscale, platforms=PLATFORMS)(any_images(network.channels)).serialize()
+    )

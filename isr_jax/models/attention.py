@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Size = tuple[int, ...]  # height and width in pixels
+Size = tuple[Any, ...]  # height and width in pixels; ints, but of unknown images in an export
 
 DENSE = nn.initializers.truncated_normal(0.02)
 
@@ -26,6 +26,7 @@ def layer_norm(*, name: str, dtype: Any, epsilon: float = 1e-5) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
 
 
+@jax.jit
 def gelu(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """Return x Phi(x), exactly, as PyTorch does by default."""
     return nn.gelu(x, approximate=False)
@@ -62,7 +63,7 @@ def shift_mask(image: Size, size: Size, shift: Size) -> Float[Array, "windows to
     Source: Liu et al. 2021 (Swin Transformer), section 3.2.
     """
 
-    def regions(length: int, side: int, shift: int) -> Array:
+    def regions(length: Any, side: int, shift: int) -> Array:
         at = jnp.arange(length)
         last, beyond = at >= length - side, at >= length - shift
         return last.astype(jnp.float32) + beyond.astype(jnp.float32)
@@ -140,7 +141,7 @@ class WindowAttention(nn.Module):
         table = self.param(
             "relative_position_bias_table", DENSE, (sides[0] * sides[1], self.heads)
         ).reshape(*sides, self.heads)
-        bias = relative_bias(table[::-1, ::-1], self.size, self.size)
+        bias = relative_bias(jnp.asarray(table)[::-1, ::-1], self.size, self.size)
         width = windows.shape[-1]
         qkv = dense(3 * width, name="qkv", bias=self.bias, dtype=self.dtype)(windows)
         q, k, v = jnp.split(qkv, 3, axis=-1)

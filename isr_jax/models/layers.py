@@ -215,6 +215,13 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n
     return blocks.reshape(n, h * factor, w * factor, c)
 
 
+# Jitted, like `gelu` and `mish`, to stay one call in a trace, for which `export` has a rule.
+@jax.jit
+def image_mean(x: Float[Array, "n h w c"]) -> Float[Array, "n 1 1 c"]:
+    """Return the mean of each channel over the image."""
+    return x.mean((1, 2), keepdims=True)
+
+
 def channel_attention(
     x: Float[Array, "n h w c"], squeezed: int, *, names: tuple[str, str], dtype: Any
 ) -> Float[Array, "n h w c"]:
@@ -224,8 +231,7 @@ def channel_attention(
 
     Source: Zhang et al. 2018 (RCAN), section 3.3.
     """
-    mean = x.mean((1, 2), keepdims=True)
-    y = nn.relu(conv(squeezed, kernel=1, dtype=dtype, name=names[0])(mean))
+    y = nn.relu(conv(squeezed, kernel=1, dtype=dtype, name=names[0])(image_mean(x)))
     return x * nn.sigmoid(conv(x.shape[-1], kernel=1, gain=1.0, dtype=dtype, name=names[1])(y))
 
 

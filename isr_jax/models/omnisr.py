@@ -135,7 +135,7 @@ class OmniSR(nn.Module):
         if self.position_bias:
             side = 2 * self.window - 1
             table = self.param(f"{name}.rel_pos_bias.weight", DENSE, (side * side, HEADS))
-            table = table.reshape(side, side, HEADS)[::-1, ::-1]
+            table = jnp.asarray(table).reshape(side, side, HEADS)[::-1, ::-1]
             bias = relative_bias(table, size, size)
         windows = _cut(x, self.window, over_grid=over_grid)
         qkv = dense(3 * width, name=f"{name}.to_qkv", bias=False, dtype=dtype)(windows)
@@ -182,7 +182,9 @@ def _padded(images: Float[Array, "n h w c"], multiple: int) -> Float[Array, "n p
     """Pad with zeros at the bottom and the right, up to multiples and SMALLEST."""
     least = -(-SMALLEST // multiple) * multiple
     down, right = (
-        -side % multiple if side >= least else least - side for side in images.shape[1:3]
+        # Sides of unknown length, in an export, are taken to be longer than 8 pixels.
+        least - side if isinstance(side, int) and side < least else -side % multiple
+        for side in images.shape[1:3]
     )
     return jnp.pad(images, ((0, 0), (0, down), (0, right), (0, 0)))
 

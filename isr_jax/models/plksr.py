@@ -19,6 +19,7 @@ Mixer = Literal["CCM", "ICCM", "DCCM"]
 MIXERS: dict[Mixer, tuple[int, int]] = {"CCM": (3, 1), "ICCM": (1, 3), "DCCM": (3, 3)}
 
 
+@jax.jit
 def mish(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """Return x tanh(softplus(x)). Source: Misra 2020, "Mish"."""
     return x * jnp.tanh(nn.softplus(x))
@@ -50,7 +51,8 @@ def _partial_block(
 
     x = activation(layer(2 * width, kernels[0], f"{mixer}.0")(x))
     x = layer(width, kernels[1], f"{mixer}.2")(x)
-    seen, rest = x[..., :partial], x[..., partial:]
+    seen = jax.lax.slice_in_dim(x, 0, partial, axis=3)
+    rest = jax.lax.slice_in_dim(x, partial, width, axis=3)
     far = layer(partial, large, "lk.conv")(seen)
     x = jnp.concatenate([far + seen if identity else far, rest], axis=-1)
     if attention:
