@@ -13,7 +13,7 @@ EXPORT_SUFFIXES = (".onnx", ".stablehlo", ".bin", ".safetensors")
 
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr import-torch`."""
-    parser.add_argument("file", metavar="FILE", help="a generator's .pth or .safetensors file")
+    parser.add_argument("file", metavar="FILE", help="a generator's file, .pth or .safetensors")
     parser.add_argument("out", metavar="OUT", help="a new run folder")
     parser.add_argument(
         "--set",
@@ -38,6 +38,8 @@ def run_import(options: argparse.Namespace) -> int:
     write_generator(options.out, imported.params, imported.stats, config)
     fields = ", ".join(f"{name}={value}" for name, value in config["generator"].items())
     print(f"{options.out}: {config['scale']}x generator, {fields}")
+    if imported.left_out:
+        print(f"left out: {', '.join(imported.left_out)}", file=sys.stderr)
     if imported.undetected:
         fields = ", ".join(imported.undetected)
         print(

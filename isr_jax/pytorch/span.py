@@ -41,7 +41,7 @@ def _merged(options: Options, state: StateDict) -> dict[str, np.ndarray]:
             for part in ("conv.0", "conv.1", "conv.2", "sk")
         )
         first, last = first[..., 0, 0], last[..., 0, 0]
-        kernel = np.einsum("ic,oihw,do->dchw", first, middle, last)
+        kernel = np.einsum("ic,oihw,do->dchw", first, middle, last, optimize=True)
         kernel[:, :, 1, 1] += skip[..., 0, 0]
         bias = last @ (middle.sum((2, 3)) @ a + b) + c + d
         extras[f"{name}.eval_conv.weight"] = kernel.astype(np.float32)

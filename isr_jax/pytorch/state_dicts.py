@@ -203,9 +203,12 @@ def _forms(keys: Iterable[str]) -> set[str]:
     return {_form(key) for key in keys}
 
 
+_SHALLOW = {"blocks": 2, "layers": 2, "groups": 1, "depths": (2,), "heads": (2,)}
+
+
 @cache
 def _example(name: str) -> tuple[str, ...]:
-    """Return the keys of a key map's network of the usual size."""
+    """Return the keys of a shallow network of a key map; deep ones repeat them."""
     key_map = KEY_MAPS[name]
     if key_map.part == "discriminator":
         size = 128
@@ -215,6 +218,7 @@ def _example(name: str) -> tuple[str, ...]:
         scales = generators.ARCHITECTURES[key_map.fixed["name"]].scales
         size = max(scale for scale in scales if scale <= 4)
         options = generators.complete(key_map.fixed, scale=size)
+        options |= {field: depth for field, depth in _SHALLOW.items() if field in options}
     leaves = torch_leaves(key_map, options, size)
     return tuple(leaf.key for leaf in leaves.values())
 

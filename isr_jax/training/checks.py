@@ -103,6 +103,11 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
+    if values.get("generator.channels", 3) != 3:
+        raise UserError(
+            f"config.generator.channels is {values['generator.channels']}; training images are "
+            "RGB: set it to 3"
+        )
     crop, batch = config.data.crop, config.data.batch
     for name in ("data.crop", "data.margin"):
         if values[name] % config.scale:
