@@ -137,11 +137,11 @@ def _soak(kind: str, photos: Path, home: Path, *, kills: int, rng: np.random.Gen
         if _start(kind, photos, straight).wait(600):
             raise SystemExit(f"{kind} fails undisturbed:\n{Path(f'{straight}.log').read_text()}")
         usual = time.monotonic() - begin
-    while count["kills"] < kills:
+    while count["kills"] < kills or run.exists():  # at last, a run ends by itself
         process = _start(kind, photos, run)
         before = _steps(run)
         try:
-            process.wait(rng.uniform(0.0, usual))
+            process.wait(rng.uniform(0.0, usual) if count["kills"] < kills else 600)
         except subprocess.TimeoutExpired:
             number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
             process.send_signal(int(number))
