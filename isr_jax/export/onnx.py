@@ -36,8 +36,7 @@ def to_onnx(network: Generator, params: Any, stats: Any) -> bytes:
     graph = _Graph(onnx)
     try:
         _convert(graph, traced, ["input"])
-    # What has no rule, and what JAX raises, of kinds of its own, about sides of unknown length.
-    except Exception as error:
+    except _NoRule as error:
         name = type(network.module).__name__
         raise UserError(
             f"{name} cannot be written as ONNX ({one_line(error, limit=100)}); StableHLO can hold "
@@ -64,6 +63,10 @@ def _onnx() -> ModuleType:
     except ImportError as error:
         raise UserError("ONNX needs a package: pip install 'isr-jax[onnx]'") from error
     return onnx
+
+
+class _NoRule(Exception):
+    """An operation cannot be converted."""
 
 
 class _Graph:
@@ -115,7 +118,9 @@ def _convert(graph: _Graph, traced: ClosedJaxpr, inputs: list[Any]) -> list[Any]
         elif inner:
             results = _convert(graph, inner, values)
         elif any(isinstance(x, str) for x in values):
-            raise NotImplementedError(f"no ONNX rule for {eqn.primitive.name}; add one to RULES")
+            raise _NoRule(f"RULES has none for {eqn.primitive.name}")
+        elif any(not isinstance(side, int) for x in eqn.outvars for side in x.aval.shape):
+            raise _NoRule("an array depends on the image's size")
         else:
             results = [eqn.primitive.bind(*values, **eqn.params)]
         known.update(zip(eqn.outvars, results, strict=True))
@@ -156,7 +161,7 @@ def _slice(graph: _Graph, eqn: Any, x: str) -> str:
         )
     )
     if not whole or set(eqn.params["strides"] or [1]) != {1}:
-        raise NotImplementedError("no ONNX rule for slices of images")
+        raise _NoRule("RULES has none for slices of images")
     return graph("Slice", x, *(np.array([value]) for value in (start, stop, 1)))
 
 

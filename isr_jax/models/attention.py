@@ -160,3 +160,38 @@ class MLP(nn.Module):
         """Apply the layers; the number of channels stays the same."""
         hidden = gelu(dense(self.hidden, name="fc1", dtype=self.dtype)(x))
         return dense(x.shape[-1], name="fc2", dtype=self.dtype)(hidden)
+
+
+class SwinBlock(nn.Module):
+    """x + attention of norm(x), then the same with an MLP.
+
+    A subclass adds what it computes `beside` the attention.
+
+    Source: Liu et al. 2021 (Swin Transformer), section 3.2; Liang et al. 2021 (SwinIR), figure 2.
+    """
+
+    heads: int
+    window: int
+    shift: int
+    hidden: int
+    qkv_bias: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], mask: Float[Array, "windows tokens tokens"]
+    ) -> Float[Array, "n h w c"]:
+        """Apply the block; the number of channels stays the same."""
+        size, shift, image = (self.window,) * 2, (self.shift,) * 2, x.shape[1:3]
+        normed = layer_norm(name="norm1", dtype=self.dtype)(x)
+        attention = WindowAttention(self.heads, size, self.qkv_bias, self.dtype, name="attn")
+        y = attention(to_windows(shifted(normed, shift), size), mask if self.shift else None)
+        x = x + shifted(from_windows(y, size, image), (-self.shift,) * 2)
+        if (beside := self.beside(normed)) is not None:
+            x = x + beside
+        y = layer_norm(name="norm2", dtype=self.dtype)(x)
+        return x + MLP(self.hidden, self.dtype, name="mlp")(y)
+
+    def beside(self, normed: Float[Array, "n h w c"]) -> Float[Array, "n h w c"] | None:
+        """Return what is added beside the attention; None for nothing."""
+        return None

@@ -15,7 +15,7 @@ from isr_jax.models.attention import (
     DENSE,
     MLP,
     Size,
-    WindowAttention,
+    SwinBlock,
     attend,
     dense,
     from_windows,
@@ -23,7 +23,6 @@ from isr_jax.models.attention import (
     layer_norm,
     relative_bias,
     shift_mask,
-    shifted,
     to_windows,
 )
 from isr_jax.models.fields import Bound, DType, check_groups
@@ -38,41 +37,23 @@ from isr_jax.models.layers import (
 )
 
 
-class HybridBlock(nn.Module):
+class HybridBlock(SwinBlock):
     """SwinIR's block with convolutions and channel attention beside the attention in windows.
 
     Source: Chen et al. 2023 (HAT), section 3.2.2.
     """
 
-    heads: int
-    window: int
-    shift: int
-    compressed: int
-    squeezed: int
-    conv_scale: float
-    hidden: int
-    qkv_bias: bool
-    dtype: Any
+    compressed: int = 60
+    squeezed: int = 6
+    conv_scale: float = 0.01
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], mask: Float[Array, "windows tokens tokens"]
-    ) -> Float[Array, "n h w c"]:
-        """Apply the block; the number of channels stays the same."""
-        size, image = (self.window,) * 2, x.shape[1:3]
-        normed = layer_norm(name="norm1", dtype=self.dtype)(x)
-        y = to_windows(shifted(normed, (self.shift,) * 2), size)
-        attention = WindowAttention(self.heads, size, self.qkv_bias, self.dtype, name="attn")
-        y = from_windows(attention(y, mask if self.shift else None), size, image)
-        x = x + shifted(y, (-self.shift,) * 2) + self.conv_scale * self._convolved(normed)
-        y = layer_norm(name="norm2", dtype=self.dtype)(x)
-        return x + MLP(self.hidden, self.dtype, name="mlp")(y)
-
-    def _convolved(self, x: Array) -> Array:
-        y = conv(self.compressed, dtype=self.dtype, name="conv_block.cab.0")(x)
-        y = conv(x.shape[-1], gain=1.0, dtype=self.dtype, name="conv_block.cab.2")(gelu(y))
+    def beside(self, normed: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        """Return the convolutions, scaled."""
+        y = gelu(conv(self.compressed, dtype=self.dtype, name="conv_block.cab.0")(normed))
+        y = conv(normed.shape[-1], gain=1.0, dtype=self.dtype, name="conv_block.cab.2")(y)
         names = ("conv_block.cab.3.attention.1", "conv_block.cab.3.attention.3")
-        return channel_attention(y, self.squeezed, names=names, dtype=self.dtype)
+        y = channel_attention(y, self.squeezed, names=names, dtype=self.dtype)
+        return self.conv_scale * y
 
 
 class OverlappingAttention(nn.Module):
@@ -217,12 +198,12 @@ class HAT(nn.Module):
                     heads,
                     self.window,
                     shift * (j % 2),
-                    self.compressed,
-                    self.squeezed,
-                    self.conv_scale,
                     hidden,
                     self.qkv_bias,
                     dtype,
+                    compressed=self.compressed,
+                    squeezed=self.squeezed,
+                    conv_scale=self.conv_scale,
                     name=f"{group}.blocks.{j}",
                 )(y, mask)
             y = OverlappingAttention(

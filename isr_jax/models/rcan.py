@@ -1,11 +1,13 @@
 """RCAN: residual groups whose blocks weigh their channels by the image's means."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from isr_jax.errors import UserError
 from isr_jax.images import space_to_depth
 from isr_jax.models.fields import Bound, DType
 from isr_jax.models.layers import (
@@ -41,10 +43,8 @@ class RCAN(nn.Module):
     dtype: DType = "float32"  # of the computation; parameters are float32
 
     @staticmethod
-    def check(fields: dict[str, Any], *, scale: int) -> None:
+    def check(fields: Mapping[str, Any], *, scale: int) -> None:
         """Raise a UserError for a scale that the tail does not have."""
-        from isr_jax.errors import UserError
-
         if scale * fields["unshuffle"] not in FACTORS:
             raise UserError(
                 f"generator.unshuffle={fields['unshuffle']} at scale {scale} makes rcan upscale by "

@@ -13,13 +13,9 @@ from jaxtyping import Array, Float
 from isr_jax.errors import UserError
 from isr_jax.images import space_to_depth
 from isr_jax.models.attention import (
-    MLP,
-    WindowAttention,
-    from_windows,
+    SwinBlock,
     layer_norm,
     shift_mask,
-    shifted,
-    to_windows,
 )
 from isr_jax.models.fields import Bound, DType, check_groups
 from isr_jax.models.layers import Approximate, conv, mean_of, reconstruct, reflected, residual_conv
@@ -37,33 +33,6 @@ LARGE: dict[str, Any] = {
     "residual_convs": 3,
     "upsampler": "nearest+conv",
 }
-
-
-class SwinBlock(nn.Module):
-    """x + attention of norm(x), then the same with an MLP.
-
-    Source: Liu et al. 2021 (Swin Transformer), section 3.2; Liang et al. 2021 (SwinIR), figure 2.
-    """
-
-    heads: int
-    window: int
-    shift: int
-    hidden: int
-    qkv_bias: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], mask: Float[Array, "windows tokens tokens"]
-    ) -> Float[Array, "n h w c"]:
-        """Apply the block; the number of channels stays the same."""
-        size, shift, image = (self.window,) * 2, (self.shift,) * 2, x.shape[1:3]
-        y = shifted(layer_norm(name="norm1", dtype=self.dtype)(x), shift)
-        attention = WindowAttention(self.heads, size, self.qkv_bias, self.dtype, name="attn")
-        y = attention(to_windows(y, size), mask if self.shift else None)
-        x = x + shifted(from_windows(y, size, image), (-self.shift,) * 2)
-        y = layer_norm(name="norm2", dtype=self.dtype)(x)
-        return x + MLP(self.hidden, self.dtype, name="mlp")(y)
 
 
 class SwinIR(nn.Module):

@@ -7,6 +7,7 @@ import numpy as np
 
 from isr_jax.models.layers import DIV2K_MEAN, FACTORS
 from isr_jax.pytorch.key_map import KeyMap, Options, StateDict, count, length, shuffled
+from isr_jax.pytorch.resnet import mean_shift_extras
 
 
 def _detect(state: StateDict) -> tuple[dict[str, Any], int]:
@@ -38,14 +39,7 @@ def _pixels(options: Options, scale: int) -> dict[str, tuple[int, int]]:
 def _extras(options: Options, state: StateDict) -> dict[str, np.ndarray]:
     if not options["norm"]:
         return {}
-    eye = np.eye(3, dtype=np.float32)[..., None, None]
-    shift = np.float32(255) * np.array(DIV2K_MEAN, np.float32)
-    return {
-        "sub_mean.weight": eye,
-        "sub_mean.bias": -shift,
-        "add_mean.weight": eye.copy(),
-        "add_mean.bias": shift,
-    }
+    return mean_shift_extras({"img_range": 255.0, "rgb_mean": DIV2K_MEAN}, state)
 
 
 KEY_MAPS: dict[str, KeyMap] = {

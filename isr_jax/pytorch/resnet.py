@@ -91,7 +91,7 @@ def _mean_shift(state: StateDict) -> dict[str, Any]:
     return {"rgb_mean": tuple(float(str(value)) for value in mean), "img_range": img_range}
 
 
-def _mean_shift_extras(options: Options, state: StateDict) -> dict[str, np.ndarray]:
+def mean_shift_extras(options: Options, state: StateDict) -> dict[str, np.ndarray]:
     """Return two fixed 1x1 convolutions, which subtract the mean and add it back.
 
     Raises:
@@ -196,7 +196,7 @@ KEY_MAPS: dict[str, KeyMap] = {
         ),
         keys=_edsr_original,
         pixels=_pixels,
-        extras=_mean_shift_extras,
+        extras=mean_shift_extras,
         passed_over=(r"(sub|add)_mean\.(weight|bias)",),
         undetectable=("residual_scale",),
     ),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from isr_jax.models.attention import Size
+from isr_jax.models.attention import Size, shift_mask
 from isr_jax.models.layers import FACTORS
 from isr_jax.pytorch.key_map import KeyMap, Options, StateDict, count, length, shuffled
 
@@ -95,8 +95,6 @@ def position_index(size: Size) -> np.ndarray:
 
 def window_mask(image: Size, size: Size, shift: Size) -> np.ndarray:
     """Return `attention.shift_mask` as an array of NumPy's."""
-    from isr_jax.models.attention import shift_mask
-
     return np.asarray(shift_mask(image, size, shift))
 
 

@@ -20,6 +20,8 @@ from isr_jax import images
 Image = UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
 Images = UInt8[np.ndarray, "n h w c"] | UInt16[np.ndarray, "n h w c"]
 
+Padded = UInt8[np.ndarray, "n ph pw c"] | UInt16[np.ndarray, "n ph pw c"]
+
 Way = Literal["exact", "approximate", "whole"]
 
 
@@ -94,7 +96,7 @@ def _starts(length: int, plan: Plan, way: Way) -> list[int]:
     return [min(start, max(0, length - plan.tile)) for start in starts]
 
 
-def reflect(batch: Images, multiple: int) -> Any:
+def reflect(batch: Images, multiple: int) -> Padded:
     """Reflect images at the bottom and the right, up to sides that are multiples."""
     for axis in (1, 2):
         length = batch.shape[axis]
