@@ -82,8 +82,8 @@ def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) ->
         "--model",
         required=default is None,
         help=f"a model shipped with the package ({', '.join(PRETRAINED)}); a run folder or one of "
-        "its checkpoints/STEP; a file written by isr export (.safetensors) or by PyTorch (.pth, "
-        f".safetensors); or {', '.join(INTERPOLATIONS)}"
+        "its checkpoints/STEP; a file written by isr export (.safetensors), by PyTorch (.pth, "
+        f".safetensors) or for ncnn (.param); or {', '.join(INTERPOLATIONS)}"
         + (f"; default: {default}" if default else ""),
     )
     add_weights(parser)

@@ -106,6 +106,14 @@ def _is_a(value: Any, kind: type) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
+def check_mean(fields: Mapping[str, Any]) -> None:
+    """Raise a UserError for a mean colour or a range of values that no network can have."""
+    if len(fields["rgb_mean"]) != 3:
+        raise errors.UserError(f"generator.rgb_mean is {fields['rgb_mean']}; it has 3 values")
+    if fields["img_range"] <= 0:
+        raise errors.UserError(f"generator.img_range is {fields['img_range']}; it must be above 0")
+
+
 def check_groups(fields: Mapping[str, Any]) -> None:
     """Raise a UserError for depths and heads of a transformer that cannot work."""
     depths, heads = fields["depths"], fields["heads"]

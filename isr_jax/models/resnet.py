@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from isr_jax import resize
 from isr_jax.errors import UserError
-from isr_jax.models.fields import Bound, DType
+from isr_jax.models.fields import Bound, DType, check_mean
 from isr_jax.models.layers import (
     ACTIVATIONS,
     DIV2K_MEAN,
@@ -90,10 +90,7 @@ class ResNet(nn.Module):
         """Raise a UserError for values and combinations that cannot work."""
         if fields["kernel"] % 2 == 0:
             raise UserError(f"generator.kernel is {fields['kernel']}; it must be odd")
-        if len(fields["rgb_mean"]) != 3:
-            raise UserError(f"generator.rgb_mean is {fields['rgb_mean']}; it has 3 values")
-        if fields["img_range"] <= 0:
-            raise UserError(f"generator.img_range is {fields['img_range']}; it must be above 0")
+        check_mean(fields)
         level = fields["global_skip"] == "none" or fields["batch_norm"] or any(fields["rgb_mean"])
         if fields["equivariant"] and level:
             raise UserError(

@@ -1,5 +1,6 @@
 """SPAN: convolutions whose own output decides, without parameters, what passes."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -7,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import conv, mean_of, named_sub_pixel
+from isr_jax.models.fields import Bound, DType, check_mean
+from isr_jax.models.layers import DIV2K_MEAN, conv, named_sub_pixel
 
 BLOCKS = 6
 
@@ -76,15 +77,22 @@ class SPAN(nn.Module):
     channels: Literal[1, 3, 4] = 3  # of the image
     width: Annotated[int, Bound(1, 4096)] = 48  # channels of the trunk
     merged: bool = False  # one kernel for each convolution instead of the parts it is trained as
-    norm: bool = True  # subtract DIV2K's mean and multiply by img_range
+    norm: bool = True  # subtract rgb_mean and multiply by img_range
+    rgb_mean: tuple[float, ...] = DIV2K_MEAN  # in [0, 1]; other than RGB images have none
     img_range: float = 255.0  # the value of white inside the network
     dtype: DType = "float32"  # of the computation; parameters are float32
+
+    @staticmethod
+    def check(fields: Mapping[str, Any], *, scale: int) -> None:
+        """Raise a UserError for values that cannot work."""
+        check_mean(fields)
 
     @nn.compact
     def __call__(self, lr: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n sh sw c"]:
         """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
-        x = (lr - mean_of(self.channels)) * self.img_range if self.norm else lr
+        mean = jnp.asarray(self.rgb_mean if self.channels == 3 else 0.0, jnp.float32)
+        x = (lr - mean) * self.img_range if self.norm else lr
         x = head = self._conv(x.astype(dtype), "conv_1")
         outputs, first = [], x
         for i in range(1, BLOCKS + 1):

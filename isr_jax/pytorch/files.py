@@ -75,8 +75,6 @@ def _other_kind(path: Path) -> str | None:
         return f"a pointer of Git LFS in place of the file: run git lfs pull, or {_DOWNLOAD}"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return f"a web page: {_DOWNLOAD}"
-    if text.startswith(b"7767517"):
-        return "an ncnn model; look for the .pth or .safetensors that it was made from"
     if head.startswith(b"\x89HDF\r\n"):
         return "a Keras or HDF5 file; isr_jax reads PyTorch's and safetensors"
     if path.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and b"\x12" in head[2:16]):

@@ -59,7 +59,7 @@ KEY_MAPS: dict[str, KeyMap] = {
         # A stored merged convolution can be older than its parts.
         passed_over=(r".*\.eval_conv\.(weight|bias)", "no_norm"),
         wrapper="params",
-        undetectable=("img_range",),
+        undetectable=("rgb_mean", "img_range"),
     ),
     # As it is submitted to challenges
     "span_merged": KeyMap(
@@ -69,6 +69,6 @@ KEY_MAPS: dict[str, KeyMap] = {
         pixels=_pixels,
         extras=_no_norm,
         passed_over=("no_norm",),
-        undetectable=("img_range",),
+        undetectable=("rgb_mean", "img_range"),
     ),
 }

@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from isr_jax import errors
 from isr_jax.errors import UserError, one_line
 from isr_jax.models import discriminators, generators
-from isr_jax.pytorch import search
+from isr_jax.pytorch import ncnn, search
 from isr_jax.pytorch.files import read_tensors, write_state_dict
 from isr_jax.pytorch.key_map import Options, StateDict
 from isr_jax.pytorch.key_maps import KEY_MAPS
@@ -249,7 +249,7 @@ class Imported(NamedTuple):
 
 
 def import_torch(path: str | Path, *, options: Options | None = None) -> Imported:
-    """Read a generator or discriminator from a file of `torch.save` or of safetensors.
+    """Read a generator or discriminator from a file of `torch.save`, safetensors or ncnn.
 
     Of several networks in a file the generator is read, and of several states the EMA.
 
@@ -260,7 +260,9 @@ def import_torch(path: str | Path, *, options: Options | None = None) -> Importe
     Raises:
         UserError: the file cannot be read, or matches no known architecture.
     """
-    tensors = read_tensors(path)
+    converted = ncnn.read(Path(path).expanduser())
+    tensors, fields = converted or (read_tensors(path), {})
+    options = {**fields, **(options or {})}
     try:
         place = search.find(tensors, KEY_MAPS)
         if place is None:
@@ -276,9 +278,7 @@ def import_torch(path: str | Path, *, options: Options | None = None) -> Importe
     config: dict[str, Any] = {"scale": size, "generator": found}
     if found["name"] in discriminators.ARCHITECTURES:
         config = {"discriminator": {**found, "crop": size}}
-    undetected = tuple(
-        field for field in KEY_MAPS[key_map].undetectable if field not in (options or {})
-    )
+    undetected = tuple(field for field in KEY_MAPS[key_map].undetectable if field not in options)
     return Imported(config, params, stats, key_map, undetected, place.left_out)
 
 
