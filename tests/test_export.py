@@ -3,6 +3,7 @@
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -48,13 +49,21 @@ CASES |= {
     "plksr": ({"name": "plksr", "width": 8, "blocks": 1, "kernel": 5, "partial": 3}, 2),
     "rcan": ({"name": "rcan", "width": 8, "groups": 1, "blocks": 1, "squeezed": 2}, 2),
 }
-# What ONNX cannot hold here.
+# Networks of which images are not NCHW throughout.
+BLOCKS = {"depths": (2,), "heads": (2,)}
+PLKSR = {"name": "realplksr", "width": 8, "blocks": 1, "kernel": 5, "partial": 3, "norm_groups": 2}
 ATTENTION = {
-    "swinir": (
-        {"name": "swinir", "width": 8, "depths": (2,), "heads": (2,), "window": 4, "features": 4},
+    "swinir": ({"name": "swinir", **BLOCKS, "width": 8, "window": 4, "features": 4}, 2),
+    "hat": (
+        {"name": "hat", **BLOCKS, "width": 8, "window": 4, "overlapping": 6, "features": 4}
+        | {"compressed": 3, "squeezed": 2},
         2,
     ),
+    "dat": ({"name": "dat", "depths": (4,), "heads": (2,), "width": 32, "split": (2, 4)}, 2),
     "omnisr": ({"name": "omnisr", "width": 8, "groups": 1}, 2),
+    "realplksr": (PLKSR, 2),
+    "layer norm": ({**PLKSR, "norm": "layer"}, 2),
+    "dysample": ({**PLKSR, "upsampler": "dysample"}, 3),
 }
 # Odd and even, none of them a multiple of 4.
 SIZES = ((2, 5, 7), (1, 6, 3))
@@ -127,10 +136,26 @@ def test_stablehlo_enlarges_images_of_any_size_as_the_generator(case):
 
 
 @pytest.mark.parametrize("case", ATTENTION)
-def test_what_onnx_cannot_hold_is_said(case):
+def test_onnx_holds_attention_and_normalisation(case):
     pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
+    network, params, stats = random_network(*ATTENTION[case])
+    graph = to_onnx(network, params, stats)
+    for shape in ((2, 13, 9), (1, 10, 16)):
+        lr = images(shape)
+        sr = enlarged(network, params, stats, lr)
+        np.testing.assert_allclose(run_onnx(graph, lr), sr, atol=1e-5 * np.abs(sr).max())
+
+
+def test_what_onnx_cannot_hold_is_said():
+    pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
+    network, params, stats = random_network(SMALL, 2)
+
+    def apply(params, stats, lr, *, train):
+        sr, stats = network.apply(params, stats, lr, train=train)
+        return jnp.sort(sr, axis=1), stats
+
     with pytest.raises(UserError, match=r"cannot be written as ONNX .*: --format stablehlo"):
-        to_onnx(*random_network(*ATTENTION[case]))
+        to_onnx(network._replace(apply=apply), params, stats)
 
 
 def test_onnx_enlarges_at_a_published_width():

@@ -81,7 +81,7 @@ class AdaptiveAttention(nn.Module):
         width = x.shape[-1]
         qkv = dense(3 * width, name="qkv", bias=self.qkv_bias, dtype=self.dtype)(x)
         far = self._in_windows(qkv) if self.split else self._over_channels(qkv)
-        near = conv(width, groups=width, gain=1.0, dtype=self.dtype, name="dwconv.0")(
+        near = conv(width, depthwise=True, gain=1.0, dtype=self.dtype, name="dwconv.0")(
             qkv[..., 2 * width :]
         )
         near = gelu(self._norm("dwconv.1", near, train=train))
@@ -167,8 +167,9 @@ class GatedMLP(nn.Module):
         """Apply the layers; the number of channels stays the same."""
         y, gate = jnp.split(gelu(dense(self.hidden, name="fc1", dtype=self.dtype)(x)), 2, axis=-1)
         gate = layer_norm(name="sg.norm", dtype=self.dtype)(gate)
-        groups = gate.shape[-1]
-        gate = conv(groups, groups=groups, gain=1.0, dtype=self.dtype, name="sg.conv")(gate)
+        gate = conv(gate.shape[-1], depthwise=True, gain=1.0, dtype=self.dtype, name="sg.conv")(
+            gate
+        )
         return dense(x.shape[-1], name="fc2", dtype=self.dtype)(y * gate)
 
 
