@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -108,8 +107,9 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
     module = architecture(scale=scale, **given)
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
-        lr = jnp.zeros((1, 8, 8, getattr(module, "channels", 3)), jnp.float32)
-        variables = jax.jit(partial(module.init, train=False))(key, lr)
+        # Not jitted: XLA takes minutes to compile the draws of a deep network at once.
+        lr = jax.ShapeDtypeStruct((1, 8, 8, getattr(module, "channels", 3)), jnp.float32)
+        variables = module.lazy_init(key, lr, train=False)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(

@@ -93,7 +93,7 @@ def _train(
     program = make_program(config)
     dispatch = make_dispatch(config, program.update, devices)
     init_key, train_key = run_keys(config.seed)
-    state = jax.jit(program.init, out_shardings=on_all(devices))(init_key)
+    state = jax.device_put(program.init(init_key), on_all(devices))
 
     with ExitStack() as stack:
         loader = open_loader(config, devices, frozen=program.frozen(), warn=say)
