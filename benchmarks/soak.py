@@ -187,13 +187,13 @@ def _compare(straight: Path, run: Path, kind: str, count: Counter) -> None:
         count["lost TensorBoard points"] += len(_points(straight) - _points(run))
         pairs = [(straight, run)]
     for a, b in pairs:
-        first, second = _arrays(a), _arrays(b)
+        first, second = arrays(a), arrays(b)
         first, second = ({name: x.tobytes() for name, x in one.items()} for one in (first, second))
         names = first.keys() | second.keys()
         count["differing arrays"] += sum(first.get(name) != second.get(name) for name in names)
 
 
-def _arrays(run: Path) -> dict[str, np.ndarray]:
+def arrays(run: Path) -> dict[str, np.ndarray]:
     """Return all arrays of a run's latest checkpoint."""
     with open_manager(run) as manager:
         step = manager.latest_step()

@@ -4,6 +4,8 @@ import sys
 import tarfile
 import zipfile
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -184,7 +186,12 @@ def test_what_a_file_is_is_told_by_its_content(tmp_path):
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (tmp_path / "model.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    program = jax.export.export(jax.jit(jnp.sin))(jnp.ones(3)).serialize()
+    (tmp_path / "model.stablehlo").write_bytes(program)
+    (tmp_path / "newer.stablehlo").write_bytes(program.replace(b"StableHLO_v1.", b"StableHLO_v9."))
     for name, said in {
+        "model.stablehlo": r"model\.stablehlo is a StableHLO program, which JAX runs without",
+        "newer.stablehlo": r"newer\.stablehlo is a StableHLO program of a newer JAX",
         "script.pt": r"script\.pt is TorchScript, a program; save its weights in PyTorch",
         "old.pth": r"old\.pth is a tar archive, as PyTorch wrote before",
         "page.pth": r"page\.pth is a web page: download the file itself",

@@ -4,13 +4,16 @@ What a file is, is told by its content: weights are called .pth, .pt, .ckpt, .bi
 and safetensors too.
 """
 
+import re
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jax.extend.mlir.dialects import stablehlo
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
@@ -79,6 +82,8 @@ def _other_kind(path: Path) -> str | None:
         return "a Keras or HDF5 file; isr_jax reads PyTorch's and safetensors"
     if path.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and b"\x12" in head[2:16]):
         return "an ONNX model, a program; look for the .pth or .safetensors that it was made from"
+    if b"ML\xefR" in head:
+        return _stablehlo(head)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -95,6 +100,21 @@ def _other_kind(path: Path) -> str | None:
             "it, or load it in PyTorch and save it again: torch.save(torch.load(FILE), 'model.pth')"
         )
     return None
+
+
+def _stablehlo(head: bytes) -> str:
+    """Return what a file of MLIR is: a program for this JAX, or for a newer one."""
+    ours = tuple(map(int, stablehlo.get_current_version().split(".")))
+    found = re.search(rb"StableHLO_v(\d+)\.(\d+)\.(\d+)", head)
+    if found and tuple(map(int, found.groups())) > ours:
+        return (
+            f"a StableHLO program of a newer JAX, which JAX {jax.__version__} cannot read; export "
+            "it again with this version, or install the newer one"
+        )
+    return (
+        "a StableHLO program, which JAX runs without isr_jax; for isr_jax, give the run or file "
+        "that it was exported from"
+    )
 
 
 def write_state_dict(
