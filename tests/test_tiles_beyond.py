@@ -8,7 +8,8 @@ import pytest
 from isr_jax import images
 from isr_jax.models.generators import make_upscale
 from isr_jax.resize import resize_uint8
-from isr_jax.tiling.tiles import make_tiled, plan
+from isr_jax.tiling.cutting import tiles_of
+from isr_jax.tiling.tiles import make_tiled, plan, write
 from tests.helpers.drawn import BEYOND, assert_same, drawn, photo, soft, tiled
 
 
@@ -35,12 +36,49 @@ def test_approximate_tiles_cover_the_photo_and_are_nearly_the_whole():
     network, windows, params, stats = drawn("swinir")
     image = photo(75, 50, 3)
     expected = np.asarray(make_upscale(network)(params, stats, image)).astype(int)
-    for tile, overlap, most in ((16, 0, 0.5), (16, 8, 0.02), (24, 12, 0.01)):
-        upscale = make_tiled(windows, params, stats, plan(windows, tile=tile, overlap=overlap))
+    for tile, overlap, most in ((16, 0, 0.5), (16, 8, 0.08), (24, 16, 0.01)):
+        sizes = plan(windows, tile=tile, overlap=overlap)
+        assert sizes.window == tile + 2 * overlap
+        upscale = make_tiled(windows, params, stats, sizes)
         seen = []
         sr = upscale(image[None], lambda done, total: seen.append((done, total)))[0]  # noqa: B023
-        assert seen[-1] == (-(-75 // tile) * -(-50 // tile),) * 2
+        rows, columns = (1 + -(-(side - sizes.tile) // sizes.stride) for side in (76, 52))
+        assert seen[-1] == (rows * columns,) * 2
         assert np.mean(np.abs(sr - expected) > 2) <= most
+
+
+@pytest.mark.parametrize("shape", [(120, 88), (64, 200), (52, 52)])
+def test_approximate_tiles_blend_linearly(shape):
+    """Of tiles that each have one value: the mean by weights that fall off from tile to tile."""
+    _, windows, _, _ = drawn("swinir")
+    sizes, scale = plan(windows, tile=24, overlap=16), 2
+    values = np.random.default_rng(0).integers(0, 256, (99, 3))
+    tiles = tiles_of(np.zeros((1, *shape, 3), np.uint8), sizes, "approximate")
+    assert len(tiles) > 3 and all(tile.row % 4 == tile.column % 4 == 0 for tile in tiles)
+    result = np.zeros((shape[0] * scale, shape[1] * scale, 3), np.uint8)
+    strip = np.zeros((scale * max(tile.above for tile in tiles), *result.shape[1:]), np.uint8)
+    side = sizes.tile * scale
+
+    def weights(starts, length):
+        """Of each of the tiles along an axis, at each of its pixels."""
+        at, starts = np.arange(length * scale) + 0.5, [start * scale for start in starts]
+        ends = [-1.0, *(start + side for start in starts)]
+        rising = [
+            np.clip((at - a) / max(b - a, 1), 0, 1) for a, b in zip(starts, ends, strict=False)
+        ]
+        rising[0] = np.ones(len(at))
+        following = [*rising[1:], np.zeros(len(at))]
+        return [a - b for a, b in zip(rising, following, strict=True)]
+
+    rows, columns = (sorted({tile[i] for tile in tiles}) for i in (1, 2))
+    across = dict(zip(columns, weights(columns, shape[1]), strict=True))
+    down = dict(zip(rows, weights(rows, shape[0]), strict=True))
+    expected = np.zeros(result.shape)
+    for value, tile in zip(values, tiles, strict=False):
+        sr = np.broadcast_to(value.astype(np.uint8), (side, side, 3))
+        write(result, tile, sr, scale, strip)
+        expected += np.outer(down[tile.row], across[tile.column])[..., None] * value
+    np.testing.assert_allclose(result, expected, atol=1.01)
 
 
 def test_the_self_ensemble_of_approximate_tiles_is_that_of_the_whole():

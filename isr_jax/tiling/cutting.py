@@ -5,8 +5,9 @@ pixels around it that the generator sees. There are three ways:
 
     exact        a tile may start anywhere; the window reaches beyond the image, where it repeats
                  the nearest pixel
-    approximate  where the generator declares that it sees more: windows lie within the image,
-                 whose sides are multiples of the generator's, and start at multiples
+    approximate  where the generator declares that it sees more: tiles overlap, and blend there;
+                 windows lie within the image, whose sides are multiples of the generator's, and
+                 start at multiples
     whole        the image is one window, without padding
 """
 
@@ -30,6 +31,7 @@ class Plan(NamedTuple):
 
     Attributes:
         tile: side of a tile; 0 for whole images.
+        stride: from the start of a tile to that of the next; less than a tile where tiles blend.
         overlap: tile padding, on each side.
         window: side of a window.
         multiple: windows start and end at multiples of so many.
@@ -38,6 +40,7 @@ class Plan(NamedTuple):
     """
 
     tile: int
+    stride: int
     overlap: int
     window: int
     multiple: int
@@ -46,11 +49,20 @@ class Plan(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A tile: the index of its image, and its first row and column in LR pixels."""
+    """A tile, in LR pixels.
+
+    Attributes:
+        image: the index of its image.
+        row, column: its first ones.
+        above, left: how many rows it shares with the tiles above it, and columns with the one on
+            its left.
+    """
 
     image: int
     row: int
     column: int
+    above: int = 0
+    left: int = 0
 
 
 class Window(NamedTuple):
@@ -81,19 +93,25 @@ def tiles_of(batch: Images, plan: Plan, way: Way) -> list[Tile]:
     if way == "whole":
         return [Tile(i, 0, 0) for i in range(n)]
     return [
-        Tile(i, row, column)
+        Tile(i, row, column, above, left)
         for i in range(n)
-        for row in _starts(h, plan, way)
-        for column in _starts(w, plan, way)
+        for row, above in _starts(h, plan, way)
+        for column, left in _starts(w, plan, way)
     ]
 
 
-def _starts(length: int, plan: Plan, way: Way) -> list[int]:
-    """Return where tiles start along an axis; the last one of an approximate way ends with it."""
-    starts = range(0, length, plan.tile)
+def _starts(length: int, plan: Plan, way: Way) -> list[tuple[int, int]]:
+    """Return where tiles start along an axis, and how many pixels each shares with the one before.
+
+    Those of an approximate way end with the axis, and are spread evenly.
+    """
     if way == "exact":
-        return list(starts)
-    return [min(start, max(0, length - plan.tile)) for start in starts]
+        return [(start, 0) for start in range(0, length, plan.stride)]
+    rest = max(0, length - plan.tile)
+    last, fold = -(-rest // plan.stride), plan.multiple
+    starts = [i * (rest // fold) // max(last, 1) * fold for i in range(last + 1)]
+    before = [start + plan.tile for start in starts[:-1]]
+    return list(zip(starts, [0, *np.subtract(before, starts[1:]).tolist()], strict=True))
 
 
 def reflect(batch: Images, multiple: int) -> Padded:

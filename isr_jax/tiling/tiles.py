@@ -84,13 +84,17 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise UserError(f"{name} is {value!r}; give a number of pixels, 0 or more")
     if not tile:
-        return Plan(0, 0, 0, fold, network.channels, approximate)
+        return Plan(0, 0, 0, 0, fold, network.channels, approximate)
     if approximate:
-        tile, overlap = (-(-side // fold) * fold for side in (tile, overlap))
+        stride, overlap = (-(-side // fold) * fold for side in (tile, overlap))
+        # The inner half of the padding blends: the outer is worse than what it would replace.
+        blended = -(-(overlap // 2) // fold) * fold
+        tile, overlap = stride + 2 * blended, overlap - blended
         window = tile + 2 * overlap
-    else:  # A tile may start anywhere, but its window only at a multiple of `fold`.
-        window = -(-(tile + 2 * overlap + fold - 1) // fold) * fold
-    return Plan(tile, overlap, window, fold, network.channels, approximate)
+        return Plan(tile, stride, overlap, window, fold, network.channels, approximate)
+    # A tile may start anywhere, but its window only at a multiple of `fold`.
+    window = -(-(tile + 2 * overlap + fold - 1) // fold) * fold
+    return Plan(tile, tile, overlap, window, fold, network.channels, approximate)
 
 
 def make_tiled(
@@ -177,6 +181,8 @@ def make_tiled(
         if way == "approximate":
             batch = reflect(batch, network.multiple)
         tiles = tiles_of(batch, plan, way)
+        shared = scale * max(tile.above for tile in tiles)
+        strip = np.empty((shared, *result.shape[2:]), result.dtype)
         current: Sequence[Tile] = ()
         computed: Any = None
         # One iteration more than groups: while one is computed, the previous one is written.
@@ -192,7 +198,7 @@ def make_tiled(
                             "the model's output is not finite: its numbers overflow on this "
                             "image; if it computes in bfloat16, try --dtype float32"
                         )
-                    _write(result[tile.image], tile, sr, scale)
+                    write(result[tile.image], tile, sr, scale, strip)
             current, computed = group, following
             if progress and start:
                 progress(min(start, len(tiles)), len(tiles))
@@ -232,16 +238,41 @@ def _enough_memory(way: Way, size: tuple[int, int]) -> Iterator[None]:
         ) from error
 
 
-def _write(
+def write(
     image: Image,
     tile: Tile,
     sr: UInt8[np.ndarray, "t u _"] | UInt16[np.ndarray, "t u _"],
     scale: int,
+    strip: UInt8[np.ndarray, "s w c"] | UInt16[np.ndarray, "s w c"],
 ) -> None:
-    """Copy a tile to its place, without what lies outside the image."""
-    place = image[tile.row * scale :, tile.column * scale :, : sr.shape[2]]
-    place = place[: sr.shape[0], : sr.shape[1]]
-    place[:] = sr[: place.shape[0], : place.shape[1]]
+    """Copy a tile to its place, without what lies outside the image, and blend what it shares.
+
+    What a row of tiles shares with the row above is collected in a strip, and blended with it when
+    the row is complete.
+    """
+    row, column, above, left = (scale * pixels for pixels in tile[1:])
+    rows, columns = min(image.shape[0] - row, len(sr)), min(image.shape[1] - column, sr.shape[1])
+    across = slice(column, column + columns)
+    sr, channels = sr[:rows, :columns], slice(0, sr.shape[2])
+    _blend(strip[:above, across, channels], sr[:above], left, axis=1)
+    _blend(image[row + above : row + rows, across, channels], sr[above:], left, axis=1)
+    if above and column + columns == image.shape[1]:
+        _blend(image[row : row + above], strip[:above], above, axis=0)
+
+
+def _blend(
+    old: UInt8[np.ndarray, "a b c"] | UInt16[np.ndarray, "a b c"],
+    new: UInt8[np.ndarray, "a b c"] | UInt16[np.ndarray, "a b c"],
+    shared: int,
+    *,
+    axis: int,
+) -> None:
+    """Replace pixels along an axis; the first `shared` fade linearly from old to new."""
+    old, new = np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0)
+    weight = ((np.arange(shared, dtype=np.float32) + 0.5) / max(shared, 1))[:, None, None]
+    first = old[:shared].astype(np.float32)
+    old[:shared] = np.rint(first + weight * (new[:shared].astype(np.float32) - first))
+    old[shared:] = new[shared:]
 
 
 def upscale_alpha(batch: Images, result: Upscaled, *, scale: int, rows: int) -> None:
