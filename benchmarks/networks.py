@@ -1,10 +1,13 @@
 """Published networks beside their authors' PyTorch code: difference, speed and compile time.
 
     python -m benchmarks.networks [--only NAME ...] [--side N]
+    python -m benchmarks.networks --tiles PHOTO [--only NAME ...]
 
 Each has its published size and random weights. The difference is the largest over three images of
 odd sides, of outputs whose deviation is about 1; the speed is of an image of N x N pixels, the
-median of three runs after a first one. The authors' code comes from the registry.
+median of three runs after a first one. The authors' code comes from the registry. With --tiles,
+192x256 pixels of a photo as a whole are compared with tiles of 64 pixels, padded with 32; outputs
+are spread over 0 to 255 first.
 """
 
 import statistics
@@ -15,10 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks import timing
 from isr_jax.models import generator
 from isr_jax.pytorch import state_dicts
+from isr_jax.tiling.tiles import make_tiled, plan
+from isr_jax.tiling.windows import windowed
 from tests.helpers.published import network
 
 SIZES = ((17, 19), (33, 21), (25, 40))
@@ -83,8 +89,16 @@ def main() -> None:
     parser = timing.parser(__doc__)
     parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--side", type=int, default=64, help="of the timed image, pixels")
+    parser.add_argument("--tiles", metavar="PHOTO", help="compare tiles with the whole")
     options = parser.parse_args()
     timing.print_machine()
+    if options.tiles:
+        photo = np.asarray(Image.open(options.tiles).convert("RGB"))[:192, :256]
+        print("| network | largest difference | more than 1 level off | PSNR, dB |")
+        print("|---|---:|---:|---:|")
+        for name in options.only:
+            print(f"| {name} | {' | '.join(_tiles(name, photo))} |", flush=True)
+        return
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| network | difference | isr_jax, s | PyTorch, s | ratio | compiling, s |")
     print("|---|---:|---:|---:|---:|---:|")
@@ -92,7 +106,8 @@ def main() -> None:
         print(f"| {name} | {' | '.join(_row(name, options.side))} |", flush=True)
 
 
-def _row(name: str, side: int) -> list[str]:
+def _both(name: str) -> tuple[Any, Any, Any, Any]:
+    """Return the authors' network, ours, and our arrays."""
     module, kind, arguments = NETWORKS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,7 +116,32 @@ def _row(name: str, side: int) -> list[str]:
     state = {key: value.numpy() for key, value in theirs.state_dict().items()}
     detected = state_dicts.detect(state)
     params, stats = jax.device_put(state_dicts.to_params(state, detected))
-    ours = generator(detected.options, scale=detected.size)
+    return theirs, generator(detected.options, scale=detected.size), params, stats
+
+
+def _tiles(name: str, photo: np.ndarray) -> list[str]:
+    """Compare tiles with the whole."""
+    _, ours, params, stats = _both(name)
+    windows = windowed(ours)
+    lr = (photo / np.float32(255))[None]
+    sr = jax.jit(windows.whole)(params, stats, lr)
+    low, high = sr.min(), sr.max()
+
+    def spread(params: Any, stats: Any, lr: Any) -> Any:
+        return (windows.whole(params, stats, lr) - low) / (high - low)
+
+    windows = windows._replace(whole=spread)
+    whole, tiled = (
+        make_tiled(windows, params, stats, plan(windows, tile=tile, overlap=32))(photo[None], None)
+        for tile in (0, 64)
+    )
+    off = np.abs(whole.astype(int) - tiled)
+    psnr = 10 * np.log10(255**2 / max(np.mean(off**2), 1e-9))
+    return [f"{off.max()} levels", f"{100 * np.mean(off > 1):.1f}%", f"{psnr:.1f}"]
+
+
+def _row(name: str, side: int) -> list[str]:
+    theirs, ours, params, stats = _both(name)
 
     @jax.jit
     def apply(params: Any, stats: Any, lr: Any) -> Any:
