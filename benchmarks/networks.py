@@ -123,12 +123,12 @@ def _tiles(name: str, photo: np.ndarray) -> list[str]:
     """Compare tiles with the whole."""
     _, ours, params, stats = _both(name)
     windows = windowed(ours)
-    lr = (photo / np.float32(255))[None]
-    sr = jax.jit(windows.whole)(params, stats, lr)
-    low, high = sr.min(), sr.max()
+    plain, lr = windows.whole, (photo / np.float32(255))[None]
+    sr = jax.jit(plain)(params, stats, lr)
+    low, high = float(sr.min()), float(sr.max())
 
     def spread(params: Any, stats: Any, lr: Any) -> Any:
-        return (windows.whole(params, stats, lr) - low) / (high - low)
+        return (plain(params, stats, lr) - low) / (high - low)
 
     windows = windows._replace(whole=spread)
     whole, tiled = (
