@@ -27,7 +27,15 @@ from isr_jax.models.attention import (
     to_windows,
 )
 from isr_jax.models.fields import Bound, DType, check_groups
-from isr_jax.models.layers import FACTORS, Approximate, conv, mean_of, reconstruct, residual_conv
+from isr_jax.models.layers import (
+    FACTORS,
+    PUBLISHED,
+    Approximate,
+    conv,
+    mean_of,
+    reconstruct,
+    residual_conv,
+)
 
 SMALL: dict[str, Any] = {"split": (8, 16), "mlp_ratio": 2.0}
 LIGHT: dict[str, Any] = {
@@ -81,7 +89,7 @@ class AdaptiveAttention(nn.Module):
         width = x.shape[-1]
         qkv = dense(3 * width, name="qkv", bias=self.qkv_bias, dtype=self.dtype)(x)
         far = self._in_windows(qkv) if self.split else self._over_channels(qkv)
-        near = conv(width, depthwise=True, gain=1.0, dtype=self.dtype, name="dwconv.0")(
+        near = conv(width, depthwise=True, gain=PUBLISHED, dtype=self.dtype, name="dwconv.0")(
             qkv[..., 2 * width :]
         )
         near = gelu(self._norm("dwconv.1", near, train=train))
@@ -101,9 +109,9 @@ class AdaptiveAttention(nn.Module):
         self, x: Array, name: str, *, first: int, widths: tuple[int, int], train: bool
     ) -> Array:
         names = [f"{name}.{first + i}" for i in (0, 1, 3)]
-        x = conv(widths[0], kernel=1, dtype=self.dtype, name=names[0])(x)
+        x = conv(widths[0], kernel=1, gain=PUBLISHED, dtype=self.dtype, name=names[0])(x)
         x = gelu(self._norm(names[1], x, train=train))
-        x = conv(widths[1], kernel=1, gain=1.0, dtype=self.dtype, name=names[2])(x)
+        x = conv(widths[1], kernel=1, gain=PUBLISHED, dtype=self.dtype, name=names[2])(x)
         return nn.sigmoid(x)
 
     def _channels(self, x: Array, train: bool) -> Float[Array, "n 1 1 c"]:
@@ -167,9 +175,9 @@ class GatedMLP(nn.Module):
         """Apply the layers; the number of channels stays the same."""
         y, gate = jnp.split(gelu(dense(self.hidden, name="fc1", dtype=self.dtype)(x)), 2, axis=-1)
         gate = layer_norm(name="sg.norm", dtype=self.dtype)(gate)
-        gate = conv(gate.shape[-1], depthwise=True, gain=1.0, dtype=self.dtype, name="sg.conv")(
-            gate
-        )
+        gate = conv(
+            gate.shape[-1], depthwise=True, gain=PUBLISHED, dtype=self.dtype, name="sg.conv"
+        )(gate)
         return dense(x.shape[-1], name="fc2", dtype=self.dtype)(y * gate)
 
 
@@ -227,7 +235,7 @@ class DAT(nn.Module):
         """Upscale a batch of images."""
         dtype, mean = jnp.dtype(self.dtype), mean_of(self.channels)
         x = ((lr - mean) * self.img_range).astype(dtype)
-        x = head = conv(self.width, gain=1.0, dtype=dtype, name="conv_first")(x)
+        x = head = conv(self.width, gain=PUBLISHED, dtype=dtype, name="conv_first")(x)
         x = layer_norm(name="before_RG.1", dtype=dtype)(x)
         for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             y = x

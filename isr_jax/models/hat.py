@@ -28,6 +28,7 @@ from isr_jax.models.attention import (
 from isr_jax.models.fields import Bound, DType, check_groups
 from isr_jax.models.layers import (
     FACTORS,
+    PUBLISHED,
     Approximate,
     channel_attention,
     conv,
@@ -49,8 +50,10 @@ class HybridBlock(SwinBlock):
 
     def beside(self, normed: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Return the convolutions, scaled."""
-        y = gelu(conv(self.compressed, dtype=self.dtype, name="conv_block.cab.0")(normed))
-        y = conv(normed.shape[-1], gain=1.0, dtype=self.dtype, name="conv_block.cab.2")(y)
+        y = gelu(
+            conv(self.compressed, gain=PUBLISHED, dtype=self.dtype, name="conv_block.cab.0")(normed)
+        )
+        y = conv(normed.shape[-1], gain=PUBLISHED, dtype=self.dtype, name="conv_block.cab.2")(y)
         names = ("conv_block.cab.3.attention.1", "conv_block.cab.3.attention.3")
         y = channel_attention(y, self.squeezed, names=names, dtype=self.dtype)
         return self.conv_scale * y
@@ -169,7 +172,7 @@ class HAT(nn.Module):
         """Upscale a batch of images."""
         dtype, mean = jnp.dtype(self.dtype), mean_of(self.channels)
         x = ((reflected(lr, self.window) - mean) * self.img_range).astype(dtype)
-        x = head = conv(self.width, gain=1.0, dtype=dtype, name="conv_first")(x)
+        x = head = conv(self.width, gain=PUBLISHED, dtype=dtype, name="conv_first")(x)
         x = head + self._ended(self._trunk(x, dtype), "conv_after_body", dtype)
         sr = reconstruct(
             x,
@@ -185,7 +188,7 @@ class HAT(nn.Module):
     def _ended(self, x: Array, name: str, dtype: Any) -> Array:
         if not self.residual_convs:
             return x
-        return conv(self.width, gain=1.0, dtype=dtype, name=name)(x)
+        return conv(self.width, gain=PUBLISHED, dtype=dtype, name=name)(x)
 
     def _trunk(self, x: Array, dtype: Any) -> Array:
         shift, hidden = self.window // 2, round(self.width * self.mlp_ratio)

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from isr_jax.images import depth_to_space, pad_edge
 
+# Gain of PyTorch's default initialisation, from which most published networks start.
+PUBLISHED = 1 / 3
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # red, green, blue, in [0, 1]
 
 # The sub-pixel layers of a progressive tail, by scale.
@@ -266,15 +268,17 @@ def channel_attention(
 
     Source: Zhang et al. 2018 (RCAN), section 3.3.
     """
-    y = nn.relu(conv(squeezed, kernel=1, dtype=dtype, name=names[0])(image_mean(x)))
-    return x * nn.sigmoid(conv(x.shape[-1], kernel=1, gain=1.0, dtype=dtype, name=names[1])(y))
+    y = nn.relu(conv(squeezed, kernel=1, gain=PUBLISHED, dtype=dtype, name=names[0])(image_mean(x)))
+    return x * nn.sigmoid(
+        conv(x.shape[-1], kernel=1, gain=PUBLISHED, dtype=dtype, name=names[1])(y)
+    )
 
 
 def named_sub_pixel(
     x: Float[Array, "n h w c"], factor: int, width: int, *, name: str, dtype: Any, bias: bool = True
 ) -> Float[Array, "n rh rw d"]:
     """Upsample as `SubPixel`, by a convolution that is the calling module's own."""
-    x = conv(width * factor**2, gain=1.0, bias=bias, dtype=dtype, name=name)(x)
+    x = conv(width * factor**2, gain=PUBLISHED, bias=bias, dtype=dtype, name=name)(x)
     return depth_to_space(x, factor)
 
 
@@ -319,10 +323,10 @@ def residual_conv(
     """
     width = x.shape[-1]
     if convs == 1:
-        return conv(width, gain=1.0, dtype=dtype, name=name)(x)
+        return conv(width, gain=PUBLISHED, dtype=dtype, name=name)(x)
     x = nn.leaky_relu(conv(width // 4, dtype=dtype, name=f"{name}.0")(x), 0.2)
     x = nn.leaky_relu(conv(width // 4, kernel=1, dtype=dtype, name=f"{name}.2")(x), 0.2)
-    return conv(width, gain=1.0, dtype=dtype, name=f"{name}.4")(x)
+    return conv(width, gain=PUBLISHED, dtype=dtype, name=f"{name}.4")(x)
 
 
 def reconstruct(
@@ -361,4 +365,4 @@ def reconstruct(
             up = conv(features, dtype=dtype, name=f"conv_up{i + 1}")
             x = nn.leaky_relu(up(upsample_nearest(x, 2)), 0.2)
         x = nn.leaky_relu(conv(features, dtype=dtype, name="conv_hr")(x), 0.2)
-    return conv(channels, gain=1.0, dtype=dtype, name="conv_last")(x)
+    return conv(channels, gain=PUBLISHED, dtype=dtype, name="conv_last")(x)

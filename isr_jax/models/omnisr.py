@@ -25,7 +25,7 @@ from isr_jax.models.attention import (
     to_windows,
 )
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import Approximate, conv, named_sub_pixel
+from isr_jax.models.layers import PUBLISHED, Approximate, conv, named_sub_pixel
 
 HEADS = 4
 SMALLEST = 16  # pixels; side of the smallest image that ESA's pooling takes
@@ -83,7 +83,9 @@ class OmniSR(nn.Module):
 
     def _conv(self, x: Array, name: str, *, kernel: int = 3) -> Array:
         dtype = jnp.dtype(self.dtype)
-        return conv(self.width, kernel=kernel, gain=1.0, bias=self.bias, dtype=dtype, name=name)(x)
+        return conv(
+            self.width, kernel=kernel, gain=PUBLISHED, bias=self.bias, dtype=dtype, name=name
+        )(x)
 
     def _block(self, x: Array, name: str) -> Array:
         x = x + self._local(x, f"{name}.0.fn")
@@ -102,12 +104,12 @@ class OmniSR(nn.Module):
     def _local(self, x: Array, name: str) -> Array:
         """Return an inverted bottleneck without expansion, with squeeze and excitation."""
         dtype, width = jnp.dtype(self.dtype), x.shape[-1]
-        x = gelu(conv(width, kernel=1, dtype=dtype, name=f"{name}.0")(x))
-        x = gelu(conv(width, depthwise=True, dtype=dtype, name=f"{name}.2")(x))
+        x = gelu(conv(width, kernel=1, gain=PUBLISHED, dtype=dtype, name=f"{name}.0")(x))
+        x = gelu(conv(width, depthwise=True, gain=PUBLISHED, dtype=dtype, name=f"{name}.2")(x))
         y = dense(width // 4, name=f"{name}.4.gate.1", bias=False, dtype=dtype)(x.mean((1, 2)))
         y = dense(width, name=f"{name}.4.gate.3", bias=False, dtype=dtype)(nn.silu(y))
         x = x * nn.sigmoid(y)[:, None, None]
-        return conv(width, kernel=1, gain=1.0, dtype=dtype, name=f"{name}.5")(x)
+        return conv(width, kernel=1, gain=PUBLISHED, dtype=dtype, name=f"{name}.5")(x)
 
     def _gated(self, x: Array, name: str) -> Array:
         """Return x plus a gated MLP of its norm, with a depthwise convolution."""
@@ -118,15 +120,17 @@ class OmniSR(nn.Module):
         y, gate = jnp.split(y, 2, axis=-1)
         dtype = jnp.dtype(self.dtype)
         last = conv(
-            width, kernel=1, gain=1.0, bias=False, dtype=dtype, name=f"{name}.fn.project_out"
+            width, kernel=1, gain=PUBLISHED, bias=False, dtype=dtype, name=f"{name}.fn.project_out"
         )
         return x + last(gelu(y) * gate)
 
     def _depthwise(self, x: Array, times: int, names: tuple[str, str]) -> Array:
         """Return a 1x1 convolution to `times` the channels, and a depthwise one."""
         width, dtype = times * x.shape[-1], jnp.dtype(self.dtype)
-        x = conv(width, kernel=1, gain=1.0, bias=False, dtype=dtype, name=names[0])(x)
-        return conv(width, depthwise=True, gain=1.0, bias=False, dtype=dtype, name=names[1])(x)
+        x = conv(width, kernel=1, gain=PUBLISHED, bias=False, dtype=dtype, name=names[0])(x)
+        return conv(width, depthwise=True, gain=PUBLISHED, bias=False, dtype=dtype, name=names[1])(
+            x
+        )
 
     def _attention(self, x: Array, name: str, *, over_grid: bool) -> Array:
         """Attend within blocks of adjacent pixels, or within grids of pixels far apart."""
@@ -161,20 +165,20 @@ class OmniSR(nn.Module):
         y = jnp.einsum("nwhcd,nwthd->nwthc", jax.nn.softmax(scores).astype(v.dtype), v)
         y = y.reshape(*y.shape[:3], -1)
         y = from_windows(y.swapaxes(1, 2) if over_grid else y, size, x.shape[1:3])
-        return conv(width, kernel=1, gain=1.0, bias=False, dtype=dtype, name=f"{name}.project_out")(
-            y
-        )
+        return conv(
+            width, kernel=1, gain=PUBLISHED, bias=False, dtype=dtype, name=f"{name}.project_out"
+        )(y)
 
     def _spatial(self, x: Array, name: str) -> Array:
         """Weigh each pixel by what a strided and pooled surrounding says."""
         width, dtype = max(x.shape[-1] // 4, 16), jnp.dtype(self.dtype)
-        small = conv(width, kernel=1, gain=1.0, dtype=dtype, name=f"{name}.conv1")(x)
+        small = conv(width, kernel=1, gain=PUBLISHED, dtype=dtype, name=f"{name}.conv1")(x)
         y = nn.Conv(width, (3, 3), 2, padding="VALID", dtype=dtype, name=f"{name}.conv2")(small)
         y = nn.max_pool(y, (7, 7), (3, 3))
-        y = conv(width, gain=1.0, dtype=dtype, name=f"{name}.conv3")(y)
+        y = conv(width, gain=PUBLISHED, dtype=dtype, name=f"{name}.conv3")(y)
         y = jax.image.resize(y, (*x.shape[:3], width), "linear", antialias=False)
-        y = y + conv(width, kernel=1, gain=1.0, dtype=dtype, name=f"{name}.conv_f")(small)
-        y = conv(x.shape[-1], kernel=1, gain=1.0, dtype=dtype, name=f"{name}.conv4")(y)
+        y = y + conv(width, kernel=1, gain=PUBLISHED, dtype=dtype, name=f"{name}.conv_f")(small)
+        y = conv(x.shape[-1], kernel=1, gain=PUBLISHED, dtype=dtype, name=f"{name}.conv4")(y)
         return x * nn.sigmoid(y)
 
 

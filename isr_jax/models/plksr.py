@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from isr_jax.errors import UserError
 from isr_jax.models.attention import gelu
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import Approximate, conv, named_sub_pixel, upsample_nearest
+from isr_jax.models.layers import PUBLISHED, Approximate, conv, named_sub_pixel, upsample_nearest
 
 Mixer = Literal["CCM", "ICCM", "DCCM"]
 # The kernels of a mixer's two convolutions.
@@ -47,7 +47,7 @@ def _partial_block(
     width = x.shape[-1]
 
     def layer(channels: int, kernel: int, part: str) -> nn.Conv:
-        return conv(channels, kernel=kernel, gain=1.0, dtype=dtype, name=f"{name}.{part}")
+        return conv(channels, kernel=kernel, gain=PUBLISHED, dtype=dtype, name=f"{name}.{part}")
 
     x = activation(layer(2 * width, kernels[0], f"{mixer}.0")(x))
     x = layer(width, kernels[1], f"{mixer}.2")(x)
@@ -104,7 +104,7 @@ class PLKSR(nn.Module):
     def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
         """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
-        x = conv(self.width, gain=1.0, dtype=dtype, name="feats.0")(lr.astype(dtype))
+        x = conv(self.width, gain=PUBLISHED, dtype=dtype, name="feats.0")(lr.astype(dtype))
         for i in range(1, self.blocks + 1):
             x = x + _partial_block(
                 x,
@@ -161,7 +161,7 @@ class RealPLKSR(nn.Module):
     def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
         """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
-        x = conv(self.width, gain=1.0, dtype=dtype, name="feats.0")(lr.astype(dtype))
+        x = conv(self.width, gain=PUBLISHED, dtype=dtype, name="feats.0")(lr.astype(dtype))
         for i in range(1, self.blocks + 1):
             x = x + self._residual(x, f"feats.{i}", dtype)
         # A dropout layer, 0 in what is published, has a place in the sequence.
@@ -169,7 +169,7 @@ class RealPLKSR(nn.Module):
         if self.upsampler == "pixelshuffle":
             sr = named_sub_pixel(x, self.scale, 3, name=last, dtype=dtype)
             return sr.astype(jnp.float32) + upsample_nearest(lr, self.scale)
-        x = conv(3 * self.scale**2, gain=1.0, dtype=dtype, name=last)(x).astype(jnp.float32)
+        x = conv(3 * self.scale**2, gain=PUBLISHED, dtype=dtype, name=last)(x).astype(jnp.float32)
         return self._sampled(x + jnp.repeat(lr, self.scale**2, axis=-1))
 
     def _residual(self, x: Array, name: str, dtype: Any) -> Array:

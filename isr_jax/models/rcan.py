@@ -12,6 +12,7 @@ from isr_jax.images import space_to_depth
 from isr_jax.models.fields import Bound, DType
 from isr_jax.models.layers import (
     FACTORS,
+    PUBLISHED,
     Approximate,
     channel_attention,
     conv,
@@ -72,16 +73,16 @@ class RCAN(nn.Module):
         x = head + self._conv(x, f"body.{self.groups}")
         for i, factor in enumerate(FACTORS[self.scale * self.unshuffle]):
             x = named_sub_pixel(x, factor, self.width, name=f"tail.0.{2 * i}", dtype=dtype)
-        sr = conv(self.channels, kernel=self.kernel, gain=1.0, dtype=dtype, name="tail.1")(x)
+        sr = conv(self.channels, kernel=self.kernel, gain=PUBLISHED, dtype=dtype, name="tail.1")(x)
         sr = sr.astype(jnp.float32) / img_range + mean
         return sr[:, : self.scale * lr.shape[1], : self.scale * lr.shape[2]]
 
-    def _conv(self, x: Array, name: str, *, gain: float = 1.0) -> Array:
+    def _conv(self, x: Array, name: str) -> Array:
         dtype = jnp.dtype(self.dtype)
-        return conv(self.width, kernel=self.kernel, gain=gain, dtype=dtype, name=name)(x)
+        return conv(self.width, kernel=self.kernel, gain=PUBLISHED, dtype=dtype, name=name)(x)
 
     def _residual(self, x: Array, name: str) -> Array:
         dtype = jnp.dtype(self.dtype)
-        y = self._conv(nn.relu(self._conv(x, f"{name}.0", gain=2.0)), f"{name}.2", gain=0.02)
+        y = self._conv(nn.relu(self._conv(x, f"{name}.0")), f"{name}.2")
         names = (f"{name}.3.conv_du.0", f"{name}.3.conv_du.2")
         return channel_attention(y, self.squeezed, names=names, dtype=dtype)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from isr_jax.images import depth_to_space
 from isr_jax.models.fields import Bound, DType, check_mean
-from isr_jax.models.layers import DIV2K_MEAN, conv, named_sub_pixel
+from isr_jax.models.layers import DIV2K_MEAN, PUBLISHED, conv
 
 BLOCKS = 6
 
@@ -22,7 +23,7 @@ class Affine(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Float[Array, "k k c d"], Float[Array, " d"]]:
         """Return the kernel and the bias."""
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+        init = nn.initializers.variance_scaling(PUBLISHED, "fan_in", "normal")
         bias = self.param("bias", nn.initializers.zeros, self.kernel[-1:])
         return jnp.asarray(self.param("kernel", init, self.kernel)), jnp.asarray(bias)
 
@@ -100,8 +101,9 @@ class SPAN(nn.Module):
             outputs.append(x)
         x = self._conv(x, "conv_2")
         x = jnp.concatenate([head, x, outputs[0], first], axis=-1)
-        x = conv(self.width, kernel=1, gain=1.0, dtype=dtype, name="conv_cat")(x)
-        sr = named_sub_pixel(x, self.scale, self.channels, name="upsampler.0", dtype=dtype)
+        x = conv(self.width, kernel=1, gain=PUBLISHED, dtype=dtype, name="conv_cat")(x)
+        last = conv(self.channels * self.scale**2, gain=PUBLISHED, dtype=dtype, name="upsampler.0")
+        sr = depth_to_space(last(x), self.scale)
         return sr.astype(jnp.float32)
 
     def _block(self, x: Array, name: str) -> tuple[Array, Array]:
@@ -114,5 +116,5 @@ class SPAN(nn.Module):
     def _conv(self, x: Array, name: str) -> Array:
         dtype = jnp.dtype(self.dtype)
         if self.merged:
-            return conv(self.width, gain=1.0, dtype=dtype, name=f"{name}.eval_conv")(x)
+            return conv(self.width, gain=PUBLISHED, dtype=dtype, name=f"{name}.eval_conv")(x)
         return MergedConv(self.width, dtype, name=name)(x)

@@ -18,7 +18,15 @@ from isr_jax.models.attention import (
     shift_mask,
 )
 from isr_jax.models.fields import Bound, DType, check_groups
-from isr_jax.models.layers import Approximate, conv, mean_of, reconstruct, reflected, residual_conv
+from isr_jax.models.layers import (
+    PUBLISHED,
+    Approximate,
+    conv,
+    mean_of,
+    reconstruct,
+    reflected,
+    residual_conv,
+)
 
 LIGHT: dict[str, Any] = {
     "width": 60,
@@ -95,7 +103,7 @@ class SwinIR(nn.Module):
         image = (padded - mean) * self.img_range
         x = space_to_depth(image, self.unshuffle).astype(dtype)
         first = "conv_first.1" if self.unshuffle > 1 else "conv_first"
-        x = head = conv(self.width, gain=1.0, dtype=dtype, name=first)(x)
+        x = head = conv(self.width, gain=PUBLISHED, dtype=dtype, name=first)(x)
         x = self._trunk(x, dtype)
         x = head + residual_conv(x, self.residual_convs, name="conv_after_body", dtype=dtype)
         if self.upsampler == "none":

@@ -99,6 +99,8 @@ def _other_kind(path: Path) -> str | None:
             "a tar archive, as PyTorch wrote before version 0.1.10 or as models are packed; unpack "
             "it, or load it in PyTorch and save it again: torch.save(torch.load(FILE), 'model.pth')"
         )
+    elif not (is_safetensors(path) or head.startswith(b"\x80")):  # that of a pickle
+        return "damaged or holds no weights: it is neither of torch.save nor of safetensors"
     return None
 
 

