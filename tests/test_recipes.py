@@ -11,10 +11,12 @@ import pytest
 
 import isr_jax
 from isr_jax import config as base
-from isr_jax.checkpoints.restore import begin_from, restore_generator
+from isr_jax.checkpoints.restore import begin_from
+from isr_jax.checkpoints.runs import write_generator
 from isr_jax.config import flatten
 from isr_jax.errors import UserError
 from isr_jax.loss_study import loop
+from isr_jax.models import generator
 from isr_jax.training import checks
 from isr_jax.training.program import make_prepare, make_program
 from isr_jax.training.record import read_records
@@ -100,42 +102,50 @@ def tiny(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["esrgan", "realesrgan"])
-def test_a_recipe_trains_and_its_generator_begins_another(name, tmp_path):
-    """Its content loss falls, and it writes pictures and a model for upscale and init_from."""
-    config = tiny(name)
-    isr_jax.train(config, tmp_path / "run")
+def test_a_recipe_trains(name, tmp_path):
+    """Its content loss falls, and it writes pictures and a model for upscale."""
+    isr_jax.train(tiny(name), tmp_path / "run")
     content = [
         record["l1"] for record in read_records(tmp_path / "run") if record["kind"] == "train"
     ]
     assert content[-1] < 0.8 * content[0]
     assert len(list((tmp_path / "run" / "images").glob("*.png"))) == 1
-    upscaler = isr_jax.load(tmp_path / "run")
-    image = np.full((10, 12, 3), 128, np.uint8)
-    sr = upscaler(image)
+    sr = isr_jax.load(tmp_path / "run")(np.full((10, 12, 3), 128, np.uint8))
     assert sr.shape == (40, 48, 3)
 
-    if name != "esrgan":
-        return
+
+def test_a_run_begins_with_the_generator_of_another(tmp_path):
+    """Of a run or of a file, if it has the same fields."""
+    config = tiny("edsr")
+    config.train.steps = config.train.validate_every = config.train.checkpoint_every = 2
+    isr_jax.train(config, tmp_path / "run")
+    image = np.arange(360, dtype=np.uint8).reshape(10, 12, 3)
+    sr = isr_jax.load(tmp_path / "run")(image)
     config.train.init_from = str(tmp_path / "run")
-    config.g_optimizer.learning_rate = config.d_optimizer.learning_rate = 0.0
-    config.loss.perceptual.weight = config.loss.adversarial_weight = 0.0
+    config.g_optimizer.learning_rate = 0.0
     config.train.steps = 1
     isr_jax.train(config, tmp_path / "next")
     np.testing.assert_array_equal(isr_jax.load(tmp_path / "next", weights="raw")(image), sr)
-    # Of another scale: all but the convolution of the folded input.
+    config.generator.width = 12
+    with pytest.raises(UserError, match=r"init_from: .*run has a generator with generator.width"):
+        isr_jax.train(config, tmp_path / "other")
+
+
+def test_a_generator_of_another_scale_lends_all_that_fits(tmp_path):
+    """Of 4x to 2x, all but the convolution of the folded input."""
+    config = tiny("esrgan")
     wider = config.copy_and_resolve_references()
     wider.scale, wider.data.crop = 2, config.data.crop // 2
-    state = jax.jit(make_program(wider).init)(jax.random.key(0))
-    begun = begin_from(str(tmp_path / "run"), state, wider).ema
-    saved = restore_generator(tmp_path / "run").params
-    was, now = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (saved, begun))
+    was, _ = generator(config.generator.to_dict(), scale=4).init(jax.random.key(1))
+    options = {"scale": 4, "generator": config.generator.to_dict()}
+    write_generator(tmp_path / "run", was, {}, options)
+    state = make_program(wider).init(jax.random.key(0))
+    now = begin_from(str(tmp_path / "run"), state, wider).ema
+    was, now = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (was, now))
     other = [path for path in was if was[path].shape != now[path].shape]
     assert len(other) == 1
     for path in set(was) - set(other):
         np.testing.assert_array_equal(now[path], was[path])
-    config.generator.width = 12
-    with pytest.raises(UserError, match=r"init_from: .*run has a generator with generator.width"):
-        isr_jax.train(config, tmp_path / "other")
 
 
 def test_degraded_batches_lose_their_margin_and_gain_a_target():

@@ -36,8 +36,7 @@ from tests.helpers.tiny_runs import (
     [
         (tiny, "pool", "jit"),
         (tiny, "stream", "jit"),
-        (tiny, "stream", "pmap"),
-        (tiny_unet, "pool", "pmap"),
+        (tiny_unet, "stream", "pmap"),
     ],
 )
 def test_a_stopped_run_goes_on_where_it_was(photos, tmp_path, trained, make, loader, parallel):

@@ -324,7 +324,7 @@ def test_every_network_learns_alike_on_every_number_of_devices(name, monkeypatch
     parts = {
         "generator": generator({"name": name, **NETWORKS[name]}, scale=2),
         "discriminator": a_discriminator(crop=16, batch_norm=False, spectral=False, axis_name=None),
-        "g_optimizer": optax.adam(2e-3),
+        "g_optimizer": optax.adam(5e-3),
         "d_optimizer": keep_gradient(),
     }
     update = make_update(fields, discriminator_crop=16, ema_decay=0.9, axis_name=None, **parts)
