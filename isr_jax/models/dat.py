@@ -31,6 +31,7 @@ from isr_jax.models.layers import (
     FACTORS,
     PUBLISHED,
     Approximate,
+    DepthwiseConv,
     conv,
     mean_of,
     reconstruct,
@@ -89,9 +90,7 @@ class AdaptiveAttention(nn.Module):
         width = x.shape[-1]
         qkv = dense(3 * width, name="qkv", bias=self.qkv_bias, dtype=self.dtype)(x)
         far = self._in_windows(qkv) if self.split else self._over_channels(qkv)
-        near = conv(width, depthwise=True, gain=PUBLISHED, dtype=self.dtype, name="dwconv.0")(
-            qkv[..., 2 * width :]
-        )
+        near = DepthwiseConv(self.dtype, name="dwconv.0")(qkv[..., 2 * width :])
         near = gelu(self._norm("dwconv.1", near, train=train))
         # Each branch weighs the other: over channels by its mean, and over pixels.
         if self.split:
@@ -175,9 +174,7 @@ class GatedMLP(nn.Module):
         """Apply the layers; the number of channels stays the same."""
         y, gate = jnp.split(gelu(dense(self.hidden, name="fc1", dtype=self.dtype)(x)), 2, axis=-1)
         gate = layer_norm(name="sg.norm", dtype=self.dtype)(gate)
-        gate = conv(
-            gate.shape[-1], depthwise=True, gain=PUBLISHED, dtype=self.dtype, name="sg.conv"
-        )(gate)
+        gate = DepthwiseConv(self.dtype, name="sg.conv")(gate)
         return dense(x.shape[-1], name="fc2", dtype=self.dtype)(y * gate)
 
 

@@ -89,16 +89,14 @@ def conv(
     stride: int = 1,
     bias: bool = True,
     gain: float = 2.0,
-    depthwise: bool = False,
     differences: bool = False,
     dtype: Any,
     name: str | None = None,
 ) -> nn.Conv:
     """Return a zero-padded convolution with He initialisation of variance `gain` / fan_in.
 
-    A `depthwise` one has a kernel for each channel, which is not mixed with others. With
-    `differences`, it ignores the level of each channel: the mean of every kernel is subtracted, and
-    the border repeats its nearest pixel instead of zeros.
+    With `differences`, it ignores the level of each channel: the mean of every kernel is
+    subtracted, and the border repeats its nearest pixel instead of zeros.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (gain 2 before a ReLU).
     """
@@ -106,17 +104,15 @@ def conv(
     # Explicit padding, because "SAME" at stride 2 pads one side only and other frameworks pad both.
     # A kernel of 4 is also padded by 1, which at stride 2 halves the side.
     pad = (kernel - 1) // 2
-    convolve = convolve_differences if differences else convolve_depthwise if depthwise else None
     return nn.Conv(
         width,
         (kernel, kernel),
         strides=stride,
         padding=((pad, pad), (pad, pad)),
-        feature_group_count=width if depthwise else 1,
         use_bias=bias,
         kernel_init=init,
         name=name,
-        conv_general_dilated=convolve,
+        conv_general_dilated=convolve_differences if differences else None,
         dtype=dtype,
     )
 
@@ -152,20 +148,24 @@ def convolve_differences(
     )
 
 
-def convolve_depthwise(
-    x: Float[Array, "n h w c"],
-    kernel: Float[Array, "k k 1 c"],
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    *,
-    lhs_dilation: Sequence[int],
-    rhs_dilation: Sequence[int],
-    dimension_numbers: Any,
-    feature_group_count: int,
-    precision: Any,
-) -> Float[Array, "n h w c"]:
-    """Convolve as `jax.lax.conv_general_dilated`, called by a depthwise `nn.Conv` of stride 1."""
-    return weigh_shifted(x, kernel[:, :, 0])
+class DepthwiseConv(nn.Module):
+    """A zero-padded 3x3 convolution that mixes no channels."""
+
+    dtype: Any
+    bias: bool = True
+    kernel_size: tuple[int, int] = (3, 3)  # a convolution's, for `tiling`
+    conv_general_dilated: None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        """Apply the convolution."""
+        c = x.shape[-1]
+        init = nn.initializers.variance_scaling(PUBLISHED, "fan_in", "normal")
+        kernel = jnp.asarray(self.param("kernel", init, (*self.kernel_size, 1, c)))
+        y = weigh_shifted(x.astype(self.dtype), kernel[:, :, 0].astype(self.dtype))
+        if not self.bias:
+            return y
+        return y + jnp.asarray(self.param("bias", nn.initializers.zeros, (c,)), self.dtype)
 
 
 @jax.jit

@@ -25,7 +25,7 @@ from isr_jax.models.attention import (
     to_windows,
 )
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import PUBLISHED, Approximate, conv, named_sub_pixel
+from isr_jax.models.layers import PUBLISHED, Approximate, DepthwiseConv, conv, named_sub_pixel
 
 HEADS = 4
 SMALLEST = 16  # pixels; side of the smallest image that ESA's pooling takes
@@ -105,7 +105,7 @@ class OmniSR(nn.Module):
         """Return an inverted bottleneck without expansion, with squeeze and excitation."""
         dtype, width = jnp.dtype(self.dtype), x.shape[-1]
         x = gelu(conv(width, kernel=1, gain=PUBLISHED, dtype=dtype, name=f"{name}.0")(x))
-        x = gelu(conv(width, depthwise=True, gain=PUBLISHED, dtype=dtype, name=f"{name}.2")(x))
+        x = gelu(DepthwiseConv(dtype, name=f"{name}.2")(x))
         y = dense(width // 4, name=f"{name}.4.gate.1", bias=False, dtype=dtype)(x.mean((1, 2)))
         y = dense(width, name=f"{name}.4.gate.3", bias=False, dtype=dtype)(nn.silu(y))
         x = x * nn.sigmoid(y)[:, None, None]
@@ -128,9 +128,7 @@ class OmniSR(nn.Module):
         """Return a 1x1 convolution to `times` the channels, and a depthwise one."""
         width, dtype = times * x.shape[-1], jnp.dtype(self.dtype)
         x = conv(width, kernel=1, gain=PUBLISHED, bias=False, dtype=dtype, name=names[0])(x)
-        return conv(width, depthwise=True, gain=PUBLISHED, bias=False, dtype=dtype, name=names[1])(
-            x
-        )
+        return DepthwiseConv(dtype, bias=False, name=names[1])(x)
 
     def _attention(self, x: Array, name: str, *, over_grid: bool) -> Array:
         """Attend within blocks of adjacent pixels, or within grids of pixels far apart."""

@@ -19,7 +19,7 @@ from jax.extend.core import jaxprs_in_params
 from jaxtyping import Array, Bool, Float, Int32
 
 from isr_jax.models import Generator
-from isr_jax.models.layers import Approximate, Params, convolve_differences
+from isr_jax.models.layers import Approximate, Params
 
 _SIDE = 64  # of the abstract image on which layers are recorded; divisible by every fold
 
@@ -98,7 +98,7 @@ def windowed(network: Generator) -> Windowed:
         side = windows.shape[1]
 
         def masked(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if not _pads(context) or context.module.conv_general_dilated is convolve_differences:
+            if not _pads(context) or context.module.conv_general_dilated:
                 return call(*args, **kwargs)  # differences continue the window's edge
             (x,) = args
             return call(jnp.where(_inside(inside, side, x.shape[1]), x, 0), **kwargs)
