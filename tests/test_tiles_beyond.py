@@ -36,7 +36,7 @@ def test_approximate_tiles_cover_the_photo_and_are_nearly_the_whole():
     network, windows, params, stats = drawn("swinir")
     image = photo(75, 50, 3)
     expected = np.asarray(make_upscale(network)(params, stats, image)).astype(int)
-    for tile, overlap, most in ((16, 0, 0.5), (16, 8, 0.08), (24, 16, 0.01)):
+    for tile, overlap, most in ((16, 0, 0.5), (16, 8, 0.02), (24, 12, 0.01)):
         sizes = plan(windows, tile=tile, overlap=overlap)
         assert sizes.window == tile + 2 * overlap
         upscale = make_tiled(windows, params, stats, sizes)
@@ -47,10 +47,10 @@ def test_approximate_tiles_cover_the_photo_and_are_nearly_the_whole():
         assert np.mean(np.abs(sr - expected) > 2) <= most
 
 
-@pytest.mark.parametrize("shape", [(120, 88), (64, 200), (52, 52)])
+@pytest.mark.parametrize("shape", [(120, 88), (64, 200), (64, 64)])
 def test_approximate_tiles_blend_linearly(shape):
     """Of tiles that each have one value: the mean by weights that fall off from tile to tile."""
-    _, windows, _, _ = drawn("swinir")
+    _, windows, _, _ = drawn("dat")
     sizes, scale = plan(windows, tile=24, overlap=16), 2
     values = np.random.default_rng(0).integers(0, 256, (99, 3))
     tiles = tiles_of(np.zeros((1, *shape, 3), np.uint8), sizes, "approximate")

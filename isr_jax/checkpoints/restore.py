@@ -2,7 +2,7 @@
 
 A MODEL is the name of an interpolation (INTERPOLATIONS) or of a model shipped with the package
 (PRETRAINED), a run folder, one of its checkpoints RUN/checkpoints/STEP, a .safetensors file of
-`isr export`, or a file of PyTorch's, under any name, for which `pytorch` has a key map.
+`isr export`, or a file of PyTorch's or ncnn's, under any name, for which `pytorch` has a key map.
 """
 
 import json

@@ -41,10 +41,12 @@ class Approximate(NamedTuple):
     Attributes:
         why: what sees more, in words.
         multiple: side in LR pixels of the windows that tiles are aligned to; 1 for none.
+        blend: whether tiles blend, which is nearer to the whole image unless only windows matter.
     """
 
     why: str
     multiple: int = 1
+    blend: bool = True
 
 
 def mean_of(channels: int) -> Float[np.ndarray, " c"]:

@@ -93,7 +93,7 @@ class SwinIR(nn.Module):
     @property
     def approximate(self) -> Approximate:
         """Why tiles are approximate."""
-        return Approximate("attention in windows", self.window * self.unshuffle)
+        return Approximate("attention in windows", self.window * self.unshuffle, blend=False)
 
     @nn.compact
     def __call__(self, lr: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n sh sw c"]:

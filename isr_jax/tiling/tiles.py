@@ -70,7 +70,8 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
     Raises:
         UserError: a size out of range.
     """
-    fold, approximate = network.multiple, network.approximate is not None
+    fold, declared = network.multiple, network.approximate
+    approximate = declared is not None
     if overlap is None:
         radius, capped = network.radius, CAPPED if approximate else CAPPED * fold
         overlap = radius if radius is not None and radius <= EXACT * fold else capped
@@ -85,10 +86,10 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
             raise UserError(f"{name} is {value!r}; give a number of pixels, 0 or more")
     if not tile:
         return Plan(0, 0, 0, 0, fold, network.channels, approximate)
-    if approximate:
+    if declared:
         stride, overlap = (-(-side // fold) * fold for side in (tile, overlap))
         # The inner half of the padding blends: the outer is worse than what it would replace.
-        blended = -(-(overlap // 2) // fold) * fold
+        blended = -(-(overlap // 2) // fold) * fold if declared.blend else 0
         tile, overlap = stride + 2 * blended, overlap - blended
         window = tile + 2 * overlap
         return Plan(tile, stride, overlap, window, fold, network.channels, approximate)
