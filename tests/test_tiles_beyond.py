@@ -53,7 +53,7 @@ def test_approximate_tiles_blend_linearly(shape):
     _, windows, _, _ = drawn("dat")
     sizes, scale = plan(windows, tile=24, overlap=16), 2
     values = np.random.default_rng(0).integers(0, 256, (99, 3))
-    tiles = tiles_of(np.zeros((1, *shape, 3), np.uint8), sizes, "approximate")
+    tiles = tiles_of(np.zeros((1, *shape, 3), np.uint8), sizes, "approximate", (0, 0))
     assert len(tiles) > 3 and all(tile.row % 4 == tile.column % 4 == 0 for tile in tiles)
     result = np.zeros((shape[0] * scale, shape[1] * scale, 3), np.uint8)
     strip = np.zeros((scale * max(tile.above for tile in tiles), *result.shape[1:]), np.uint8)

@@ -75,6 +75,40 @@ def test_tiles_give_what_the_whole_image_gives(case, tile, sizes):
     assert np.std(whole(case)(params, stats, lr)) > 10
 
 
+@pytest.mark.parametrize(
+    "case, ensemble",
+    [("realplksr", False), ("srresnet", False), ("srresnet", True), ("rrdbnet x2", False)],
+)
+def test_windows_fitted_to_photos_give_what_the_whole_image_gives(
+    case, ensemble, monkeypatch, caplog
+):
+    """Two are compiled for photos that pay for it; other photos use what is there."""
+    _, windows, params, stats = drawn(case)
+    fold, radius = windows.multiple, windows.radius
+    used = windows.split.head_bytes if windows.split else windows.bytes_per_pixel
+    side = 2 * radius + 8 * fold
+    monkeypatch.setattr(tiling, "CPU", tiling.Limits(side // fold, used * (side + 30) ** 2))
+    monkeypatch.setattr(tiling, "SMALLEST", 5)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    upscale = make_tiled(windows, params, stats, plan(windows), ensemble=ensemble)
+    reference = make_tiled(windows, params, stats, plan(windows, tile=0), ensemble=ensemble)
+    compiled = []
+    sizes = [(7, 9), (150, 31), (31, 150), (150, 150), (3, 160), (9, 7)]
+    for size in sizes[:3] if ensemble else sizes:
+        lr = photo(*size, 3)
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            sr = upscale(lr[None], None)[0]
+        messages = [r.message for r in caplog.records if r.message.startswith("Compiling")]
+        compiled.append(sum("jit(head)" in m or "jit(in_one)" in m for m in messages))
+        if ensemble:
+            expected = reference(lr[None], None)[0]
+        else:
+            expected = np.array(whole(case)(params, stats, lr))
+        assert_same(sr, expected)
+    assert compiled == ([1, 2, 0] if ensemble else [1, 1, 1, 0, 0, 0])
+
+
 def test_a_window_without_its_overlap_would_leave_seams():
     _, network, params, stats = drawn("srvggnet")
     narrow = plan(network, tile=11, overlap=network.radius - 1)
@@ -155,7 +189,7 @@ def test_tiles_are_spread_over_all_devices(run):
         spread = [len(x.sharding.device_set) for x in jax.live_arrays() if x.dtype == np.uint8]
         reports.append((done, total, max(spread, default=0)))
 
-    upscaler, lr = isr_jax.load(run, tile=16), photo(2, 20, 40, 3)
+    upscaler, lr = isr_jax.load(run, tile=16), photo(2, 30, 56, 3)
     sr = upscaler(lr, progress=report)
     assert [report[:2] for report in reports] == [(4, 12), (8, 12), (12, 12)]
     assert [report[2] for report in reports[:2]] == [4, 4]  # the last is on the host by then
@@ -269,4 +303,5 @@ def test_overlaps_are_exact_up_to_a_radius():
         assert cut.overlap == overlap
         assert cut.window == cut.tile + 2 * overlap
         if cut.tile > tiling.SMALLEST:
-            assert network.bytes_per_pixel * cut.window**2 <= tiling.CPU.bytes
+            per_pixel = network.split.head_bytes if network.split else network.bytes_per_pixel
+            assert per_pixel * cut.window**2 <= tiling.CPU.bytes

@@ -1,16 +1,20 @@
 """How images are cut into windows for a generator, on the host.
 
-An image is cut into square tiles. Each is computed from a window: the tile and its padding, the
-pixels around it that the generator sees. There are three ways:
+An image is cut into tiles. Each is computed from a window: the tile and its padding, the pixels
+around it that the generator sees. There are three ways:
 
-    exact        a tile may start anywhere; the window reaches beyond the image, where it repeats
-                 the nearest pixel
+    exact        all windows of an image have one size, and lie within it; where the image is
+                 smaller than a window, its nearest pixel repeats
     approximate  where the generator declares that it sees more: tiles overlap, and blend there;
                  windows lie within the image, whose sides are multiples of the generator's, and
                  start at multiples
     whole        the image is one window, without padding
 """
 
+import itertools
+import math
+import sys
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,19 +28,22 @@ Images = UInt8[np.ndarray, "n h w c"] | UInt16[np.ndarray, "n h w c"]
 Padded = UInt8[np.ndarray, "n ph pw c"] | UInt16[np.ndarray, "n ph pw c"]
 
 Way = Literal["exact", "approximate", "whole"]
+Sides = tuple[int, int]  # height and width
 
 
 class Plan(NamedTuple):
     """How images are cut, in LR pixels.
 
     Attributes:
-        tile: side of a tile; 0 for whole images.
+        tile: side of a tile, but at the edges of an image, where it needs less padding; 0 for whole
+            images.
         stride: from the start of a tile to that of the next; less than a tile where tiles blend.
         overlap: tile padding, on each side.
         window: side of a window.
         multiple: windows start and end at multiples of so many.
         channels: that the generator sees: 1, 3 or 4.
         approximate: whether tiles differ from the whole image.
+        most: the most pixels of a window that is fitted to an image; 0 for windows of one size.
     """
 
     tile: int
@@ -46,6 +53,7 @@ class Plan(NamedTuple):
     multiple: int
     channels: int
     approximate: bool
+    most: int = 0
 
 
 class Tile(NamedTuple):
@@ -54,6 +62,7 @@ class Tile(NamedTuple):
     Attributes:
         image: the index of its image.
         row, column: its first ones.
+        height, width: its sides.
         above, left: how many rows it shares with the tiles above it, and columns with the one on
             its left.
     """
@@ -61,6 +70,8 @@ class Tile(NamedTuple):
     image: int
     row: int
     column: int
+    height: int
+    width: int
     above: int = 0
     left: int = 0
 
@@ -73,45 +84,137 @@ class Window(NamedTuple):
             each channel of the image as a plane; for others there is one plane.
         inside: the window's rows [first, last) and columns [first, last) inside the image.
         corner: the tile's first row and column in the window.
+        sides: of the tile.
     """
 
     pixels: Float32[np.ndarray, "*d planes t u c"]
     inside: Int32[np.ndarray, "*d 4"]
     corner: Int32[np.ndarray, "*d 2"]
+    sides: Int32[np.ndarray, "*d 2"]
+
+    def upright_corner(self, symmetry: int) -> Int32[np.ndarray, "*d 2"]:
+        """Return the tile's corner in the window once the symmetry is undone."""
+        ends = np.array(self.pixels.shape[-3:-1]) - self.corner - self.sides
+        flipped = (symmetry & 1, symmetry & 2)
+        order = (1, 0) if symmetry & 4 else (0, 1)
+        pairs = zip(flipped, order, strict=True)
+        upright = [(ends if flip else self.corner)[..., i] for flip, i in pairs]
+        return np.stack(upright, axis=-1).astype(np.int32)
 
 
-def choose_way(plan: Plan, size: tuple[int, int]) -> Way:
-    """Return how an image of a size, height and width in pixels, is cut."""
+def choose_way(plan: Plan, size: Sides) -> Way:
+    """Return how an image of a size in pixels is cut."""
     if not plan.tile or (plan.approximate and max(size) <= plan.window):
         return "whole"
     return "approximate" if plan.approximate else "exact"
 
 
-def tiles_of(batch: Images, plan: Plan, way: Way) -> list[Tile]:
-    """Return the tiles of a batch, image by image and row by row."""
+def fitted(plan: Plan, size: Sides, *, devices: int) -> Sides:
+    """Return the sides of the windows that cover an image with the least computation.
+
+    Args:
+        plan: the sizes.
+        size: of the image, in pixels.
+        devices: number of windows that are computed at once.
+    """
+
+    def sides(length: int) -> Iterator[int]:
+        """Yield the side of a window of which n cover a length, for n = 1, 2, and so on."""
+        yield length
+        for n in range(2, 2 + length // plan.window):
+            tile = -(-(length - 2 * plan.overlap) // n)
+            yield tile + 2 * plan.overlap + plan.multiple - 1
+
+    # At multiples, so that photos of nearly one size share a program.
+    unit = math.lcm(8, plan.multiple)
+    rounded = [sorted({-(-side // unit) * unit for side in sides(length)}) for length in size]
+    possible = [pair for pair in itertools.product(*rounded) if math.prod(pair) <= plan.most]
+    usual = (plan.window, plan.window)
+    return min(possible, key=lambda pair: work(plan, size, pair, devices=devices), default=usual)
+
+
+def work(plan: Plan, size: Sides, window: Sides, *, devices: int) -> int:
+    """Return the pixels of all windows of an image, divided by the number of devices."""
+    if any(
+        b < a and b < 2 * plan.overlap + plan.multiple for a, b in zip(size, window, strict=True)
+    ):
+        return sys.maxsize  # nothing is left between the padding
+    n = math.prod(len(spans_of(*along, plan)) for along in zip(size, window, strict=True))
+    return -(-n // devices) * math.prod(window)
+
+
+def tiles_of(batch: Images, plan: Plan, way: Way, window: Sides) -> list[Tile]:
+    """Return the tiles of a batch, image by image and row by row.
+
+    Args:
+        batch: the images.
+        plan: the sizes.
+        way: how.
+        window: the sides of exact windows.
+    """
     n, h, w, _ = batch.shape
     if way == "whole":
-        return [Tile(i, 0, 0) for i in range(n)]
+        return [Tile(i, 0, 0, h, w) for i in range(n)]
+    if way == "exact":
+        rows, columns = (
+            [(start, stop - start, 0) for start, stop in spans_of(length, side, plan)]
+            for length, side in zip((h, w), window, strict=True)
+        )
+    else:
+        rows, columns = (_starts(length, plan) for length in (h, w))
     return [
-        Tile(i, row, column, above, left)
+        Tile(i, row, column, height, width, above, left)
         for i in range(n)
-        for row, above in _starts(h, plan, way)
-        for column, left in _starts(w, plan, way)
+        for row, height, above in rows
+        for column, width, left in columns
     ]
 
 
-def _starts(length: int, plan: Plan, way: Way) -> list[tuple[int, int]]:
-    """Return where tiles start along an axis, and how many pixels each shares with the one before.
+def spans_of(length: int, window: int, plan: Plan) -> list[Sides]:
+    """Return where exact tiles start and stop along an axis.
 
-    Those of an approximate way end with the axis, and are spread evenly.
+    The first and the last need no padding at the edge of the image, so that they are larger.
     """
-    if way == "exact":
-        return [(start, 0) for start in range(0, length, plan.stride)]
+    if -(-length // plan.multiple) * plan.multiple <= window:
+        return [(0, length)]
+    inner, most = length - 2 * plan.overlap, window - 2 * plan.overlap - plan.multiple + 1
+    n = -(-inner // most)
+    inside = [plan.overlap + i * inner // n for i in range(1, n)]
+    return list(itertools.pairwise([0, *inside, length]))
+
+
+def pieces_of(tile: Sides, *, radius: int, most: int) -> Sides:
+    """Return the sides of equal pieces of a tile that need the least computation.
+
+    Args:
+        tile: the sides of the tile.
+        radius: padding of a piece, on each side.
+        most: the most pixels of a padded piece.
+    """
+    counts = [range(1, 2 + side // 16) for side in tile]
+    grids = [(-(-tile[0] // i), -(-tile[1] // j)) for i, j in itertools.product(*counts)]
+
+    def padded(piece: Sides) -> int:
+        return (piece[0] + 2 * radius) * (piece[1] + 2 * radius)
+
+    def total(piece: Sides) -> int:
+        return -(-tile[0] // piece[0]) * -(-tile[1] // piece[1]) * padded(piece)
+
+    return min([grid for grid in grids if padded(grid) <= most] or grids[-1:], key=total)
+
+
+def _starts(length: int, plan: Plan) -> list[tuple[int, int, int]]:
+    """Return where approximate tiles start along an axis, their sides, and what each shares.
+
+    That is how many pixels it has in common with the one before. Tiles end with the axis, and are
+    spread evenly.
+    """
     rest = max(0, length - plan.tile)
     last, fold = -(-rest // plan.stride), plan.multiple
     starts = [i * (rest // fold) // max(last, 1) * fold for i in range(last + 1)]
-    before = [start + plan.tile for start in starts[:-1]]
-    return list(zip(starts, [0, *np.subtract(before, starts[1:]).tolist()], strict=True))
+    side = min(plan.tile, length)
+    shared = [0, *(a + plan.tile - b for a, b in itertools.pairwise(starts))]
+    return [(start, side, common) for start, common in zip(starts, shared, strict=True)]
 
 
 def reflect(batch: Images, multiple: int) -> Padded:
@@ -124,7 +227,7 @@ def reflect(batch: Images, multiple: int) -> Padded:
     return batch
 
 
-def cut(image: Image, tile: Tile, symmetry: int, plan: Plan, *, way: Way) -> Window:
+def cut(image: Image, tile: Tile, symmetry: int, plan: Plan, *, way: Way, window: Sides) -> Window:
     """Return the window of a tile in the image under a symmetry, numbered as `images.dihedral`.
 
     Args:
@@ -134,22 +237,19 @@ def cut(image: Image, tile: Tile, symmetry: int, plan: Plan, *, way: Way) -> Win
         symmetry: from 0 to 7.
         plan: the sizes.
         way: how.
+        window: the sides of an exact window of the image as it is.
     """
-    height, width = (
-        side if way == "whole" else plan.tile if way == "exact" else min(plan.tile, side)
-        for side in image.shape[:2]
-    )
     row, column = tile.row, tile.column
     if symmetry & 1:
-        image, row = image[::-1], len(image) - row - height
+        image, row = image[::-1], len(image) - row - tile.height
     if symmetry & 2:
-        image, column = image[:, ::-1], image.shape[1] - column - width
+        image, column = image[:, ::-1], image.shape[1] - column - tile.width
     if symmetry & 4:
-        image, row, column = image.swapaxes(0, 1), column, row
-    along = {"exact": _beyond, "approximate": _within, "whole": _whole}[way]
+        image, row, column, window = image.swapaxes(0, 1), column, row, window[::-1]
+    along = {"exact": _exact, "approximate": _within, "whole": _whole}[way]
     (rows, *vertical, y), (columns, *horizontal, x) = (
-        along(length, start, plan)
-        for length, start in zip(image.shape, (row, column), strict=False)
+        along(length, start, side, plan)
+        for length, start, side in zip(image.shape, (row, column), window, strict=False)
     )
     if image.shape[2] in (2, 4) and plan.channels < 4:
         # A visible pixel of the tile sees hidden ones as far away as the padding, and these have a
@@ -165,6 +265,7 @@ def cut(image: Image, tile: Tile, symmetry: int, plan: Plan, *, way: Way) -> Win
         _planes(images.to_float(image[rows[:, None], columns]), plan.channels),
         np.array([*vertical, *horizontal], np.int32),
         np.array([y, x], np.int32),
+        np.array((tile.width, tile.height) if symmetry & 4 else tile[3:5], np.int32),
     )
 
 
@@ -187,27 +288,27 @@ def _planes(
 _Along = tuple[Int64[np.ndarray, " t"], int, int, int]
 
 
-def _beyond(length: int, start: int, plan: Plan) -> _Along:
-    """Cut a window of one size, which may reach beyond the image.
+def _exact(length: int, start: int, window: int, plan: Plan) -> _Along:
+    """Cut a window within the image, or beyond its end where it is smaller than the window.
 
     The image is reflected up to a multiple, as generators that fold pixels do; beyond that, its
     last pixel repeats.
     """
-    first = (start - plan.overlap) // plan.multiple * plan.multiple
     padded = -(-length // plan.multiple) * plan.multiple
-    at = np.clip(np.arange(first, first + plan.window), 0, padded - 1)
-    inside = np.clip((-first, padded - first), 0, plan.window)
-    return _reflected(at, length), int(inside[0]), int(inside[1]), start - first
+    first = (start - plan.overlap) // plan.multiple * plan.multiple
+    first = min(max(first, 0), max(padded - window, 0))
+    at = np.minimum(np.arange(first, first + window), padded - 1)
+    return _reflected(at, length), 0, min(padded - first, window), start - first
 
 
-def _within(length: int, start: int, plan: Plan) -> _Along:
+def _within(length: int, start: int, window: int, plan: Plan) -> _Along:
     """Cut a window within the image, which may be smaller than the window's usual size."""
     side = min(plan.window, length)
     first = int(np.clip(start - plan.overlap, 0, length - side))
     return np.arange(first, first + side), 0, side, start - first
 
 
-def _whole(length: int, start: int, plan: Plan) -> _Along:
+def _whole(length: int, start: int, window: int, plan: Plan) -> _Along:
     """Take all."""
     return np.arange(length), 0, length, 0
 

@@ -1,37 +1,43 @@
-"""A generator over images of any size: one compiled shape, bounded memory, no seams.
+"""A generator over images of any size: few compiled shapes, bounded memory, no seams.
 
 Images are cut into windows, see `tiling.cutting`. The SR pixels of exact tiles equal those of the
 whole image, except for the order of floating-point sums. Windows are cut from the image's integers,
 and tiles are rounded before they leave the device, so no float copy of an image is made.
+
+What an exact tile costs is the area of its window, whatever its shape. The usual window is a
+square; for a photo large enough, one is compiled that covers it with the least area.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, UInt8, UInt16
+from jaxtyping import Array, UInt8, UInt16
 
-from isr_jax import errors, images
+from isr_jax import errors
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.cutting import (
     Image,
     Images,
     Plan,
+    Sides,
     Tile,
     Way,
     Window,
     choose_way,
     cut,
+    fitted,
+    pieces_of,
     reflect,
+    spans_of,
     tiles_of,
+    work,
 )
+from isr_jax.tiling.programs import make_programs
 from isr_jax.tiling.windows import Windowed
 
 Upscaled = UInt8[np.ndarray, "n sh sw c"] | UInt16[np.ndarray, "n sh sw c"]
@@ -45,15 +51,14 @@ EXACT, CAPPED = 48, 32
 
 
 class Limits(NamedTuple):
-    """Limits of a default window: its side in LR pixels, and the bytes of its largest layer."""
+    """Limits of windows: the usual side in LR pixels, and the bytes of the largest layer."""
 
     side: int
     bytes: int
 
 
-# On a CPU larger windows are hardly faster, and with a large photo would need more than 1 GB. An
-# accelerator has the memory, and the larger the tile, the smaller the share of its padding.
-CPU, ACCELERATOR = Limits(256, 3 * 2**26), Limits(512, 2**31)
+# A large window has a small share of padding, but needs memory, and is too much for a small image.
+CPU, ACCELERATOR = Limits(256, 2**28), Limits(512, 2**31)
 SMALLEST = 64  # LR pixels; side of the smallest default tile
 
 
@@ -70,17 +75,17 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
     Raises:
         UserError: a size out of range.
     """
-    fold, declared = network.multiple, network.approximate
+    fold, declared, pixels = network.multiple, network.approximate, 0
     approximate = declared is not None
+    head_bytes = network.split.head_bytes if network.split else network.bytes_per_pixel
     if overlap is None:
         radius, capped = network.radius, CAPPED if approximate else CAPPED * fold
         overlap = radius if radius is not None and radius <= EXACT * fold else capped
     if tile is None:
-        limits = CPU if jax.local_devices()[0].platform == "cpu" else ACCELERATOR
-        most = limits.side if approximate else limits.side * fold
-        side = min(most, math.isqrt(limits.bytes // network.bytes_per_pixel))
+        pixels = _limits().bytes // head_bytes
+        most = _limits().side if approximate else _limits().side * fold
         least = SMALLEST if approximate else SMALLEST * fold
-        tile = max(side - 2 * overlap, least)
+        tile = max(min(most, math.isqrt(pixels)) - 2 * overlap, least)
     for name, value in (("tile", tile), ("overlap", overlap)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise UserError(f"{name} is {value!r}; give a number of pixels, 0 or more")
@@ -95,7 +100,11 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
         return Plan(tile, stride, overlap, window, fold, network.channels, approximate)
     # A tile may start anywhere, but its window only at a multiple of `fold`.
     window = -(-(tile + 2 * overlap + fold - 1) // fold) * fold
-    return Plan(tile, tile, overlap, window, fold, network.channels, approximate)
+    return Plan(tile, tile, overlap, window, fold, network.channels, approximate, pixels)
+
+
+def _limits() -> Limits:
+    return CPU if jax.local_devices()[0].platform == "cpu" else ACCELERATOR
 
 
 def make_tiled(
@@ -117,61 +126,47 @@ def make_tiled(
     """
     scale = network.scale
     symmetries = range(8) if ensemble else range(1)
-    mesh = Mesh(np.array(jax.local_devices()), ("tiles",))
-    each, same = NamedSharding(mesh, PartitionSpec("tiles")), NamedSharding(mesh, PartitionSpec())
-    params, stats = jax.device_put((params, stats), same)
+    programs = make_programs(network, params, stats, symmetries)
+    devices = programs.devices
+    usual = (plan.window, plan.window)
+    # Of each compiled window, the pieces of its tiles.
+    compiled = {usual: _pieces(network, (plan.tile, plan.tile))}
 
-    # One tile per device: a window is large enough to keep it busy.
-    @partial(jax.jit, static_argnames="way")
-    def compute(params: Any, stats: Any, windows: Any, *, way: Way) -> Array:
-        @partial(
-            jax.shard_map,
-            mesh=mesh,
-            in_specs=(same.spec, same.spec, each.spec),
-            out_specs=each.spec,
-        )
-        def on_device(params: Any, stats: Any, windows: Any) -> Array:
-            (planes,), (inside,) = windows.pixels, windows.inside
-            if way == "exact":
-                inside = jnp.broadcast_to(inside, (len(planes), 4))
-                sr = network.apply(params, stats, planes, inside)
-            else:
-                sr = network.whole(params, stats, planes)
-            if len(planes) > 1:
-                sr = jnp.moveaxis(sr, 0, -1)[None, ..., 0, :]
-            if way == "whole":
-                return sr
-            sides = [min(plan.tile, side) * scale for side in planes.shape[1:3]]
-            row, column = windows.corner[0] * scale
-            return jax.lax.dynamic_slice(sr, (0, row, column, 0), (1, *sides, sr.shape[-1]))
+    def window_for(size: Sides) -> Sides:
+        """Return a compiled window; compile one where that pays, for two sizes at most."""
 
-        return on_device(params, stats, windows)
+        def area(window: Sides) -> int:
+            return work(plan, size, window, devices=devices)
 
-    @partial(jax.jit, static_argnames=("dtype", "gray", "alpha"))
-    def finish(
-        views: Sequence[Array], *, dtype: np.dtype, gray: bool, alpha: bool
-    ) -> tuple[Array, Array]:
-        """Return the rounded tiles, and whether each was finite."""
-        upright = [_upright(view, k) for k, view in zip(symmetries, views, strict=True)]
-        mean = jnp.stack(upright).mean(axis=0)
-        finite = jnp.isfinite(mean).all(axis=(1, 2, 3))
-        return _as(images.to_unsigned(mean, dtype), gray=gray, alpha=alpha), finite
+        best = min(compiled, key=area)
+        if plan.most and len(compiled) < 3:
+            new = fitted(plan, size, devices=devices)
+            if area(best) - area(new) >= 2 * plan.window**2:
+                spans = [spans_of(*along, plan) for along in zip(size, new, strict=True)]
+                most = [max(stop - start for start, stop in along) for along in spans]
+                compiled[new] = _pieces(network, (most[0], most[1]))
+                return new
+        return best
 
     def launch(
-        batch: Images, tiles: Sequence[Tile], after: tuple[Array, Array] | None, *, way: Way
-    ) -> tuple[Array, Array]:
+        batch: Images, tiles: Sequence[Tile], after: Any, way: Way, window: Sides
+    ) -> tuple[tuple[Array, Array], Sequence[Sides]]:
+        """Return the upscaled windows, whether they are finite, and the corners of the tiles."""
         views: list[Array] = []
+        corners = []
         for k in symmetries:
-            windows = [cut(batch[t.image], t, k, plan, way=way) for t in tiles]
+            windows = [cut(batch[t.image], t, k, plan, way=way, window=window) for t in tiles]
             # Devices that have no tile left see an empty window.
-            windows += [Window(*map(np.zeros_like, windows[0]))] * (mesh.size - len(tiles))
-            stacked = jax.device_put(Window(*map(np.stack, zip(*windows, strict=True))), each)
+            windows += [Window(*map(np.zeros_like, windows[0]))] * (devices - len(tiles))
             # One program at a time, so that their memory does not add up.
             jax.block_until_ready(views[-1] if views else after)
-            views.append(compute(params, stats, stacked, way=way))
+            piece = compiled[window][:: -1 if k & 4 else 1]
+            views.append(programs.upscale(windows, way=way, piece=piece))
+            corners.append(np.stack([window.upright_corner(k) for window in windows]))
         channels = batch.shape[3]
         alpha = channels in (2, 4) and network.channels == 4
-        return finish(views, dtype=batch.dtype, gray=channels < 3, alpha=alpha)
+        done = programs.finish(views, corners, dtype=batch.dtype, gray=channels < 3, alpha=alpha)
+        return done, [(int(y), int(x)) for y, x in corners[0]]
 
     def upscale(batch: Images, progress: OnTile | None = None) -> Upscaled:
         n, h, w, channels = batch.shape
@@ -179,28 +174,35 @@ def make_tiled(
         if channels in (2, 4) and network.channels < 4:
             upscale_alpha(batch, result, scale=scale, rows=plan.tile or h)
         way = choose_way(plan, (h, w))
+        window = window_for((h, w)) if way == "exact" else usual
         if way == "approximate":
             batch = reflect(batch, network.multiple)
-        tiles = tiles_of(batch, plan, way)
+        tiles = tiles_of(batch, plan, way, window)
         shared = scale * max(tile.above for tile in tiles)
         strip = np.empty((shared, *result.shape[2:]), result.dtype)
         current: Sequence[Tile] = ()
         computed: Any = None
+        places: Sequence[Sides] = ()
         # One iteration more than groups: while one is computed, the previous one is written.
-        for start in range(0, len(tiles) + mesh.size, mesh.size):
-            group = tiles[start : start + mesh.size]
+        for start in range(0, len(tiles) + devices, devices):
+            group = tiles[start : start + devices]
+            following, next_places = None, ()
             with _enough_memory(way, (h, w)):
-                following = launch(batch, group, computed, way=way) if group else None
+                if group:
+                    following, next_places = launch(batch, group, computed, way, window)
                 computed = jax.tree.map(np.asarray, computed)
             if current:
-                for tile, sr, finite in zip(current, *computed, strict=False):
+                for tile, (y, x), sr, finite in zip(current, places, *computed, strict=False):
                     if not finite:
                         raise UserError(
                             "the model's output is not finite: its numbers overflow on this "
                             "image; if it computes in bfloat16, try --dtype float32"
                         )
-                    write(result[tile.image], tile, sr, scale, strip)
-            current, computed = group, following
+                    inner = sr[y * scale :, x * scale :][
+                        : tile.height * scale, : tile.width * scale
+                    ]
+                    write(result[tile.image], tile, inner, scale, strip)
+            current, computed, places = group, following, next_places
             if progress and start:
                 progress(min(start, len(tiles)), len(tiles))
         return result
@@ -208,21 +210,12 @@ def make_tiled(
     return upscale
 
 
-def _upright(views: Float[Array, "n h w c"], symmetry: int) -> Float[Array, "n _ _ c"]:
-    """Undo `images.dihedral`; sides may differ."""
-    views = views.swapaxes(1, 2) if symmetry & 4 else views
-    views = views[:, :, ::-1] if symmetry & 2 else views
-    return views[:, ::-1] if symmetry & 1 else views
-
-
-def _as(
-    sr: UInt8[Array, "n h w c"] | UInt16[Array, "n h w c"], *, gray: bool, alpha: bool
-) -> UInt8[Array, "n h w _"] | UInt16[Array, "n h w _"]:
-    """Return those channels of a generator's output that its input has."""
-    if sr.shape[-1] < 3:  # of gray planes
-        return sr
-    colours = images.rgb_to_gray(sr[..., :3]) if gray else sr[..., :3]
-    return jnp.concatenate([colours, sr[..., 3:]], axis=-1) if alpha else colours
+def _pieces(network: Windowed, tile: Sides) -> Sides:
+    """Return the sides of the pieces in which the tail of a generator computes a tile."""
+    split = network.split
+    if not split or not all(tile):
+        return tile
+    return pieces_of(tile, radius=split.radius, most=_limits().bytes // split.tail_bytes)
 
 
 @contextmanager
@@ -251,7 +244,9 @@ def write(
     What a row of tiles shares with the row above is collected in a strip, and blended with it when
     the row is complete.
     """
-    row, column, above, left = (scale * pixels for pixels in tile[1:])
+    row, column, above, left = (
+        scale * pixels for pixels in (tile.row, tile.column, tile.above, tile.left)
+    )
     rows, columns = min(image.shape[0] - row, len(sr)), min(image.shape[1] - column, sr.shape[1])
     across = slice(column, column + columns)
     sr, channels = sr[:rows, :columns], slice(0, sr.shape[2])

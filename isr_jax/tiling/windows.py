@@ -5,8 +5,14 @@ outside the image and nowhere else, so `apply` sets everything outside the image
 convolution. A window at any place of an image of any size, even of one pixel, then gives what the
 whole image gives, from one compiled shape. What the window cuts off affects its pixels no further
 than `radius` from its edges.
+
+Most generators compute long at the LR image's resolution, where features take little memory and the
+receptive field grows, and then briefly at higher ones, where features take much memory and the
+receptive field hardly grows. Such a generator is split in two: the head works on large windows, of
+which little is padding, and the tail on pieces of its features.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
@@ -15,7 +21,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxprs_in_params
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Var, jaxprs_in_params
 from jaxtyping import Array, Bool, Float, Int32
 
 from isr_jax.models import Generator
@@ -25,21 +32,52 @@ _SIDE = 64  # of the abstract image on which layers are recorded; divisible by e
 
 
 class Layer(NamedTuple):
-    """A convolution: padding, resolution (1 at the LR image's), input plus output channels."""
+    """A convolution: padding, resolution (1 at the LR image's), channels of input and output."""
 
     pad: int
     resolution: Fraction
-    channels: int
+    inputs: int
+    outputs: int
+
+    @property
+    def bytes(self) -> int:
+        """Of its float32 input and output, per LR pixel."""
+        return int(4 * (self.inputs + self.outputs) * self.resolution**2)
+
+
+class Split(NamedTuple):
+    """A generator in two parts.
+
+    Attributes:
+        head: (params, stats, windows, inside) -> features, float [n at au c], where a is
+            `resolution`; arguments as of `Windowed.apply`.
+        tail: (params, stats, windows, features, inside) -> sr.
+        resolution: of the features, 1 at the LR image's.
+        radius: of the tail's receptive field, LR pixels.
+        head_bytes, tail_bytes: as `Windowed.bytes_per_pixel`, of each part.
+    """
+
+    head: Callable[
+        [Params, Params, Float[Array, "n t u c"], Int32[Array, "n 4"]], Float[Array, "n _ _ d"]
+    ]
+    tail: Callable[
+        [Params, Params, Float[Array, "n t u c"], Float[Array, "n _ _ d"], Int32[Array, "n 4"]],
+        Float[Array, "n st su c"],
+    ]
+    resolution: Fraction
+    radius: int
+    head_bytes: int
+    tail_bytes: int
 
 
 class Windowed(NamedTuple):
     """A generator on windows, and on whole images.
 
     Attributes:
-        apply: (params, stats, windows, inside) -> sr. windows are float [n t t c] in [0, 1], with
+        apply: (params, stats, windows, inside) -> sr. windows are float [n t u c] in [0, 1], with
             the image's nearest pixel outside it; inside is int32 [n 4], the window's rows
             [first, last) and columns [first, last) inside the image; sr is float32
-            [n scale*t scale*t c] and equals that of the whole image wherever it is further than
+            [n scale*t scale*u c] and equals that of the whole image wherever it is further than
             `radius` LR pixels from an edge of the window that is not the image's.
         whole: (params, stats, images) -> sr, of images or windows that end where they end.
         scale: the scale factor.
@@ -51,6 +89,7 @@ class Windowed(NamedTuple):
         bytes_per_pixel: of the float32 input and output of the largest convolution, per LR pixel;
             where no radius is known, of the largest result of any operation.
         approximate: why tiles differ from the whole image; None where they do not.
+        split: the same in two parts; None where that would save no memory.
     """
 
     apply: Callable[
@@ -63,6 +102,7 @@ class Windowed(NamedTuple):
     multiple: int
     bytes_per_pixel: int
     approximate: Approximate | None
+    split: Split | None = None
 
 
 def windowed(network: Generator) -> Windowed:
@@ -89,27 +129,132 @@ def windowed(network: Generator) -> Windowed:
             _largest_result(network) // _SIDE**2,
             approximate,
         )
-    layers = _layers(network)
+    layers, traced = _layers(network)
     multiple = max(1, int(1 / layers[0].resolution))
 
     def apply(
-        params: Params, stats: Params, windows: Float[Array, "n t u c"], inside: Int32[Array, "n 4"]
+        params: Params,
+        stats: Params,
+        windows: Float[Array, "n t u c"],
+        inside: Int32[Array, "n 4"],
     ) -> Float[Array, "n st su c"]:
-        side = windows.shape[1]
-
-        def masked(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if not _pads(context) or context.module.conv_general_dilated:
-                return call(*args, **kwargs)  # differences continue the window's edge
-            (x,) = args
-            return call(jnp.where(_inside(inside, side, x.shape[1]), x, 0), **kwargs)
-
-        with nn.intercept_methods(masked):
+        masks = _masks(inside, windows.shape[1:3])
+        with nn.intercept_methods(_on_convolutions(lambda index, x: masks(x))):
             return whole(params, stats, windows)
 
-    radius = _radius(layers, scale=scale, multiple=multiple)
-    largest = max(layer.channels * layer.resolution**2 for layer in layers)
-    # A global skip interpolates over two pixels, whatever the convolutions see.
-    return Windowed(apply, whole, scale, channels, max(2, radius), multiple, 4 * int(largest), None)
+    cut = _where_to_split(layers, traced)
+    return Windowed(
+        apply,
+        whole,
+        scale,
+        channels,
+        # A global skip interpolates over two pixels, whatever the convolutions see.
+        max(2, _radius(layers, scale=Fraction(scale), multiple=multiple)),
+        multiple,
+        max(layer.bytes for layer in layers),
+        None,
+        None if cut is None else _split(whole, layers, cut, scale=scale, multiple=multiple),
+    )
+
+
+def _split(whole: Any, layers: list[Layer], cut: int, *, scale: int, multiple: int) -> Split:
+    """Return a generator in two parts, of which the second begins with the convolution `cut`."""
+
+    def head(
+        params: Params,
+        stats: Params,
+        windows: Float[Array, "n t u c"],
+        inside: Int32[Array, "n 4"],
+    ) -> Float[Array, "n _ _ d"]:
+        masks, features = _masks(inside, windows.shape[1:3]), []
+
+        def change(index: int, x: Array) -> Array:
+            if index == cut:
+                features.append(x)
+            return masks(x)
+
+        # What follows the features is traced too, and XLA leaves out what nothing needs.
+        with nn.intercept_methods(_on_convolutions(change)):
+            whole(params, stats, windows)
+        return features[0]
+
+    def tail(
+        params: Params,
+        stats: Params,
+        windows: Float[Array, "n t u c"],
+        features: Float[Array, "n _ _ d"],
+        inside: Int32[Array, "n 4"],
+    ) -> Float[Array, "n st su c"]:
+        masks = _masks(inside, windows.shape[1:3])
+        # As above, of what comes before the features.
+        with nn.intercept_methods(
+            _on_convolutions(lambda index, x: masks(features if index == cut else x))
+        ):
+            return whole(params, stats, windows)
+
+    return Split(
+        head,
+        tail,
+        layers[cut].resolution,
+        max(2, _radius(layers[cut:], scale=Fraction(scale), multiple=multiple)),
+        _head_bytes(layers, cut),
+        max(layer.bytes for layer in layers[cut:]),
+    )
+
+
+def _head_bytes(layers: list[Layer], cut: int) -> int:
+    """Return the bytes per LR pixel of the largest convolution before `cut`, or of its features."""
+    features = layers[cut]._replace(outputs=0).bytes
+    return max(features, *(layer.bytes for layer in layers[:cut]))
+
+
+def _where_to_split(layers: list[Layer], traced: Any) -> int | None:
+    """Return the convolution with which a tail best begins; None where no tail saves memory.
+
+    Args:
+        layers: the convolutions.
+        traced: the jaxpr of the network, in which the input of each has its number as its name.
+    """
+    possible = [cut for cut in range(1, len(layers)) if _is_bottleneck(traced, cut)]
+    best = min(possible, key=lambda cut: (_head_bytes(layers, cut), -cut), default=None)
+    if best is None or 2 * _head_bytes(layers, best) > max(layer.bytes for layer in layers):
+        return None
+    return best
+
+
+def _is_bottleneck(traced: Any, cut: int) -> bool:
+    """Return whether all that the output needs of earlier convolutions passes the input of one."""
+    needed = {x for x in traced.outvars if isinstance(x, Var)}
+    for eqn in reversed(traced.eqns):
+        if needed.isdisjoint(eqn.outvars):
+            continue
+        if eqn.primitive.name == "name":
+            if int(eqn.params["name"]) == cut:
+                continue
+            if int(eqn.params["name"]) < cut:
+                return False
+        needed.update(x for x in eqn.invars if isinstance(x, Var))
+    return True
+
+
+def _on_convolutions(change: Callable[[int, Array], Array]) -> Any:
+    """Return an interceptor that changes the input of every convolution that pads with zeros.
+
+    It is made for one trace, in which it numbers them from 0.
+    """
+    index = -1
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal index
+        if not _pads(context):
+            return call(*args, **kwargs)
+        index += 1
+        if context.module.conv_general_dilated:
+            return call(*args, **kwargs)  # differences continue the window's edge
+        (x,) = args
+        return call(change(index, x), **kwargs)
+
+    return intercept
 
 
 def _pads(context: nn.module.InterceptorContext) -> bool:
@@ -124,12 +269,19 @@ def _pad(conv: Any) -> int:
     return (conv.kernel_size[0] - 1) // 2
 
 
-def _inside(inside: Int32[Array, "n 4"], window: int, side: int) -> Bool[Array, "n side side 1"]:
-    """Return which of side x side features of a window are inside the image."""
-    at = jnp.arange(side) * window
-    top, bottom, left, right = (inside[:, i, None] * side for i in range(4))
-    rows, columns = (top <= at) & (at < bottom), (left <= at) & (at < right)
-    return rows[:, :, None, None] & columns[:, None, :, None]
+def _masks(inside: Int32[Array, "n 4"], sides: tuple[int, ...]) -> Callable[[Array], Array]:
+    """Return a function that sets what lies outside the image to zero, of windows of two sides."""
+
+    def masked(x: Float[Array, "n a b c"]) -> Float[Array, "n a b c"]:
+        def along(axis: int) -> Bool[Array, "n _"]:
+            """Compare in units in which both LR and feature pixels are whole numbers."""
+            at = jnp.arange(x.shape[1 + axis]) * sides[axis]
+            first, last = (inside[:, 2 * axis + i, None] * x.shape[1 + axis] for i in range(2))
+            return (first <= at) & (at < last)
+
+        return jnp.where(along(0)[:, :, None, None] & along(1)[:, None, :, None], x, 0)
+
+    return masked
 
 
 def _abstract(network: Generator) -> tuple[Any, Array]:
@@ -154,37 +306,42 @@ def _largest_result(network: Generator) -> int:
     return max(results(traced.jaxpr))
 
 
-def _layers(network: Generator) -> list[Layer]:
-    """Return the convolutions in execution order; each is taken to see the one before."""
+def _layers(network: Generator) -> tuple[list[Layer], Any]:
+    """Return the convolutions in execution order; each is taken to see the one before.
+
+    And the network's jaxpr, in which the input of each has its number as its name.
+    """
     module = network.module
     variables, image = _abstract(network)
-    layers = []
+    layers: list[Layer] = []
 
     def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        y = call(*args, **kwargs)
-        if _pads(context):
-            (x,) = args
-            channels = x.shape[-1] + y.shape[-1]
-            layers.append(Layer(_pad(context.module), Fraction(x.shape[1], _SIDE), channels))
+        if not _pads(context):
+            return call(*args, **kwargs)
+        (x,) = args
+        y = call(checkpoint_name(x, str(len(layers))), **kwargs)
+        resolution = Fraction(x.shape[1], _SIDE)
+        layers.append(Layer(_pad(context.module), resolution, x.shape[-1], y.shape[-1]))
         return y
 
     with nn.intercept_methods(record):
-        jax.eval_shape(lambda variables: module.apply(variables, image, train=False), variables)
-    return layers
+        traced = jax.make_jaxpr(partial(module.apply, train=False))(variables, image)
+    return layers, traced.jaxpr
 
 
-def _radius(layers: list[Layer], *, scale: int, multiple: int) -> int:
+def _radius(layers: list[Layer], *, scale: Fraction, multiple: int) -> int:
     """Return the radius of the receptive field in LR pixels, traced from the output to the input.
 
-    The first layer folds `multiple` LR pixels into one; the radius is the largest over them.
+    A generator's first layer may fold `multiple` LR pixels into one; the radius is the largest over
+    them.
     """
     radius = 0
     for pixel in range(multiple):
-        first, last, resolution = pixel * scale, pixel * scale + scale - 1, Fraction(scale)
+        first, last, resolution = pixel * scale, pixel * scale + scale - 1, scale
         for layer in reversed(layers):
             shrunk = int(resolution / layer.resolution)
             first, last = first // shrunk - layer.pad, last // shrunk + layer.pad
             resolution = layer.resolution
-        first, last = first * multiple, last * multiple + multiple - 1
+        first, last = math.floor(first / resolution), math.ceil((last + 1) / resolution) - 1
         radius = max(radius, pixel - first, last - pixel)
     return radius
