@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,11 +22,12 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h, which schedulers can be told to run a
 DEADLINE = 30.0  # seconds that the end of the process may take
 
 
-def leave(code: int) -> NoReturn:
-    """Exit, by a deadline: after a save that failed, Orbax's threads can wait for ever."""
-    last = threading.Timer(DEADLINE, os._exit, [code])
-    last.daemon = True
-    last.start()
+def leave(code: int, *, last: Callable[[], None] = lambda: None) -> NoReturn:
+    """Do a last thing and exit, by a deadline: after a failed save Orbax can wait for ever."""
+    timer = threading.Timer(DEADLINE, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+    last()
     sys.exit(code)
 
 
@@ -53,6 +55,13 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run folder; by default runs/NAME, after the config."
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of the first of several processes; srun, mpirun and TPU pods need no such flags.",
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -86,7 +95,7 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
 
     import isr_jax
-    from isr_jax import UserError
+    from isr_jax import UserError, distributed
     from isr_jax.errors import silence_libraries
     from isr_jax.training.record import closing_table
 
@@ -95,6 +104,9 @@ def main(argv: list[str]) -> None:
     name = "-".join(filter(None, (Path(file).stem, variant)))
     workdir = WORKDIR.value or f"runs/{name}"
     try:
+        distributed.start(
+            coordinator=COORDINATOR.value, processes=PROCESSES.value, process=PROCESS.value
+        )
         if "study" in CONFIG.value:
             outcome = isr_jax.study(CONFIG.value, workdir)
             if outcome.results:
@@ -102,11 +114,16 @@ def main(argv: list[str]) -> None:
             leave(0 if outcome.results else STOPPED)
         result = isr_jax.train(CONFIG.value, workdir)
     except UserError as error:
-        fail(str(error), code=1)
-    if result.scores:
+        distributed.fail(str(error), lambda line: print(f"run.py: {line}", file=sys.stderr))
+        leave(1)
+    except Exception:
+        distributed.await_end()
+        raise
+    if result.scores and distributed.is_first():
         title = f"Validation set, {result.step} updates"
         closing_table(Console(), result.scores, result.baselines, title)
-    leave(0 if result.step == CONFIG.value.train.steps else STOPPED)
+    done = result.step == CONFIG.value.train.steps
+    leave(0 if done else STOPPED, last=distributed.finish)
 
 
 if __name__ == "__main__":

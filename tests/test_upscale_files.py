@@ -154,6 +154,12 @@ def test_shards_are_disjoint_and_whole(tmp_path, capsys, monkeypatch):
     good(capsys, images, "--out", out)
     assert [path.name for path in sorted(out.glob("*.png"))] == ["1_x2.png", "5_x2.png"]
     monkeypatch.undo()
+    # As srun starts them.
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    good(capsys, images, "--out", out / "srun")
+    assert files_in(out / "srun") == ["2_x2.png", "5_x2.png"]
+    monkeypatch.undo()
     # Outputs beside the images, of one part after the other, do not move the parts.
     for i in (1, 2, 3):
         good(capsys, images, "--shard", f"{i}/3")

@@ -26,8 +26,7 @@ def digests_of(items: Any) -> dict[str, str]:
         return hashlib.sha256(flat.data).hexdigest()
 
     leaves = jax.tree_util.tree_leaves_with_path(items)
-    # The parts that other hosts have are theirs to digest.
-    return {_path(path): digest(x) for path, x in leaves if x.is_fully_addressable}
+    return {_path(path): digest(x) for path, x in leaves}
 
 
 def digests_of_json(items: Mapping[str, Any]) -> dict[str, str]:

@@ -18,10 +18,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
+from isr_jax import distributed
 from isr_jax.checkpoints.digests import digests_of, digests_of_json, verify
 from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError, one_line
@@ -99,8 +101,12 @@ def save(
         data: the loader state, as JSON; {} for the pool, which has none.
         scores: of the validation, with "psnr" in dB, where this step was validated.
     """
-    # Copied on the device, because the next dispatch overwrites donated buffers.
-    item = _items(_copied(jax.tree.map(_on_one_device, state)))
+    if jax.process_count() == 1:
+        # Copied on the device, because the next dispatch overwrites donated buffers.
+        item = _items(_copied(jax.tree.map(_on_one_device, state)))
+    else:
+        # Which the first process alone writes: a checkpoint does not tell how many there were.
+        item = _items(jax.tree.map(np.asarray, state))
     texts = {"config": config.to_dict(), "data": dict(data)}
     manager.save(
         int(state.step),
@@ -243,8 +249,10 @@ def _are_scores(file: Path) -> bool:
 
 
 def quarantine(run: Path, step: int) -> None:
-    """Move a checkpoint to RUN/quarantine/."""
-    set_aside(run / "checkpoints" / str(step), run)
+    """Move a checkpoint to RUN/quarantine/; all processes call it, and the first one does it."""
+    if distributed.is_first():
+        set_aside(run / "checkpoints" / str(step), run)
+    distributed.wait("quarantine")
 
 
 def set_aside(path: Path, run: Path) -> Path:

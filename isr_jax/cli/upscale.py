@@ -85,7 +85,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--shard",
         type=shard,
         metavar="I/N",
-        help="process the Ith of N parts of the files, to share them among N machines",
+        help="process the Ith of N parts of the files, to share them among N machines; processes "
+        "that srun or mpirun starts share them without it",
     )
     parser.add_argument(
         "--max-pixels",
@@ -100,9 +101,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Upscale every image, report the failures and a count; return the exit code."""
+    from isr_jax.distributed import take_own_device
     from isr_jax.upscaling.folders import upscale_files
     from isr_jax.upscaling.upscaler import load
 
+    take_own_device()
     upscaler = load(
         options.model or f"compact-x{options.scale or 4}",
         scale=options.scale,

@@ -78,6 +78,7 @@ def open_stream(
     batch: int,
     seed: int,
     workers: int = 0,
+    process: tuple[int, int] = (0, 1),
     warn: Callable[[str], None],
 ) -> Stream:
     """Return an endless stream of shuffled random crops of every image of `source`.
@@ -94,6 +95,8 @@ def open_stream(
         batch: number of examples in a batch.
         seed: of everything random; 0 <= seed < 2**32.
         workers: number of processes that decode images; 0 decodes in threads of this one.
+        process: (i, n): of n processes that train together, the ith, from 0. It gets the ith of n
+            equal parts of every batch.
         warn: called once for each image that is replaced, with one line.
 
     Raises:
@@ -101,15 +104,15 @@ def open_stream(
     """
     # Checked here, not by a worker during training: with one good image `_Cut` never fails.
     _usable_from(source, 0, min_size=crop)
+    i, n = process
     batches = (
-        # A slice [process_index::process_count] of this range is where hosts would share the work.
         grain.MapDataset.range(len(source))
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(2**40)  # as good as endless, whose length would overflow in batches of one
         .random_map(_Cut(source, crop=crop))
-        .batch(batch, batch_fn=_stack)
-    )
+        .batch(batch // n, batch_fn=_stack)
+    )[i::n]
     return Stream(batches, workers=workers, warn=warn)
 
 

@@ -73,6 +73,8 @@ def study(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     use_compilation_cache()
+    if jax.process_count() > 1:
+        raise UserError("a loss study runs in one process; it uses all devices of one machine")
     candidates = candidates_of(config)
     with open_run(workdir, say=say) as run, explained(run, config):
         return _study(config, candidates, run, console=console, say=say)

@@ -128,7 +128,7 @@ def fitted(plan: Plan, size: Sides, *, devices: int) -> Sides:
     # At multiples, so that photos of nearly one size share a program.
     unit = math.lcm(8, plan.multiple)
     rounded = [sorted({-(-side // unit) * unit for side in sides(length)}) for length in size]
-    possible = [pair for pair in itertools.product(*rounded) if math.prod(pair) <= plan.most]
+    possible = [(h, w) for h, w in itertools.product(*rounded) if h * w <= plan.most]
     usual = (plan.window, plan.window)
     return min(possible, key=lambda pair: work(plan, size, pair, devices=devices), default=usual)
 
@@ -245,7 +245,8 @@ def cut(image: Image, tile: Tile, symmetry: int, plan: Plan, *, way: Way, window
     if symmetry & 2:
         image, column = image[:, ::-1], image.shape[1] - column - tile.width
     if symmetry & 4:
-        image, row, column, window = image.swapaxes(0, 1), column, row, window[::-1]
+        image, row, column = image.swapaxes(0, 1), column, row
+        window = (window[1], window[0])
     along = {"exact": _exact, "approximate": _within, "whole": _whole}[way]
     (rows, *vertical, y), (columns, *horizontal, x) = (
         along(length, start, side, plan)

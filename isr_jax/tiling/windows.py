@@ -25,7 +25,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Var, jaxprs_in_params
 from jaxtyping import Array, Bool, Float, Int32
 
-from isr_jax.models import Generator
+from isr_jax.models.generators import Generator
 from isr_jax.models.layers import Approximate, Params
 
 _SIDE = 64  # of the abstract image on which layers are recorded; divisible by every fold

@@ -114,6 +114,8 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(
                 f"config.{name}={values[name]} must be divisible by config.scale={config.scale}"
             )
+    if jax.process_count() > 1 and config.train.parallel == "pmap":
+        raise UserError("config.train.parallel=pmap works in one process; set it to jit")
     if batch % devices:
         raise UserError(f"config.data.batch={batch} must be divisible by {devices}, the devices")
     if config.discriminator.crop > crop:

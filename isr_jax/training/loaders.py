@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from isr_jax import distributed
 from isr_jax.config import sampled_crop
 from isr_jax.data import pool, sources
 from isr_jax.data.examples import ImagePair
-from isr_jax.training.program import Devices, Inputs, on_all
+from isr_jax.training.program import AXIS, Devices, Inputs, on_all
 
 
 @runtime_checkable
@@ -38,7 +39,7 @@ class PoolLoader:
     def __init__(self, photos: Sequence[ImagePair], *, frozen: Any, devices: Devices) -> None:
         """Put the images and the frozen parameters on all devices."""
         inputs = Inputs(frozen=frozen, images=pool.make_pool(photos))
-        self._inputs = jax.device_put(inputs, on_all(devices))
+        self._inputs = distributed.on_devices(inputs, on_all(devices))
 
     def take(self, n: int) -> Inputs:
         """Return the pool: each update draws its batch from it by its key."""
@@ -77,14 +78,18 @@ class StreamLoader:
             batch=config.data.batch,
             seed=config.seed,
             workers=config.data.workers,
+            process=(jax.process_index(), jax.process_count()),
             warn=warn,
         )
-        self._frozen = jax.device_put(frozen, on_all(devices))
+        self._frozen = distributed.on_devices(frozen, on_all(devices))
+        self._devices = devices
 
     def take(self, n: int) -> Inputs:
         """Return the next n batches, stacked."""
         drawn = [next(self._batches) for _ in range(n)]
         images = {name: np.stack([batch[name] for batch in drawn]) for name in ("lr", "hr")}
+        if jax.process_count() > 1:
+            images = distributed.on_devices(images, on_all(self._devices, axis=AXIS, at=1))
         return Inputs(frozen=self._frozen, images=images)
 
     def state(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The training loop: a config and a run folder in, a trained generator and its records out."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from isr_jax import losses, protocols
+from isr_jax import distributed, losses, protocols
 from isr_jax.checkpoints import restore
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.models import count_params
@@ -69,6 +70,8 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             finite.
     """
     console = console or Console(stderr=True)
+    if not distributed.is_first():
+        console = Console(quiet=True)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -93,14 +96,21 @@ def _train(
     program = make_program(config)
     dispatch = make_dispatch(config, program.update, devices)
     init_key, train_key = run_keys(config.seed)
-    state = jax.device_put(program.init(init_key), on_all(devices))
+    state = distributed.on_devices(program.init(init_key), on_all(devices))
 
     with ExitStack() as stack:
+        records = run
+        if (
+            not distributed.is_first()
+        ):  # its records are the run's; those of the others are not kept
+            records = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         loader = open_loader(config, devices, frozen=program.frozen(), warn=say)
         stack.callback(loader.close)
         photos = open_validation(config, say)
-        note_start(run, fingerprints(config), say=say)
-        checkpoint.clear_up(run, warn=say)
+        note_start(records, fingerprints(config), say=say)
+        if distributed.is_first():
+            checkpoint.clear_up(run, warn=say)
+        distributed.wait("cleared up")
         manager = stack.enter_context(checkpoint.open_manager(run, keeping=config.train.to_dict()))
         resumed = checkpoint.resume(manager, state, config, warn=say)
         step, unrecorded = 0, {}
@@ -113,7 +123,7 @@ def _train(
         elif config.train.init_from:
             state = restore.begin_from(config.train.init_from, state, config)
             say(f"the generator is initialised from {config.train.init_from}")
-        (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        (records / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
         discriminator = "no discriminator"
         if losses.has_adversarial(config.loss):
             discriminator = f"discriminator of {count_params(state.d_params):,}"
@@ -121,7 +131,9 @@ def _train(
             f"{config.scale}x generator of {count_params(state.g_params):,} parameters, "
             f"{discriminator}, on {len(devices)} {devices[0].device_kind} ({config.train.parallel})"
         )
-        recorder = stack.enter_context(Recorder(run, step=step, unrecorded=unrecorded, warn=say))
+        recorder = stack.enter_context(
+            Recorder(records, step=step, unrecorded=unrecorded, warn=say)
+        )
         baselines = interpolations(photos, scale=config.scale)
         if not recorder.has_baselines:
             recorder.baselines(baselines)
@@ -137,24 +149,27 @@ def _train(
             bar.update(bar.task_ids[0], completed=last, loss=f"{series['loss'].mean():.4f}")
 
         pending: tuple[int, Series] | None = None
-        for n, adversarial, validating, saving in plan(config, step=step):
+        for turn, planned in enumerate(plan(config, step=step)):
+            n, adversarial, validating, saving = planned
             state, values = dispatch(state, loader.take(n), train_key, n=n, adversarial=adversarial)
             # The host reads a dispatch's metrics while the device works on the next one.
             if pending:
                 record(*pending)
             pending, step = (step, values), step + n
-            stopping = stopped()
+            stopping = distributed.agreed(turn, wanted=stopped())
             if not (validating or saving or stopping):
                 continue
             # A stop leaves no record of its own: the next start records as if there had been none.
             record(*pending, flush=validating or saving)
             pending, scores = None, None
             if validating:
-                scores, images = validate(program, state, photos, scale=config.scale)
+                scores = baselines["bicubic"]  # of the shape that the first process's scores have
+                if distributed.is_first():
+                    scores, images = validate(program, state, photos, scale=config.scale)
+                    picture = run / "images" / f"step_{step:06d}.png"
+                    pictures.panel(picture, photos, images, scale=config.scale)
+                scores = distributed.from_first(scores)
                 recorder.scalars("validation", step, scores)
-                pictures.panel(
-                    run / "images" / f"step_{step:06d}.png", photos, images, scale=config.scale
-                )
                 say(score_line(step, scores, baselines["bicubic"]))
             recorder.flush()
             data = loader.state()
@@ -164,7 +179,8 @@ def _train(
             if stopping:
                 say(f"stopped at step {step}; run the same command again to resume")
                 break
-    pictures.curves(run)
-    last = [line for line in read_records(run) if line["kind"] == "validation"]
+        if distributed.is_first():
+            pictures.curves(run)
+        last = [line for line in read_records(records) if line["kind"] == "validation"]
     scores = {name: last[-1][name] for name in protocols.Scores._fields} if last else {}
     return Result(run, step, scores, baselines)

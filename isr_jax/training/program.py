@@ -34,11 +34,16 @@ AXIS = "devices"
 Devices = Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm] (jax hides its class)
 
 
-def on_all(devices: Devices, *, axis: str | None = None) -> NamedSharding:
-    """Return the sharding that copies to all devices, or splits over them along the first axis."""
-    return NamedSharding(
-        Mesh(np.array(devices), (AXIS,)), PartitionSpec(axis) if axis else PartitionSpec()
-    )
+def on_all(devices: Devices, *, axis: str | None = None, at: int = 0) -> NamedSharding:
+    """Return the sharding that copies to all devices, or splits arrays over them.
+
+    Args:
+        devices: all of them.
+        axis: AXIS to split.
+        at: which axis of the arrays is split.
+    """
+    spec = PartitionSpec(*[None] * at, axis) if axis else PartitionSpec()
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), spec)
 
 
 class Program(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from isr_jax import distributed
 from isr_jax.checkpoints.runs import set_aside
 from isr_jax.errors import UserError
 from isr_jax.training.lock import locked
@@ -31,6 +32,7 @@ def open_run(workdir: str | Path, *, say: Callable[[str], None]) -> Iterator[Pat
     """Yield the folder of a run, created if missing and held against other processes.
 
     What is not the kind of thing that a run writes under its name is moved to RUN/quarantine/.
+    Where several processes train, the first one holds the folder for all.
 
     Args:
         workdir: the folder.
@@ -40,6 +42,14 @@ def open_run(workdir: str | Path, *, say: Callable[[str], None]) -> Iterator[Pat
         UserError: it cannot be created or written to, or another process uses it.
     """
     run = Path(workdir).expanduser()
+    if not distributed.is_first():
+        distributed.wait("run folder")
+        if not (run / "lock").is_file():
+            raise UserError(
+                f"{run} is not the first process's folder; all must see one file system"
+            )
+        yield run
+        return
     try:
         run.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=run).close()
@@ -49,6 +59,7 @@ def open_run(workdir: str | Path, *, say: Callable[[str], None]) -> Iterator[Pat
     with locked(run, say=say):
         _set_aside_unless(Path.is_dir, [run / name for name in _FOLDERS], say=say)
         _set_aside_unless(Path.is_file, [run / name for name in _FILES], say=say)
+        distributed.wait("run folder")
         yield run
 
 

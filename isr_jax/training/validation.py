@@ -19,7 +19,7 @@ def validate(
 ) -> tuple[dict[str, float], list[UInt8[np.ndarray, "h w 3"]]]:
     """Return the EMA's mean scores over whole images, and its images."""
     # On one device: a replicated state would have each of them do the same.
-    ema, stats = jax.device_put((state.ema, state.g_stats), jax.local_devices()[0])
+    ema, stats = jax.tree.map(lambda x: x.addressable_data(0), (state.ema, state.g_stats))
     outputs = [np.asarray(program.upscale(ema, stats, photo.lr)) for photo in photos]
     scorer = Scorer(scale)
     rows = [scorer.image(sr, photo.hr) for sr, photo in zip(outputs, photos, strict=True)]

@@ -8,11 +8,13 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
+from isr_jax import distributed
 from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, printable
 from isr_jax.photo.formats import FORMATS, KINDS, SUFFIXES, format_of, image_files
 from isr_jax.photo.limits import MAX_PIXELS, memory
@@ -82,8 +84,8 @@ def upscale_files(
         quality: of JPEG and WebP, 1 to 100; WebP is lossless at 100.
         overwrite: replace existing outputs.
         jobs: threads that decode and encode while the device computes.
-        shard: (i, n), 1 <= i <= n, to take every nth file from the ith on; None for one shard per
-            JAX process.
+        shard: (i, n), 1 <= i <= n, to take every nth file from the ith on; None for a shard for
+            each process of the job that srun or mpirun started.
         in_place: replace the inputs themselves where an output has the same name.
         max_pixels: the most that an input image may have, all its pages together.
         progress: show bars on standard error, where that is a terminal.
@@ -101,7 +103,10 @@ def upscale_files(
                 "if it should"
             )
     overwrite = overwrite or in_place
-    i, n = shard or (jax.process_index() + 1, jax.process_count())
+    process, processes = max(
+        distributed.place(), (jax.process_index(), jax.process_count()), key=itemgetter(1)
+    )
+    i, n = shard or (process + 1, processes)
     plan = plan[i - 1 :: n]
     # lexists: a dangling link exists too, and a name that cannot exist does not.
     todo = [task for task in plan if overwrite or not os.path.lexists(task.target)]

@@ -11,7 +11,17 @@ ROOT = Path(__file__).parents[2]
 
 # Each room imports from its own tier and those before it.
 TIERS = (
-    ("errors", "files", "progress", "pages", "images", "resize", "tensor_files", "processes"),
+    (
+        "errors",
+        "files",
+        "progress",
+        "pages",
+        "images",
+        "resize",
+        "tensor_files",
+        "processes",
+        "distributed",
+    ),
     ("losses", "metrics", "protocols", "scoring", "state"),
     ("models",),
     ("config", "pytorch", "perceptual", "data", "degrade", "photo"),

@@ -1,0 +1,252 @@
+"""Several processes as one: how they find each other, agree, and end together.
+
+Every process runs the same program. JAX's coordination service, in the first process, holds a few
+keys beside JAX's own, through which the processes tell what no collective can: that one failed, was
+lost, or was asked to stop.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+
+from isr_jax.errors import UserError, one_line
+
+BEAT = 2.0  # seconds between the heartbeats of a process
+SILENCE = 20.0  # seconds without one, after which it counts as lost
+JOINING = 300  # seconds that processes wait for each other at the start
+# Seconds after which JAX itself would end a process, with a stack trace: later than we do.
+_JAX_PATIENCE = 600
+
+# What launchers tell a process: how many there are, and which one it is.
+_LAUNCHERS = {
+    "SLURM": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+}
+_LOCAL_OPEN_MPI = ("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
+
+
+def place() -> tuple[int, int]:
+    """Return which process this is, from 0, and how many there are, as the launcher says."""
+    for count, index in _LAUNCHERS.values():
+        if count in os.environ and index in os.environ:
+            return int(os.environ[index]), int(os.environ[count])
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return int(os.environ.get("TPU_WORKER_ID", "0")), len(hosts)
+
+
+def take_own_device() -> None:
+    """Leave the other GPUs of this machine to the other processes that the launcher started on it.
+
+    Call it before JAX is used, where processes work side by side and do not call `start`.
+    """
+    for count, index in (("SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"), _LOCAL_OPEN_MPI):
+        if int(os.environ.get(count, "1")) > 1 and index in os.environ:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            mine = int(os.environ[index])
+            # A launcher that gives each process a GPU of its own has done it already.
+            if visible is None or mine < len(visible.split(",")):
+                jax.config.update("jax_cuda_visible_devices", str(mine))
+            return
+
+
+def start(
+    *, coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Join the other processes of this job; do nothing where there are none.
+
+    Call it before JAX is used. SLURM's srun, Open MPI's mpirun and TPU pods say by themselves what
+    the arguments are.
+
+    Args:
+        coordinator: HOST:PORT of the first process, the port being free there.
+        processes: how many there are.
+        process: which one this is, from 0.
+
+    Raises:
+        UserError: only some of the arguments are known, or the others do not come.
+    """
+    index, count = place()
+    given = (coordinator, processes, process)
+    if given == (None, None, None) and count == 1:
+        return
+    if coordinator is None and given != (None, None, None):
+        raise UserError("--processes and --process need --coordinator HOST:PORT as well")
+    if coordinator and ":" not in coordinator:
+        raise UserError(f"--coordinator is {coordinator}; give HOST:PORT")
+    processes = count if processes is None else processes
+    process = index if process is None else process
+    if coordinator and not 0 <= process < processes:
+        raise UserError(
+            f"process {process} of {processes}: give --processes N and --process 0..N-1"
+        )
+    # A signal is for us: we stop after an update, and save.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes if coordinator else None,
+            process if coordinator else None,
+            initialization_timeout=JOINING,
+            heartbeat_timeout_seconds=_JAX_PATIENCE,
+            cluster_detection_method="deactivate" if coordinator and count == 1 else None,
+        )
+    except Exception as error:
+        raise UserError(
+            f"process {process} of {processes} cannot join the others"
+            f"{f' at {coordinator}' if coordinator else ''}: {one_line(error, limit=200)}; start "
+            "them all, with the same --coordinator and --processes"
+        ) from error
+    threading.Thread(target=_watch, name="processes", daemon=True).start()
+
+
+def is_first() -> bool:
+    """Return whether this is the first process: the one that writes logs, records and pictures."""
+    return jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+    """Wait until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_first(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the first process's values, to all."""
+    if jax.process_count() == 1:
+        return dict(values)
+    numbers = np.array([*values.values()], np.float64)
+    # As bytes, because JAX would round them to float32.
+    sent = multihost_utils.broadcast_one_to_all(numbers.view(np.uint8))
+    return dict(zip(values, np.asarray(sent).view(np.float64).tolist(), strict=True))
+
+
+def on_devices(tree: Any, sharding: NamedSharding) -> Any:
+    """Put arrays on the devices of all processes.
+
+    Args:
+        tree: of arrays: the whole of each, where the sharding copies it to all devices; else this
+            process's part.
+        sharding: where.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    put = partial(jax.make_array_from_process_local_data, sharding)
+    return jax.tree.map(lambda x: put(np.asarray(x)), tree)
+
+
+def agreed(turn: int, *, wanted: bool) -> bool:
+    """Return whether all processes stop after this turn, because one of them wants to.
+
+    Call it in every process once a turn, in which each starts one program that has a collective and
+    waits for that of the turn before. So no process is more than one turn ahead of another, and
+    what one says in a turn all have read two turns later.
+
+    Args:
+        turn: counted from 0.
+        wanted: whether this process wants to stop.
+    """
+    if jax.process_count() == 1:
+        return wanted
+    client = _client()
+    at = client.key_value_dir_get("stop/")
+    if wanted and not at:
+        client.key_value_set(f"stop/{jax.process_index()}", str(turn + 2), allow_overwrite=True)
+    return any(turn >= int(value) for _, value in at)
+
+
+def finish() -> None:
+    """Leave the others in order; call it at the end of a process that has done its work."""
+    if jax.distributed.is_initialized():
+        _set("done")
+        jax.distributed.shutdown()
+
+
+def fail(message: str, say: Callable[[str], None]) -> None:
+    """Tell the other processes that this one ends, and why; the first one says it, and all end.
+
+    Args:
+        message: the reason.
+        say: prints a line.
+    """
+    if not jax.distributed.is_initialized() or is_first():
+        say(message)
+    if jax.distributed.is_initialized():
+        _set("failed", message[:1000])
+        time.sleep(2 * BEAT)  # the service must live until the others have read it
+
+
+def await_end() -> None:
+    """After an error of any kind, give the watch the time to find that another process is lost.
+
+    It ends this process then: what a collective raises in the others says little.
+    """
+    if jax.distributed.is_initialized():
+        time.sleep(SILENCE + 3 * BEAT)
+
+
+def _client() -> Any:
+    """Return the client of JAX's coordination service, which JAX does not export."""
+    from jax._src.distributed import global_state
+
+    return global_state.client
+
+
+def _set(name: str, value: str = "") -> None:
+    _client().key_value_set(f"{name}/{jax.process_index()}", value, allow_overwrite=True)
+
+
+def _watch() -> None:
+    """Send heartbeats, and end this process as soon as another has failed or was lost."""
+    client, me, beat = _client(), jax.process_index(), 0
+    seen: dict[str, tuple[str, float]] = {}
+    while True:
+        beat += 1
+        try:
+            client.key_value_set(
+                f"beat/{me}", f"{beat} {socket.gethostname()}", allow_overwrite=True
+            )
+            failed, done, beats = (
+                {
+                    int(key.rpartition("/")[2]): value
+                    for key, value in client.key_value_dir_get(name)
+                }
+                for name in ("failed/", "done/", "beat/")
+            )
+        except Exception:
+            # This process is leaving, or JAX ends it because the first one is gone.
+            return
+        if me in done or me in failed:
+            return
+        for process, message in failed.items():
+            _end(f"process {process}: {message}", known=process)
+        for process, value in beats.items():
+            last, since = seen.get(str(process), ("", 0.0))
+            if value != last:
+                seen[str(process)] = value, time.monotonic()
+            elif process not in done and time.monotonic() - since > SILENCE:
+                host = value.partition(" ")[2]
+                _end(
+                    f"process {process} of {jax.process_count()}, on {host}, was lost; start the "
+                    "job again to resume from the latest checkpoint",
+                    known=process,
+                )
+        time.sleep(BEAT)
+
+
+def _end(message: str, *, known: int) -> NoReturn:
+    """End this process at once; the first that is left says why."""
+    if jax.process_index() == (1 if known == 0 else 0):
+        print(message, file=sys.stderr, flush=True)
+        time.sleep(BEAT)  # the others end first: without the service JAX would abort them
+    os._exit(1)

@@ -1,0 +1,190 @@
+"""Training in several processes: equal to one, stopped, killed, resumed, and ended together."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import cache
+
+import numpy as np
+import pytest
+
+from isr_jax import distributed
+from isr_jax.errors import UserError
+from isr_jax.training.record import read_records
+from tests.helpers.command import ROOT
+from tests.helpers.tiny_runs import arguments, environment, final_arrays, write_photos
+
+STEPS = 20
+SETTINGS = {
+    "train.steps": STEPS,
+    "train.log_every": 1,
+    "train.validate_every": STEPS,
+    "train.checkpoint_every": STEPS // 2,
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def begin(count, run, photos, *, devices=1, **settings):
+    """Start so many processes that train one run."""
+    command = [sys.executable, "run.py", "--config", "configs/base.py", f"--workdir={run}"]
+    command += arguments(photos, **SETTINGS | settings)
+    if count > 1:
+        command += [f"--coordinator=127.0.0.1:{free_port()}", f"--processes={count}"]
+    return [
+        subprocess.Popen(
+            [*command, f"--process={i}"] if count > 1 else command,
+            cwd=ROOT,
+            env=environment(devices),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(count)
+    ]
+
+
+def end(processes):
+    """Exit codes, and what each printed, without the lines of gloo."""
+    printed = [process.communicate(timeout=240) for process in processes]
+    texts = [
+        "\n".join(line for line in "\n".join(both).splitlines() if line and "Gloo" not in line)
+        for both in printed
+    ]
+    return [process.returncode for process in processes], texts
+
+
+def wait_for(condition, seconds=120):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def assert_close(run, other, tolerance):
+    first, second = final_arrays(run), final_arrays(other)
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_allclose(
+            array.astype(np.float64), second[name], rtol=0, atol=tolerance, err_msg=name
+        )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, photos):
+    """Return a function: loader -> the run that one process trained."""
+
+    @cache
+    def trained(loader):
+        run = tmp_path_factory.mktemp(loader) / "alone"
+        codes, texts = end(begin(1, run, photos, **{"data.loader": loader}))
+        assert codes == [0], texts
+        return run
+
+    return trained
+
+
+@pytest.mark.parametrize("count, loader", [(2, "pool"), (4, "stream")])
+def test_several_processes_train_what_one_does(count, loader, alone, photos, tmp_path):
+    run = tmp_path / "run"
+    codes, texts = end(begin(count, run, photos, **{"data.loader": loader}))
+    assert codes == [0] * count, texts
+    assert_close(run, alone(loader), 1e-5)
+    losses, expected = (
+        [[r[n] for n in ("loss", "d_loss")] for r in read_records(x) if r["kind"] == "train"]
+        for x in (run, alone(loader))
+    )
+    np.testing.assert_allclose(losses, expected, atol=1e-5)
+    # One process writes what there is one of.
+    assert "Validation set" in texts[0] and not any(texts[1:])
+    assert len([r for r in read_records(run) if r["kind"] == "validation"]) == 1
+    assert len([*run.glob("events*")]) == 1 and (run / "curves.png").exists()
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(alone, photos, tmp_path):
+    """Two processes, of which one is asked to stop, then one with four devices.
+
+    What is resumed is what was saved, bit for bit: its digests are compared.
+    """
+    run = tmp_path / "run"
+    started = begin(2, run, photos, **{"data.loader": "stream"})
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(read_records(run)) > 3)
+    started[1].send_signal(signal.SIGTERM)
+    codes, texts = end(started)
+    assert codes == [75, 75], texts
+    assert "run the same command again to resume" in texts[0] and not texts[1]
+    codes, texts = end(begin(1, run, photos, devices=4, **{"data.loader": "stream"}))
+    assert codes == [0] and f"resuming {run} from step" in texts[0], texts
+    assert_close(run, alone("stream"), 1e-5)
+
+
+def test_when_a_process_is_lost_the_others_end_and_the_job_resumes(photos, tmp_path):
+    run, more = tmp_path / "run", {"train.steps": 100_000, "train.validate_every": 100_000}
+    started = begin(2, run, photos, **more)
+    wait_for((run / "checkpoints" / str(STEPS // 2)).exists)
+    started[1].kill()
+    killed = time.monotonic()
+    codes, texts = end(started)
+    assert codes == [1, -signal.SIGKILL] and time.monotonic() - killed < 60, texts
+    last = texts[0].splitlines()[-1]
+    assert re.fullmatch(r"process 1 of 2, on \S+, was lost; start the job again to .*", last)
+    assert "Traceback" not in texts[0]
+    # The job again, in which the first process is lost. JAX itself ends the others then.
+    before = len(read_records(run))
+    started = begin(2, run, photos, **more)
+    wait_for(lambda: len(read_records(run)) > before)
+    started[0].kill()
+    killed = time.monotonic()
+    codes, texts = end(started)
+    assert codes[1] not in (0, 75) and time.monotonic() - killed < 60
+    assert re.search(f"resuming {re.escape(str(run))} from step \\d+", texts[0]), texts
+
+
+def test_an_error_of_one_process_is_one_line(photos, tmp_path):
+    started = begin(2, tmp_path / "run", photos, **{"data.batch": 3})
+    codes, texts = end(started)
+    assert codes == [1, 1]
+    assert texts == [
+        "run.py: config.data.batch=3 must be divisible by 2, the devices",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"process": 1, "processes": 2}, "--processes and --process need --coordinator HOST:PORT"),
+        ({"coordinator": "there"}, "--coordinator is there; give HOST:PORT"),
+        ({"coordinator": "there:1", "processes": 2, "process": 2}, "process 2 of 2: give"),
+    ],
+)
+def test_what_is_missing_is_said(options, message):
+    with pytest.raises(UserError, match=message):
+        distributed.start(**options)
+
+
+def test_launchers_say_which_process_this_is(monkeypatch):
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.place() == (0, 1)
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b,c,d")
+    monkeypatch.setenv("TPU_WORKER_ID", "3")
+    assert distributed.place() == (3, 4)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "8")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "7")
+    assert distributed.place() == (7, 8)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert distributed.place() == (1, 2)
