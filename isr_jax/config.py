@@ -80,6 +80,8 @@ def get_config() -> ConfigDict:
     config.train.steps = 200_000  # int >= 1, updates
     config.train.init_from = ""  # MODEL; whose EMA the generator is initialised from
     config.train.steps_per_dispatch = 100  # int >= 1, updates in one compiled program
+    # Int >= 1; parts of a batch whose gradients are averaged, for batches that do not fit in memory
+    config.train.accumulate = 1
     config.train.parallel = "jit"  # jit | pmap, over all devices
     config.train.ema_decay = 0.999  # float in [0, 1); of the EMA that is validated and restored
     config.train.log_every = 100  # int >= 1, updates; their means go to metrics and TensorBoard

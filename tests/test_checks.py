@@ -133,6 +133,18 @@ def test_fewer_scales_and_loops_on_a_cpu_are_said():
     assert "steps_per_dispatch=1 is much faster" in loops
 
 
+def test_parts_of_a_batch_that_are_not_the_whole_are_refused_or_said():
+    config = base.get_config()
+    config.train.accumulate = 3
+    with pytest.raises(UserError, match=r"batch=16 must be divisible by config.train.accumulate=3"):
+        checks.check(config, devices=1)
+    config.train.accumulate = 4
+    assert any("each of the 4 parts" in line for line in checks.check(config, devices=1))
+    config.loss.adversarial = "relativistic"
+    with pytest.raises(UserError, match="a relativistic loss compares"):
+        checks.check(config, devices=1)
+
+
 def test_no_loss_at_all_is_refused():
     config = base.small()
     config.loss.adversarial_weight = 0.0
@@ -147,6 +159,7 @@ WRONG = {
     "generator.dtype": ("float16", "float32, bfloat16"),
     "generator.kernel": (4, "must be odd"),
     "train.steps": (0, "must be 1 or more"),
+    "train.accumulate": (0, "must be 1 or more"),
     "train.ema_decay": (1.0, r"must be in \[0, 1\)"),
     "g_optimizer.learning_rate": (-1.0, "must be 0 or more"),
     "loss.adversarial_weight": (float("nan"), "must be 0 or more"),

@@ -37,7 +37,7 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def begin(count, run, photos, *, devices=1, **settings):
+def begin(count, run, photos, *, devices: int = 1, **settings):
     """Start so many processes that train one run."""
     command = [sys.executable, "run.py", "--config", "configs/base.py", f"--workdir={run}"]
     command += arguments(photos, **SETTINGS | settings)

@@ -330,3 +330,51 @@ def test_generator_sees_no_further_than_its_receptive_field():
     seen = jax.grad(lambda x: network.apply(params, stats, x, train=False)[0][0, 14, 14].sum())(lr)
     rows = np.flatnonzero(np.abs(seen[0]).sum((1, 2)))
     assert (rows.min(), rows.max()) == (7 - 4, 7 + 4)
+
+
+RESIDUAL = {
+    "resnet": {"blocks": 2, "width": 8, "batch_norm": True},
+    "msrresnet": {"blocks": 2, "width": 8},
+    "rrdbnet": {"blocks": 2, "width": 8, "growth": 4},
+    "span": {"width": 8},
+    "plksr": {"width": 8, "blocks": 2, "kernel": 5, "partial": 4},
+    "realplksr": {"width": 8, "blocks": 2, "kernel": 5, "partial": 4},
+    "swinir": {"width": 8, "depths": (2,), "heads": (2,), "features": 8},
+    "hat": {
+        "width": 8,
+        "depths": (2,),
+        "heads": (2,),
+        "features": 8,
+        "window": 8,
+        "overlapping": 12,
+        "compressed": 4,
+        "squeezed": 4,
+    },
+    "dat": {"width": 32, "depths": (2,), "heads": (2,), "split": (4, 8), "features": 8},
+    "omnisr": {"width": 8, "groups": 1},
+    "rcan": {"width": 8, "groups": 1, "blocks": 2, "squeezed": 2},
+}
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_recomputed_blocks_change_no_number(name):
+    """The same parameters, gradients and statistics, and blocks that the backward pass repeats."""
+    lr = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3))
+    results, counts = [], []
+    for remat in (False, True):
+        network = generator({"name": name, **RESIDUAL[name], "remat": remat}, scale=2)
+        params, stats = network.init(jax.random.key(0))
+
+        def loss(params, network=network, stats=stats):
+            sr, new = network.apply(params, stats, lr, train=True)
+            return jnp.mean(jnp.square(sr)), new
+
+        gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        counts.append(str(jax.make_jaxpr(gradient)(params)).count("prevent_cse"))
+        slow = name in ("dat", "omnisr", "hat", "span", "plksr")  # to compile
+        results.append(params if slow else gradient(params))
+    assert counts[0] == 0 and counts[1] > 0
+    plain, repeated = map(jax.tree_util.tree_leaves_with_path, results)
+    for (path, want), (same_path, got) in zip(plain, repeated, strict=True):
+        assert path == same_path
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-9 + 1e-5 * float(jnp.abs(want).max()))

@@ -42,6 +42,7 @@ def make(
     optimizer=None,
     discriminator_crop=0,
     ema_decay=0.999,
+    accumulate=1,
     **loss,
 ):
     parts = {
@@ -68,6 +69,7 @@ def make(
             fields,
             discriminator_crop=discriminator_crop,
             ema_decay=ema_decay,
+            accumulate=accumulate,
             axis_name=axis_name,
             **parts,
         )
@@ -106,6 +108,27 @@ def weighted_colours(frozen, sr, hr):
 FROZEN = {"colours": jnp.array([[1.0, 0.5], [-2.0, 0.25], [0.5, 3.0]])}
 PERCEPTUAL = {"perceptual": {"weight": 0.3}}
 EVERYTHING = {"spectral": True, "feature_matching": 0.2, **PERCEPTUAL}
+
+
+@pytest.mark.parametrize("adversarial", ["vanilla", "least_squares", "hinge"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(adversarial, devices):
+    """On one device and on several, of losses of every kind, with spectral norm's vectors."""
+    options = EVERYTHING if adversarial == "vanilla" else {}
+    options = {"batch_norm": False, "discriminator_crop": 16, **options}
+    whole, init, _ = make(adversarial, **options)
+    state = init()
+    expected, metrics = jax.jit(whole)(state, a_batch(), KEY, FROZEN)
+    update, _, _ = make(adversarial, accumulate=2, **options)
+    everywhere = Mesh(np.array(jax.devices()[:devices]), ("devices",))
+    batch = jax.device_put(a_batch(), NamedSharding(everywhere, PartitionSpec("devices")))
+    new, accumulated = jax.jit(update)(state, batch, KEY, FROZEN)
+    assert_close(new.g_opt, expected.g_opt)
+    assert_close(new.d_opt, expected.d_opt)
+    assert_close(new.d_stats or 0.0, expected.d_stats or 0.0)
+    assert accumulated.keys() == metrics.keys()
+    for name, value in metrics.items():
+        np.testing.assert_allclose(accumulated[name], value, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from isr_jax.state import State
 
 # The parts of a config that must be the same for a run to resume.
 ARCHITECTURE = ("scale", "generator", "discriminator")
+_FREE = ("generator.remat",)  # changes no number
 # What older run folders keep.
 KEEPING: dict[str, Any] = {"keep": 2, "keep_best": "psnr", "keep_every": 0}
 # The values of fields that older configs lack.
@@ -290,6 +291,8 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
     differences = _differences(saved, config)
     # An architecture's name first: it explains the fields that differ with it.
     for name, then, now in sorted(differences, key=lambda field: not field[0].endswith(".name")):
+        if name in _FREE:
+            continue
         if name in fields or name.split(".")[0] in fields:
             raise UserError(
                 f"{run} holds a run with {name}={then}, this one has {now}; "

@@ -4,6 +4,7 @@ conv -> groups of (blocks, conv) -> conv -> (+ long skip) -> upsampling
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -34,6 +35,7 @@ from isr_jax.models.layers import (
     DepthwiseConv,
     conv,
     mean_of,
+    recomputed,
     reconstruct,
     residual_conv,
 )
@@ -207,6 +209,7 @@ class DAT(nn.Module):
     features: Annotated[int, Bound(1, 4096)] = 64  # channels while upsampling
     img_range: float = 1.0  # the value of white inside the network
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
     axis_name: str | None = None  # pmap axis over which batch norm takes its statistics
 
     @staticmethod
@@ -237,7 +240,15 @@ class DAT(nn.Module):
         for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             y = x
             for j in range(depth):
-                y = self._block(y, f"layers.{i}.blocks.{j}", heads, group=i, block=j, train=train)
+                block = partial(
+                    DAT._block,
+                    name=f"layers.{i}.blocks.{j}",
+                    heads=heads,
+                    group=i,
+                    block=j,
+                    train=train,
+                )
+                y = recomputed(self, block, y, remat=self.remat)
             x = x + residual_conv(y, self.residual_convs, name=f"layers.{i}.conv", dtype=dtype)
         x = layer_norm(name="norm", dtype=dtype)(x)
         x = head + residual_conv(x, self.residual_convs, name="conv_after_body", dtype=dtype)

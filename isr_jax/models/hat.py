@@ -33,6 +33,7 @@ from isr_jax.models.layers import (
     channel_attention,
     conv,
     mean_of,
+    recomputed,
     reconstruct,
     reflected,
 )
@@ -150,6 +151,7 @@ class HAT(nn.Module):
     features: Annotated[int, Bound(1, 4096)] = 64  # channels while upsampling
     img_range: float = 1.0  # the value of white inside the network
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @staticmethod
     def check(fields: Mapping[str, Any], *, scale: int) -> None:
@@ -197,7 +199,7 @@ class HAT(nn.Module):
         for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             y, group = x, f"layers.{i}.residual_group"
             for j in range(depth):
-                y = HybridBlock(
+                block = HybridBlock(
                     heads,
                     self.window,
                     shift * (j % 2),
@@ -208,7 +210,8 @@ class HAT(nn.Module):
                     squeezed=self.squeezed,
                     conv_scale=self.conv_scale,
                     name=f"{group}.blocks.{j}",
-                )(y, mask)
+                )
+                y = recomputed(block, lambda block, y: block(y, mask), y, remat=self.remat)
             y = OverlappingAttention(
                 heads,
                 self.window,

@@ -246,6 +246,19 @@ class ResidualBlock(nn.Module):
         return conv(width, kernel=1, bias=self.bias, gain=1.0, dtype=self.dtype)(joined)
 
 
+def recomputed(
+    module: nn.Module, block: Callable[[Any, Array], Any], x: Array, *, remat: bool
+) -> Any:
+    """Return block(module, x); with `remat`, what is inside the block is computed again backwards.
+
+    Then the backward pass needs memory for the outputs of the blocks, and for the inside of one.
+    The parameters and the numbers stay the same. Called within a module's `nn.compact`.
+
+    Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", section 3.
+    """
+    return nn.remat(block)(module, x) if remat else block(module, x)
+
+
 @partial(jax.jit, static_argnames="factor")
 def upsample_nearest(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n fh fw c"]:
     """Repeat each pixel `factor` times down and across."""

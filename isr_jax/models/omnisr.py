@@ -4,6 +4,7 @@ conv -> groups of (blocks, 1x1 conv, ESA) -> conv -> (+ long skip) -> sub-pixel 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -25,7 +26,14 @@ from isr_jax.models.attention import (
     to_windows,
 )
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import PUBLISHED, Approximate, DepthwiseConv, conv, named_sub_pixel
+from isr_jax.models.layers import (
+    PUBLISHED,
+    Approximate,
+    DepthwiseConv,
+    conv,
+    named_sub_pixel,
+    recomputed,
+)
 
 HEADS = 4
 SMALLEST = 16  # pixels; side of the smallest image that ESA's pooling takes
@@ -50,6 +58,7 @@ class OmniSR(nn.Module):
     position_bias: bool = True  # learn biases of relative positions
     bias: bool = True  # of the convolutions outside of the blocks
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @staticmethod
     def check(fields: Mapping[str, Any], *, scale: int) -> None:
@@ -73,7 +82,8 @@ class OmniSR(nn.Module):
         for i in range(self.groups):
             name, y = f"residual_layer.{i}", x
             for j in range(self.blocks):
-                y = self._block(y, f"{name}.residual_layer.{j}.layer")
+                block = partial(OmniSR._block, name=f"{name}.residual_layer.{j}.layer")
+                y = recomputed(self, block, y, remat=self.remat)
             y = self._conv(y, f"{name}.residual_layer.{self.blocks}", kernel=1)
             x = self._spatial(x + y, f"{name}.esa")
         x = head + self._conv(x, "output")

@@ -1,6 +1,7 @@
 """PLKSR and RealPLKSR: a large kernel on some of the channels, and attention to each element."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -12,7 +13,14 @@ from jaxtyping import Array, Float
 from isr_jax.errors import UserError
 from isr_jax.models.attention import gelu
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import PUBLISHED, Approximate, conv, named_sub_pixel, upsample_nearest
+from isr_jax.models.layers import (
+    PUBLISHED,
+    Approximate,
+    conv,
+    named_sub_pixel,
+    recomputed,
+    upsample_nearest,
+)
 
 Mixer = Literal["CCM", "ICCM", "DCCM"]
 # The kernels of a mixer's two convolutions.
@@ -97,6 +105,7 @@ class PLKSR(nn.Module):
     attention: bool = True  # multiply each element by a sigmoid of a convolution
     identity: bool = False  # add what the large kernel sees to what it returns
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     check = staticmethod(_check)
 
@@ -106,9 +115,9 @@ class PLKSR(nn.Module):
         dtype = jnp.dtype(self.dtype)
         x = conv(self.width, gain=PUBLISHED, dtype=dtype, name="feats.0")(lr.astype(dtype))
         for i in range(1, self.blocks + 1):
-            x = x + _partial_block(
-                x,
-                f"feats.{i}",
+            block = partial(
+                _partial_block,
+                name=f"feats.{i}",
                 mixer="channe_mixer",  # as published
                 activation=gelu,
                 kernels=MIXERS[self.mixer],
@@ -118,6 +127,7 @@ class PLKSR(nn.Module):
                 attention=self.attention,
                 dtype=dtype,
             )
+            x = x + recomputed(self, lambda _, x, block=block: block(x), x, remat=self.remat)
         sr = named_sub_pixel(x, self.scale, 3, name=f"feats.{self.blocks + 1}", dtype=dtype)
         return sr.astype(jnp.float32) + upsample_nearest(lr, self.scale)
 
@@ -145,6 +155,7 @@ class RealPLKSR(nn.Module):
     norm_groups: Annotated[int, Bound(1, 4096)] = 4  # of channels, for norm=group
     upsampler: Literal["pixelshuffle", "dysample"] = "pixelshuffle"
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     check = staticmethod(_check)
 
@@ -163,7 +174,8 @@ class RealPLKSR(nn.Module):
         dtype = jnp.dtype(self.dtype)
         x = conv(self.width, gain=PUBLISHED, dtype=dtype, name="feats.0")(lr.astype(dtype))
         for i in range(1, self.blocks + 1):
-            x = x + self._residual(x, f"feats.{i}", dtype)
+            residual = partial(RealPLKSR._residual, name=f"feats.{i}", dtype=dtype)
+            x = x + recomputed(self, residual, x, remat=self.remat)
         # A dropout layer, 0 in what is published, has a place in the sequence.
         last = f"feats.{self.blocks + 2}"
         if self.upsampler == "pixelshuffle":

@@ -1,6 +1,7 @@
 """RCAN: residual groups whose blocks weigh their channels by the image's means."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from isr_jax.models.layers import (
     conv,
     mean_of,
     named_sub_pixel,
+    recomputed,
     reflected,
 )
 
@@ -42,6 +44,7 @@ class RCAN(nn.Module):
     norm: bool = True  # subtract DIV2K's mean, and work in 0..255
     unshuffle: Literal[1, 2, 4] = 1  # pixels folded into channels first, and upsampled
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @staticmethod
     def check(fields: Mapping[str, Any], *, scale: int) -> None:
@@ -68,7 +71,9 @@ class RCAN(nn.Module):
         for i in range(self.groups):
             group = x
             for j in range(self.blocks):
-                x = x + self._residual(x, f"body.{i}.body.{j}.body")
+                name = f"body.{i}.body.{j}.body"
+                residual = partial(RCAN._residual, name=name)
+                x = x + recomputed(self, residual, x, remat=self.remat)
             x = group + self._conv(x, f"body.{i}.body.{self.blocks}")
         x = head + self._conv(x, f"body.{self.groups}")
         for i, factor in enumerate(FACTORS[self.scale * self.unshuffle]):

@@ -22,6 +22,7 @@ from isr_jax.models.layers import (
     ResidualBlock,
     SubPixel,
     conv,
+    recomputed,
 )
 
 SRRESNET: dict[str, Any] = {
@@ -83,6 +84,7 @@ class ResNet(nn.Module):
     img_range: float = 1.0  # the value of white inside the network, above 0
     equivariant: bool = False  # commute with changes of contrast and of colour
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
     axis_name: str | None = None  # pmap axis over which batch norm takes its statistics
 
     @staticmethod
@@ -105,8 +107,8 @@ class ResNet(nn.Module):
         mean = jnp.asarray(self.rgb_mean, jnp.float32)
         x = (lr - mean) * self.img_range
         x = head = self._activated(self._first()(x).astype(dtype), "head")
-        for _ in range(self.blocks):
-            x = ResidualBlock(
+        for i in range(self.blocks):
+            block = ResidualBlock(
                 self.convs,
                 self.skip,
                 self.activation,
@@ -115,7 +117,9 @@ class ResNet(nn.Module):
                 self.axis_name,
                 dtype,
                 bias=self._bias,
-            )(x, train=train)
+                name=f"ResidualBlock_{i}",
+            )
+            x = recomputed(block, lambda block, x: block(x, train=train), x, remat=self.remat)
         if self.long_skip:
             bias = self._bias and not self.batch_norm
             x = conv(self.width, bias=bias, gain=1.0, dtype=dtype)(x)
@@ -166,14 +170,17 @@ class MSRResNet(nn.Module):
     width: Annotated[int, Bound(1, 4096)] = 64  # channels
     blocks: Annotated[int, Bound(0, 1024)] = 16  # of two 3x3 convolutions with a ReLU between
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @nn.compact
     def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
         """Upscale a batch of images."""
         dtype, gain = jnp.dtype(self.dtype), 0.02
         x = nn.leaky_relu(conv(self.width, gain=gain, dtype=dtype)(lr.astype(dtype)), 0.1)
-        for _ in range(self.blocks):
-            x = ResidualBlock(2, "add", "relu", 1.0, False, None, dtype, gain)(x, train=train)
+        for i in range(self.blocks):
+            name = f"ResidualBlock_{i}"
+            block = ResidualBlock(2, "add", "relu", 1.0, False, None, dtype, gain, name=name)
+            x = recomputed(block, lambda block, x: block(x, train=train), x, remat=self.remat)
         for factor in FACTORS[self.scale]:
             x = nn.leaky_relu(SubPixel(factor, self.width, gain, dtype)(x), 0.1)
         x = nn.leaky_relu(conv(self.width, gain=gain, dtype=dtype)(x), 0.1)

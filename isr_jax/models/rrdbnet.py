@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from isr_jax.errors import UserError
 from isr_jax.images import space_to_depth
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import conv, reflected, upsample_nearest
+from isr_jax.models.layers import conv, recomputed, reflected, upsample_nearest
 
 # ESRGAN, section 3.1: both residuals are scaled by 0.2.
 RESIDUAL_SCALE = 0.2
@@ -91,6 +91,7 @@ class RRDBNet(nn.Module):
     doublings: Annotated[int, Bound(0, 5)] = 2  # upsampling stages, nearest x2, after the trunk
     plus: bool = False  # ESRGAN+'s dense blocks, with a skip by a 1x1 convolution
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @staticmethod
     def check(fields: Mapping[str, Any], *, scale: int) -> None:
@@ -110,8 +111,9 @@ class RRDBNet(nn.Module):
         x = head = conv(self.width, dtype=dtype)(x)
         if self.is_initializing():
             self._init_blocks(dtype)
-        for _ in range(self.blocks):
-            x = RRDB(self.growth, self.plus, dtype)(x)
+        for i in range(self.blocks):
+            block = RRDB(self.growth, self.plus, dtype, name=f"RRDB_{i}")
+            x = recomputed(block, lambda block, x: block(x), x, remat=self.remat)
         x = head + conv(self.width, gain=1.0, dtype=dtype)(x)
         for _ in range(self.doublings):
             x = nn.leaky_relu(conv(self.width, dtype=dtype)(upsample_nearest(x, 2)), 0.2)

@@ -1,6 +1,7 @@
 """SPAN: convolutions whose own output decides, without parameters, what passes."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 
 from isr_jax.images import depth_to_space
 from isr_jax.models.fields import Bound, DType, check_mean
-from isr_jax.models.layers import DIV2K_MEAN, PUBLISHED, conv
+from isr_jax.models.layers import DIV2K_MEAN, PUBLISHED, conv, recomputed
 
 BLOCKS = 6
 
@@ -82,6 +83,7 @@ class SPAN(nn.Module):
     rgb_mean: tuple[float, ...] = DIV2K_MEAN  # in [0, 1]; other than RGB images have none
     img_range: float = 255.0  # the value of white inside the network
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @staticmethod
     def check(fields: Mapping[str, Any], *, scale: int) -> None:
@@ -97,7 +99,8 @@ class SPAN(nn.Module):
         x = head = self._conv(x.astype(dtype), "conv_1")
         outputs, first = [], x
         for i in range(1, BLOCKS + 1):
-            x, first = self._block(x, f"block_{i}")
+            block = partial(SPAN._block, name=f"block_{i}")
+            x, first = recomputed(self, block, x, remat=self.remat)
             outputs.append(x)
         x = self._conv(x, "conv_2")
         x = jnp.concatenate([head, x, outputs[0], first], axis=-1)

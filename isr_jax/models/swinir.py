@@ -23,6 +23,7 @@ from isr_jax.models.layers import (
     Approximate,
     conv,
     mean_of,
+    recomputed,
     reconstruct,
     reflected,
     residual_conv,
@@ -76,6 +77,7 @@ class SwinIR(nn.Module):
     unshuffle: Annotated[int, Bound(1, 8)] = 1  # pixels folded into channels first, and upsampled
     img_range: float = 1.0  # the value of white inside the network; 255 in the JPEG models
     dtype: DType = "float32"  # of the computation; parameters are float32
+    remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @staticmethod
     def check(fields: Mapping[str, Any], *, scale: int) -> None:
@@ -128,7 +130,7 @@ class SwinIR(nn.Module):
         for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             y = x
             for j in range(depth):
-                y = SwinBlock(
+                block = SwinBlock(
                     heads,
                     self.window,
                     shift * (j % 2),
@@ -136,6 +138,7 @@ class SwinIR(nn.Module):
                     self.qkv_bias,
                     dtype,
                     name=f"layers.{i}.residual_group.blocks.{j}",
-                )(y, mask)
+                )
+                y = recomputed(block, lambda block, y: block(y, mask), y, remat=self.remat)
             x = x + residual_conv(y, self.residual_convs, name=f"layers.{i}.conv", dtype=dtype)
         return layer_norm(name="norm", dtype=dtype)(x)

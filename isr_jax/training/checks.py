@@ -51,6 +51,7 @@ LEAST: dict[str, int] = {
     "d_optimizer.grad_clip": 0,
     "train.steps": 1,
     "train.steps_per_dispatch": 1,
+    "train.accumulate": 1,
     "train.log_every": 1,
     "train.validate_every": 1,
     "train.checkpoint_every": 1,
@@ -118,6 +119,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         raise UserError("config.train.parallel=pmap works in one process; set it to jit")
     if batch % devices:
         raise UserError(f"config.data.batch={batch} must be divisible by {devices}, the devices")
+    _check_accumulate(config, devices)
     if config.discriminator.crop > crop:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
@@ -133,7 +135,29 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             "on a CPU config.train.steps_per_dispatch=1 is much faster: XLA's convolutions are "
             "slow inside a loop there"
         )
+    if config.train.accumulate > 1 and (
+        values.get("generator.batch_norm") or values.get("discriminator.batch_norm")
+    ):
+        advice.append(
+            f"batch norm takes its statistics from each of the {config.train.accumulate} parts of "
+            "a batch (config.train.accumulate)"
+        )
     return advice
+
+
+def _check_accumulate(config: ConfigDict, devices: int) -> None:
+    parts = config.train.accumulate
+    if config.data.batch % (devices * parts):
+        raise UserError(
+            f"config.data.batch={config.data.batch} must be divisible by "
+            f"config.train.accumulate={parts} times {devices}, the devices"
+        )
+    joint = config.loss.adversarial == "relativistic" and losses.has_adversarial(config.loss)
+    if parts > 1 and joint:
+        raise UserError(
+            "a relativistic loss compares each image with the whole batch, which "
+            "config.train.accumulate splits: set that to 1, or generator.remat=True to save memory"
+        )
 
 
 def _check_perceptual(config: ConfigDict) -> None:

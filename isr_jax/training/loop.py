@@ -34,6 +34,7 @@ from isr_jax.training.runtime import (
     check_finite,
     explained,
     stop_signals,
+    use_all_cores,
     use_compilation_cache,
 )
 from isr_jax.training.validation import interpolations, score_line, validate
@@ -69,6 +70,8 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         UserError: for unusable settings, data or run folder, and for a loss or gradient that is not
             finite.
     """
+    if not jax.distributed.is_initialized():
+        use_all_cores(config.data.batch)
     console = console or Console(stderr=True)
     if not distributed.is_first():
         console = Console(quiet=True)

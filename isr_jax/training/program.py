@@ -97,6 +97,7 @@ def make_program(
         d_optimizer=d_optimizer,
         discriminator_crop=config.discriminator.crop,
         ema_decay=config.train.ema_decay,
+        accumulate=config.train.accumulate,
         axis_name=axis_name,
     )
     return Program(

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -41,6 +41,26 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def use_all_cores(batch: int) -> None:
+    """Split a CPU into as many devices as it has cores, where JAX is the faster for it.
+
+    Before 0.11, XLA leaves cores idle in the gradients of convolutions. The batch of an update is
+    the same on any number of devices. Call it before JAX is used; afterwards it does nothing.
+
+    Args:
+        batch: which the number of devices must divide.
+    """
+    chosen = "XLA_FLAGS" in os.environ and "device_count" in os.environ["XLA_FLAGS"]
+    if jax.__version_info__ >= (0, 11) or chosen or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Each device holds the pool: more than a few would take more memory than they save time.
+    most = min(cores or 1, batch, 8)
+    count = max(n for n in range(1, most + 1) if batch % n == 0)
+    with suppress(RuntimeError):  # JAX was used already
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def use_compilation_cache() -> None:

@@ -12,7 +12,7 @@ they equal those of the usual order, in which G is updated first and then D on t
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,22 @@ from isr_jax.state import State
 
 Batch = Mapping[str, Float[Array, "n _ _ 3"]]
 Metrics = dict[str, Float[Array, ""]]
+
+
+class Gradients(NamedTuple):
+    """What one pass over a batch gives; means over it.
+
+    Attributes:
+        g, d: gradients of the networks; d is () where the adversarial part has not joined in.
+        g_stats, d_stats: the networks' new statistics.
+        metrics: see `make_update`.
+    """
+
+    g: Any
+    d: Any
+    g_stats: Any
+    d_stats: Any
+    metrics: Metrics
 
 
 @runtime_checkable
@@ -99,6 +115,7 @@ def make_update(
     d_optimizer: optax.GradientTransformation,
     discriminator_crop: int = 0,
     ema_decay: float = 0.999,
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> Update:
     """Build the update (state, batch, key, frozen, *, adversarial=True) -> (state, metrics).
@@ -112,6 +129,8 @@ def make_update(
             place per update; 0 for the whole images.
         ema_decay: decay of the EMA; (1 + step) / (10 + step) where that is less, so that the
             first updates do not linger in it.
+        accumulate: number of parts of the batch, which are passed through the networks one after
+            the other, to save memory; their gradients are averaged.
         axis_name: of the pmap axis over which the batch is split, None without one. Under jit the
             batch may be split over devices by its sharding; nothing changes here.
 
@@ -158,8 +177,8 @@ def make_update(
 
     def discriminate(
         state: State, sr: Array, hr: Array, key: Key[Array, ""]
-    ) -> tuple[Array, Array, State, Metrics]:
-        """Return D's part of G's loss, its gradient by sr, the new state, and metrics."""
+    ) -> tuple[Array, Array, Any, Any, Metrics]:
+        """Return D's part of G's loss, its gradient by sr, D's gradient, statistics and metrics."""
         crop = discriminator_crop or hr.shape[1]
         y, x = jax.random.randint(key, (2,), 0, hr.shape[1] - crop + 1)
 
@@ -189,29 +208,21 @@ def make_update(
         d_loss, (by_real, by_fake) = logit_gradients(adversary.d_loss, real, fake)
         none = jax.tree.map(jnp.zeros_like, by_features)
         from_real, from_fake = real_pullback((by_real, none))[0], fake_pullback((by_fake, none))[0]
-        d_gradient = all_mean(jax.tree.map(jnp.add, from_real, from_fake))
-        updates, d_opt = d_optimizer.update(d_gradient, state.d_opt, state.d_params)
-        d_params = optax.apply_updates(state.d_params, updates)
+        d_gradient = jax.tree.map(jnp.add, from_real, from_fake)
         metrics = {
             "g_adversarial": g_loss,
             "d_loss": d_loss,
             "d_real": jnp.mean(real),
             "d_fake": jnp.mean(fake),
-            "d_grad_norm": optax.tree.norm(d_gradient),
         }
         if loss.feature_matching:
             metrics["feature_matching"] = matching
-        state = state._replace(d_params=d_params, d_stats=all_mean(d_stats), d_opt=d_opt)
-        return total, gradient, state, metrics
+        return total, gradient, d_gradient, d_stats, metrics
 
-    def update(
-        state: State,
-        batch: Batch,
-        key: Key[Array, ""],
-        frozen: Any,
-        *,
-        adversarial: bool = True,
-    ) -> tuple[State, Metrics]:
+    def gradients(
+        state: State, batch: Batch, key: Key[Array, ""], frozen: Any, *, adversarial: bool
+    ) -> Gradients:
+        """Return the gradients of both networks on a batch; it is one pass through each."""
         lr, hr = batch["lr"], batch["hr"]
         sr, g_pullback, g_stats = jax.vjp(
             lambda p: generator.apply(p, state.g_stats, lr, train=True),
@@ -221,26 +232,61 @@ def make_update(
         (total, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(
             sr, batch.get("target", hr), frozen
         )
-        if adversarial and losses.has_adversarial(loss):
-            d_part, d_part_gradient, state, d_metrics = discriminate(state, sr, hr, key)
+        d_gradient, d_stats = (), state.d_stats
+        if adversarial:
+            d_part, d_part_gradient, d_gradient, d_stats, d_metrics = discriminate(
+                state, sr, hr, key
+            )
             total, gradient = total + d_part, gradient + d_part_gradient
             metrics |= d_metrics
-
         (g_gradient,) = g_pullback(gradient)
-        g_gradient = all_mean(g_gradient)
-        updates, g_opt = g_optimizer.update(g_gradient, state.g_opt, state.g_params)
+        return Gradients(g_gradient, d_gradient, g_stats, d_stats, {"loss": total, **metrics})
+
+    def in_parts(state: State, batch: Batch, *rest: Any, adversarial: bool) -> Gradients:
+        """Return the mean of the gradients of equal parts of a batch."""
+
+        def split(x: Array) -> Array:
+            # Every kth example, so that each part is spread over all devices.
+            return x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
+
+        def add(total: Gradients, part: Batch) -> tuple[Gradients, None]:
+            found = gradients(state, part, *rest, adversarial=adversarial)
+            return jax.tree.map(lambda a, b: a + b / accumulate, total, found), None
+
+        parts = jax.tree.map(split, dict(batch))
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(lambda: gradients(state, first, *rest, adversarial=adversarial))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return lax.scan(add, zeros, parts)[0]
+
+    def update(
+        state: State,
+        batch: Batch,
+        key: Key[Array, ""],
+        frozen: Any,
+        *,
+        adversarial: bool = True,
+    ) -> tuple[State, Metrics]:
+        adversarial = adversarial and losses.has_adversarial(loss)
+        find = gradients if accumulate == 1 else in_parts
+        found = all_mean(find(state, batch, key, frozen, adversarial=adversarial))
+        metrics = {**found.metrics, "g_grad_norm": optax.tree.norm(found.g)}
+        if adversarial:
+            updates, d_opt = d_optimizer.update(found.d, state.d_opt, state.d_params)
+            d_params = optax.apply_updates(state.d_params, updates)
+            state = state._replace(d_params=d_params, d_stats=found.d_stats, d_opt=d_opt)
+            metrics["d_grad_norm"] = optax.tree.norm(found.d)
+        updates, g_opt = g_optimizer.update(found.g, state.g_opt, state.g_params)
         g_params = optax.apply_updates(state.g_params, updates)
         step = state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
         new_state = state._replace(
             step=state.step + 1,
             g_params=g_params,
-            g_stats=all_mean(g_stats),
+            g_stats=found.g_stats,
             ema=optax.incremental_update(g_params, state.ema, 1.0 - decay),
             g_opt=g_opt,
         )
-        return new_state, all_mean(
-            {"loss": total, **metrics, "g_grad_norm": optax.tree.norm(g_gradient)}
-        )
+        return new_state, metrics
 
     return update
