@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from isr_jax.images import depth_to_space, pad_edge
+from isr_jax.models.cpu_gradients import convolve
 
 # Gain of PyTorch's default initialisation, from which most published networks start.
 PUBLISHED = 1 / 3
@@ -114,7 +115,7 @@ def conv(
         use_bias=bias,
         kernel_init=init,
         name=name,
-        conv_general_dilated=convolve_differences if differences else None,
+        conv_general_dilated=convolve_differences if differences else convolve,
         dtype=dtype,
     )
 

@@ -26,7 +26,7 @@ from jax.extend.core import Var, jaxprs_in_params
 from jaxtyping import Array, Bool, Float, Int32
 
 from isr_jax.models.generators import Generator
-from isr_jax.models.layers import Approximate, Params
+from isr_jax.models.layers import Approximate, Params, convolve_differences
 
 _SIDE = 64  # of the abstract image on which layers are recorded; divisible by every fold
 
@@ -249,7 +249,7 @@ def _on_convolutions(change: Callable[[int, Array], Array]) -> Any:
         if not _pads(context):
             return call(*args, **kwargs)
         index += 1
-        if context.module.conv_general_dilated:
+        if context.module.conv_general_dilated is convolve_differences:
             return call(*args, **kwargs)  # differences continue the window's edge
         (x,) = args
         return call(change(index, x), **kwargs)
