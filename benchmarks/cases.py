@@ -11,7 +11,7 @@ import skimage.data
 from ml_collections import ConfigDict
 
 from benchmarks.upscale import Network, drawn, loaded
-from configs import esrgan, msssim
+from configs import esrgan, msssim, realesrgan
 from isr_jax import config as base
 from isr_jax.models import GENERATORS
 from isr_jax.models.generators import make_upscale
@@ -54,19 +54,21 @@ def whole(name: str) -> Case:
 
 
 def published(name: str) -> ConfigDict:
-    """Return the config of an update: MSRResNet's with L1, the GAN of configs/msssim, or ESRGAN."""
+    """Return the config of an update: MSRResNet's with L1, or of a GAN without perceptual loss."""
+    config = base.get_config()
     if name == "msssim":
         return msssim.get_config()
-    if name == "ESRGAN-23":
-        config = esrgan.get_config()
+    if name == "MSRResNet":
+        config.generator = ConfigDict(GENERATORS["msrresnet"])
+        config.loss.content.update({"mse": 0.0, "l1": 1.0})
+        config.loss.adversarial_weight = 0.0
+    if name in ("ESRGAN-23", "Real-ESRGAN"):
+        config = (esrgan if name == "ESRGAN-23" else realesrgan).get_config()
         config.data.train = config.data.validation = "samples"
+        config.data.degradation, config.data.margin, config.data.sharpen = "bicubic", 0, False
         config.loss.perceptual.weight = 0.0  # VGG19's weights are not at hand everywhere
-        config.train.steps_per_dispatch = 1
-        return config
-    config = base.get_config()
-    config.generator = ConfigDict(GENERATORS["msrresnet"])
-    config.loss.content.update({"mse": 0.0, "l1": 1.0})
-    config.loss.adversarial_weight = 0.0
+        config.loss.content.l1 = 1.0
+        config.train.init_from = ""
     config.train.steps_per_dispatch = 1
     return config
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,15 @@ from torch.nn import functional
 
 from benchmarks.cases import SHAPE, SIDE, Case, photo
 from benchmarks.upscale import usual_tiles
-from tests.helpers.torch_generators import MSRResNet, Residual, RRDBNet, SRVGGNet, conv
-from tests.helpers.torch_networks import Classifier
+from tests.helpers.torch_generators import (
+    MSRResNet,
+    Residual,
+    RRDBNet,
+    SRResNet,
+    SRVGGNet,
+    conv,
+)
+from tests.helpers.torch_networks import Classifier, UNet, VGGStyle
 
 
 class Compact(nn.Module):
@@ -28,6 +35,7 @@ class Compact(nn.Module):
         self.last = conv(width, 48, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Upscale a batch."""
         x = self.first(images)
         x = functional.pixel_shuffle(self.last(x + self.body_last(self.body(x))), 4)
         return x + functional.interpolate(images, scale_factor=4, mode="bicubic")
@@ -41,18 +49,19 @@ def generator(name: str) -> nn.Module:
         "msssim": lambda: Compact(width=32, blocks=5),
         "MSRResNet": lambda: MSRResNet("msrresnet_basicsr", scale=4, width=64, blocks=16),
         "RRDBNet-6": lambda: RRDBNet("rrdbnet_basicsr", scale=4, width=64, growth=32, blocks=6),
+        "RRDBNet-23": lambda: RRDBNet("rrdbnet_basicsr", scale=4, width=64, growth=32, blocks=23),
     }
     return makers[name]()
 
 
-def upscaler(name: str) -> Callable[[np.ndarray], np.ndarray]:
+def upscaler(name: str, *, device: str = "cpu") -> Callable[[np.ndarray], np.ndarray]:
     """Return a function: uint8 image -> upscaled uint8 image."""
-    network = generator(name).eval()
+    network = generator(name).eval().to(device)
 
     @torch.inference_mode()
     def upscale(lr: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255)[None]
-        sr = network(x)[0].clamp(0, 1).numpy().transpose(1, 2, 0)
+        x = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255)[None].to(device)
+        sr = network(x)[0].clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
         return (sr * 255.0).round().astype(np.uint8)
 
     return upscale
@@ -68,53 +77,119 @@ def whole(name: str) -> Case:
     return partial(upscaler(name), photo())
 
 
-def update(name: str, *, channels_last: bool = False) -> Case:
-    """Do an update on a batch that is there already."""
-    if name == "msssim":
-        return gan_update()
-    g = generator(name)
+class Gan(NamedTuple):
+    """The parts of a GAN: networks, crops, batch, losses; see `update`."""
+
+    generator: Callable[[], nn.Module]
+    discriminator: Callable[[], nn.Module] | None
+    crop: int
+    batch: int
+    content: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    judged: int = 0  # side of the crop that the discriminator sees, 0 for all
+    relativistic: bool = False
+
+
+def lost_ms_ssim(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+    """Return 1 - MS-SSIM."""
+    return 1 - ms_ssim(sr, hr, data_range=1.0)
+
+
+UPDATED: dict[str, Gan] = {
+    "MSRResNet": Gan(lambda: generator("MSRResNet"), None, 96, 16, functional.l1_loss),
+    "msssim": Gan(
+        lambda: generator("msssim"),
+        lambda: Classifier(64, widths=(16, 32, 64), dense=64, batch_norm=False),
+        176,
+        4,
+        lost_ms_ssim,
+        judged=64,
+    ),
+    "SRGAN": Gan(
+        lambda: SRResNet("srresnet", scale=4, width=64, blocks=16),
+        lambda: Classifier(96),
+        96,
+        16,
+        functional.mse_loss,
+    ),
+    "ESRGAN-23": Gan(
+        lambda: generator("RRDBNet-23"),
+        lambda: VGGStyle(128, width=64, dense=100),
+        128,
+        16,
+        functional.l1_loss,
+        relativistic=True,
+    ),
+    "Real-ESRGAN": Gan(
+        lambda: generator("RRDBNet-23"), lambda: UNet(256, width=64), 256, 12, functional.l1_loss
+    ),
+}
+
+
+def update(
+    name: str,
+    *,
+    channels_last: bool = False,
+    device: str = "cpu",
+    mixed: bool = False,
+    compiled: bool = False,
+    batch: int | None = None,
+    crop: int | None = None,
+) -> Case:
+    """Do an update, in PyTorch's usual order, on a batch that is there already.
+
+    Args:
+        name: of UPDATED.
+        channels_last: memory format of networks and images.
+        device: where.
+        mixed: compute in bfloat16 by autocast.
+        compiled: by torch.compile.
+        batch, crop: instead of the published ones.
+    """
+    gan = UPDATED[name]
+    n, side = batch or gan.batch, crop or gan.crop
     layout: Any = {"memory_format": torch.channels_last} if channels_last else {}
-    g = g.to(**layout)
-    optimizer = torch.optim.Adam(g.parameters(), lr=1e-4)
-    lr, hr = torch.rand(16, 3, 24, 24).to(**layout), torch.rand(16, 3, 96, 96).to(**layout)
+    g = gan.generator().to(device, **layout)
+    d = gan.discriminator().to(device, **layout) if gan.discriminator else None
+    run_g, run_d = (torch.compile(x) if compiled and x else x for x in (g, d))
+    fused = {"fused": True} if device == "cuda" else {}
+    g_optimizer = torch.optim.Adam(g.parameters(), lr=1e-4, **fused)
+    d_optimizer = torch.optim.Adam(d.parameters(), lr=1e-4, **fused) if d else None
+    images = (torch.rand(n, 3, length, length, device=device) for length in (side // 4, side))
+    lr, hr = (x.to(**layout) for x in images)
     ema = [p.detach().clone() for p in g.parameters()]
+    places = itertools.cycle([0, (side - gan.judged) // 2 if gan.judged else 0])
+
+    def told(logits: torch.Tensor, other: torch.Tensor, label: float) -> torch.Tensor:
+        against = logits - other.mean() if gan.relativistic else logits
+        target = torch.full_like(against, label)
+        return functional.binary_cross_entropy_with_logits(against.float(), target.float())
 
     def step() -> None:
-        optimizer.zero_grad()
-        functional.l1_loss(g(lr), hr).backward()
-        optimizer.step()
-        torch._foreach_lerp_(ema, [p.detach() for p in g.parameters()], 1e-3)
-
-    return step
-
-
-def gan_update() -> Case:
-    """Do an update of configs/msssim.py's GAN in PyTorch's usual order."""
-    g, d = generator("msssim"), Classifier(64, widths=(16, 32, 64), dense=64, batch_norm=False)
-    g_optimizer = torch.optim.Adam(g.parameters(), lr=1e-3)
-    d_optimizer = torch.optim.Adam(d.parameters(), lr=1e-4)
-    lr, hr = torch.rand(4, 3, 44, 44), torch.rand(4, 3, 176, 176)
-    ema = [p.detach().clone() for p in g.parameters()]
-    judged = functional.binary_cross_entropy_with_logits
-    places = itertools.cycle([(0, 0), (50, 30), (112, 112)])
-
-    def step() -> None:
-        y, x = next(places)
-        window = (..., slice(y, y + 64), slice(x, x + 64))
+        at = next(places)
+        window = (..., slice(at, at + gan.judged), slice(at, at + gan.judged))
+        window = window if gan.judged else (...,)
         g_optimizer.zero_grad()
-        sr = g(lr)
-        d.requires_grad_(False)
-        fake = d(sr[window])
-        loss = 1 - ms_ssim(sr, hr, data_range=1.0) + 1e-3 * judged(fake, torch.ones_like(fake))
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=mixed):
+            sr = run_g(lr)
+            loss = gan.content(sr.float(), hr)
+            if d and run_d:
+                d.requires_grad_(False)
+                fake = run_d(sr[window])
+                real = run_d(hr[window]).detach() if gan.relativistic else fake.detach()
+                loss = loss + 1e-3 * told(fake, real, 1.0)
         loss.backward()
         g_optimizer.step()
-        d.requires_grad_(True)
-        d_optimizer.zero_grad()
-        real, fake = d(hr[window]), d(sr.detach()[window])
-        loss = judged(real, torch.ones_like(real)) + judged(fake, torch.zeros_like(fake))
-        loss.backward()
-        d_optimizer.step()
+        if d and run_d and d_optimizer:
+            d.requires_grad_(True)
+            d_optimizer.zero_grad()
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=mixed):
+                real, fake = run_d(hr[window]), run_d(sr.detach()[window])
+                loss = told(real, fake, 1.0) + told(fake, real, 0.0)
+            loss.backward()
+            d_optimizer.step()
         torch._foreach_lerp_(ema, [p.detach() for p in g.parameters()], 1e-3)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
