@@ -45,7 +45,9 @@ def main() -> None:
         command = [sys.executable, "run.py", "--config", "configs/base.py", f"--workdir={run}"]
         command += [f"--config.{name}={value}" for name, value in fields.items()]
         marks = {steps // 10: 0.0, steps: 0.0}
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as child:
             for mark in marks:
                 while not (run / "metrics.jsonl").exists() or _step(run) < mark:
                     time.sleep(0.05)
