@@ -2,17 +2,21 @@
 
     python -m benchmarks.upscale memory [--megapixels 48]
     python -m benchmarks.upscale speed [--model realesr-animevideov3.pth] [--rounds N]
+    python -m benchmarks.upscale folder [--photos N]
     python -m benchmarks.upscale seams [--model RealESRGAN_x4plus.pth ...]
     python -m benchmarks.upscale colours --model compact-x4 [RealESRGAN_x4plus.pth ...]
 
 memory: `isr upscale` of a JPEG photograph at 4x by compact-x4, in a process of its own.
 speed: a photograph at 4x, beside PyTorch computing the same network whole and in tiles with a
 padding of 10 pixels, as Real-ESRGAN's code does; the best time. Needs PyTorch.
+folder: JPEG photos of 1 megapixel to PNG and to JPEG at 4x by compact-x4, decoded, computed and
+encoded, beside the time of the computation alone.
 seams: the difference between tiles and the whole image, for windows of the receptive field and for
 the usual tiles. Without --model, networks have random parameters.
 colours: the colours of upscaled flat patches.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -34,6 +38,7 @@ from isr_jax.pytorch.state_dicts import to_state_dict
 from isr_jax.resize import resize_uint8
 from isr_jax.tiling.tiles import make_tiled, plan
 from isr_jax.tiling.windows import Windowed, windowed
+from isr_jax.upscaling.folders import upscale_files
 
 SCALE, PAD = 4, 10
 Upscale = Callable[[np.ndarray], np.ndarray]
@@ -214,6 +219,27 @@ def report_memory(megapixels: float) -> None:
     print(f"\nLargest difference of the last corner from that corner upscaled alone: {difference}")
 
 
+def report_folder(photos: int) -> None:
+    """Print the rate of a folder of photos as a share of that of the computation."""
+    photo = resize_uint8(skimage.data.coffee(), size=(864, 1152))
+    upscaler = isr_jax.load("compact-x4")
+    upscaler(photo)
+    print(f"| {photos} photos of 1152x864 to | s | computation, s | share |\n|---|---:|---:|---:|")
+    with TemporaryDirectory() as folder:
+        for i in range(photos):
+            content = imagecodecs.jpeg8_encode(np.roll(photo, 10 * i, axis=1), level=95)
+            (Path(folder) / f"{i:02}.jpg").write_bytes(content)
+        for form in ("jpeg", "png"):
+            start = time.perf_counter()
+            for _ in range(photos):
+                upscaler(photo)
+            alone = time.perf_counter() - start
+            start = time.perf_counter()
+            upscale_files(upscaler, [folder], out=Path(folder) / form, format=form)
+            took = time.perf_counter() - start
+            print(f"| {form.upper()} | {took:.1f} | {alone:.1f} | {alone / took:.2f} |", flush=True)
+
+
 def report_colours(models: list[str]) -> None:
     """Print how far upscaled flat patches of 64x64 pixels deviate, in levels of 255."""
     levels = (0, 32, 64, 128, 192, 224, 255)
@@ -237,13 +263,16 @@ def report_colours(models: list[str]) -> None:
 def main() -> None:
     """Print a Markdown table."""
     parser = timing.parser(__doc__, rounds=3)
-    parser.add_argument("what", choices=["memory", "speed", "seams", "colours"])
+    parser.add_argument("what", choices=["memory", "speed", "folder", "seams", "colours"])
     parser.add_argument("--megapixels", type=float, default=48)
+    parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--model", nargs="+", default=[])
     options = parser.parse_args()
     timing.print_machine()
     if options.what == "memory":
         report_memory(options.megapixels)
+    elif options.what == "folder":
+        report_folder(options.photos)
     elif options.what == "colours":
         report_colours(options.model)
     elif options.what == "speed":

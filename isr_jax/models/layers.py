@@ -248,7 +248,7 @@ class ResidualBlock(nn.Module):
 
 
 def recomputed(
-    module: nn.Module, block: Callable[[Any, Array], Any], x: Array, *, remat: bool
+    module: nn.Module, block: Callable[[Any, Array], Any], x: Float[Array, "..."], *, remat: bool
 ) -> Any:
     """Return block(module, x); with `remat`, what is inside the block is computed again backwards.
 
