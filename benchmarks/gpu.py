@@ -3,8 +3,8 @@
     python -m benchmarks.gpu [--rounds N] [--small]
 
 Prints Markdown tables: updates of MSRResNet, SRGAN, ESRGAN-23 and Real-ESRGAN (without perceptual
-losses) in float32 and bfloat16, with peak memory, compile time, the share of the measured rate of a
-matrix product, and the cost of sampling; and the rate of upscaling 640x480 at 4x. Needs PyTorch.
+losses) in float32 and bfloat16, with peak memory and compile time; the rate of a matrix product and
+the time of sampling a batch; and the rate of upscaling 640x480 at 4x. Needs PyTorch.
 --small runs the same on a CPU with tiny sizes, to show that it works.
 """
 
@@ -73,7 +73,7 @@ def changed(name: str, size: Size, dtype: str) -> dict[str, Any]:
 
 
 def ours(name: str, size: Size, dtype: str, rounds: int) -> list[str]:
-    """Measure an update in JAX: ms, first call, peak memory so far, share of the ceiling."""
+    """Measure an update in JAX: ms, seconds of the first call, and peak memory so far in GiB."""
     run = cases.update(name, changed=changed(name, size, dtype), n=size.updates)
     first, took = seconds(run, rounds)
     stats = jax.devices()[0].memory_stats() or {}
@@ -107,7 +107,7 @@ def report_updates(size: Size, rounds: int) -> None:
 
 
 def report_sampling(size: Size, rounds: int) -> None:
-    """Print the share of an update that its input takes: a batch that is there already, or not."""
+    """Print the time that sampling the batch of an update takes."""
     from isr_jax.data import pool
     from isr_jax.training.loaders import open_loader
 

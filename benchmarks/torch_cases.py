@@ -135,7 +135,7 @@ def update(
     batch: int | None = None,
     crop: int | None = None,
 ) -> Case:
-    """Do an update, in PyTorch's usual order, on a batch that is there already.
+    """Do an update, in PyTorch's usual order, on a batch already in memory.
 
     Args:
         name: of UPDATED.

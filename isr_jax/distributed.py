@@ -5,6 +5,7 @@ keys beside JAX's own, through which the processes tell what no collective can: 
 lost, or was asked to stop.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -89,6 +90,8 @@ def start(
         raise UserError(
             f"process {process} of {processes}: give --processes N and --process 0..N-1"
         )
+    if coordinator:
+        _check_address(coordinator, first=process == 0)
     # A signal is for us: we stop after an update, and save.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -107,6 +110,33 @@ def start(
             "them all, with the same --coordinator and --processes"
         ) from error
     threading.Thread(target=_watch, name="processes", daemon=True).start()
+
+
+def _check_address(coordinator: str, *, first: bool) -> None:
+    """Raise a UserError where JAX would abort this process: there is nobody, or no free port."""
+    host, _, port = coordinator.rpartition(":")
+    if not port.isdigit():
+        raise UserError(f"--coordinator is {coordinator}; give HOST:PORT")
+    end = time.monotonic() + JOINING
+    while True:
+        try:
+            if first:
+                socket.create_server(("", int(port))).close()
+            else:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if first:
+                raise UserError(
+                    f"port {port} cannot be opened for the other processes ({error}); choose "
+                    "another one in --coordinator"
+                ) from error
+            if time.monotonic() > end:
+                raise UserError(
+                    f"the first process does not answer at {coordinator} ({error}); start it, with "
+                    "the same --coordinator and --processes"
+                ) from error
+        time.sleep(0.5)
 
 
 def is_first() -> bool:
@@ -182,8 +212,9 @@ def fail(message: str, say: Callable[[str], None]) -> None:
     if not jax.distributed.is_initialized() or is_first():
         say(message)
     if jax.distributed.is_initialized():
-        _set("failed", message[:1000])
-        time.sleep(2 * BEAT)  # the service must live until the others have read it
+        with contextlib.suppress(Exception):  # the others are gone
+            _set("failed", message[:1000])
+            time.sleep(2 * BEAT)  # the service must live until the others have read it
 
 
 def await_end() -> None:

@@ -14,6 +14,7 @@ from isr_jax.errors import UserError
 from isr_jax.models import GENERATORS
 from isr_jax.models.generators import ARCHITECTURES
 from isr_jax.training import checks, optimizers
+from isr_jax.training.runtime import cpu_devices
 
 
 def rates(name, *, warmup, steps=100):
@@ -182,3 +183,9 @@ def test_a_misspelt_choice_names_the_nearest():
     config.loss.adversarial = "relativist"
     with pytest.raises(UserError, match=r"unknown config.loss.adversarial .*did you mean relativi"):
         checks.check(config, devices=1)
+
+
+def test_a_cpu_has_as_many_devices_as_divide_the_examples():
+    counts = [cpu_devices(n, cores=4) for n in (16, 6, 7, 2, 1, 0, -3)]
+    assert counts == [4, 3, 1, 2, 1, 1, 1]
+    assert cpu_devices(64, cores=64) == 8

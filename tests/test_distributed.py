@@ -89,17 +89,23 @@ def alone(tmp_path_factory, photos):
     @cache
     def trained(loader):
         run = tmp_path_factory.mktemp(loader) / "alone"
-        codes, texts = end(begin(1, run, photos, **{"data.loader": loader}))
+        codes, texts = end(begin(1, run, photos, **loading(loader, trained)))
         assert codes == [0], texts
         return run
 
     return trained
 
 
+def loading(loader, alone):
+    """The settings of a loader; the stream's runs begin with the generator of the pool's."""
+    begun = {"train.init_from": alone("pool")} if loader == "stream" else {}
+    return {"data.loader": loader, **begun}
+
+
 @pytest.mark.parametrize("count, loader", [(2, "pool"), (4, "stream")])
 def test_several_processes_train_what_one_does(count, loader, alone, photos, tmp_path):
     run = tmp_path / "run"
-    codes, texts = end(begin(count, run, photos, **{"data.loader": loader}))
+    codes, texts = end(begin(count, run, photos, **loading(loader, alone)))
     assert codes == [0] * count, texts
     assert_close(run, alone(loader), 1e-5)
     losses, expected = (
@@ -119,13 +125,13 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(alone, photos
     What is resumed is what was saved, bit for bit: its digests are compared.
     """
     run = tmp_path / "run"
-    started = begin(2, run, photos, **{"data.loader": "stream"})
+    started = begin(2, run, photos, **loading("stream", alone))
     wait_for(lambda: (run / "metrics.jsonl").exists() and len(read_records(run)) > 3)
     started[1].send_signal(signal.SIGTERM)
     codes, texts = end(started)
     assert codes == [75, 75], texts
     assert "run the same command again to resume" in texts[0] and not texts[1]
-    codes, texts = end(begin(1, run, photos, devices=4, **{"data.loader": "stream"}))
+    codes, texts = end(begin(1, run, photos, devices=4, **loading("stream", alone)))
     assert codes == [0] and f"resuming {run} from step" in texts[0], texts
     assert_close(run, alone("stream"), 1e-5)
 
@@ -173,6 +179,19 @@ def test_an_error_of_one_process_is_one_line(photos, tmp_path):
 def test_what_is_missing_is_said(options, message):
     with pytest.raises(UserError, match=message):
         distributed.start(**options)
+
+
+def test_a_first_process_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(distributed, "JOINING", 0.1)
+    port = free_port()
+    with pytest.raises(UserError, match=f"the first process does not answer at 127.0.0.1:{port}"):
+        distributed.start(coordinator=f"127.0.0.1:{port}", processes=2, process=1)
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} cannot be opened"):
+            distributed.start(coordinator=f"127.0.0.1:{port}", processes=2, process=0)
+    with pytest.raises(UserError, match="--coordinator is here:x; give HOST:PORT"):
+        distributed.start(coordinator="here:x", processes=2, process=0)
 
 
 def test_launchers_say_which_process_this_is(monkeypatch):

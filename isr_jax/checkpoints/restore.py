@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from isr_jax import errors
+from isr_jax import distributed, errors
 from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.config import flatten, tuples
@@ -175,7 +175,7 @@ def begin_from(model: str, state: State, config: ConfigDict) -> State:
             x = found.get(ours.get(f"{part}/{path}", f"{part}/{path}"))
             taken = x is not None and x.shape == y.shape
             # Copied, because the state is donated.
-            placed[path] = jax.device_put(np.asarray(x), y.sharding) if taken else y
+            placed[path] = distributed.on_devices(np.asarray(x), y.sharding) if taken else y
         return unflatten_dict(placed, sep="/")
 
     return state._replace(

@@ -71,7 +71,7 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
             finite.
     """
     if not jax.distributed.is_initialized():
-        use_all_cores(config.data.batch)
+        use_all_cores(config.data.batch // max(1, config.train.accumulate))
     console = console or Console(stderr=True)
     if not distributed.is_first():
         console = Console(quiet=True)
@@ -103,9 +103,8 @@ def _train(
 
     with ExitStack() as stack:
         records = run
-        if (
-            not distributed.is_first()
-        ):  # its records are the run's; those of the others are not kept
+        # The first process's records are the run's; those of the others are not kept.
+        if not distributed.is_first():
             records = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         loader = open_loader(config, devices, frozen=program.frozen(), warn=say)
         stack.callback(loader.close)

@@ -43,24 +43,29 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def use_all_cores(batch: int) -> None:
+def use_all_cores(examples: int) -> None:
     """Split a CPU into as many devices as it has cores, where JAX is the faster for it.
 
     Before 0.11, XLA leaves cores idle in the gradients of convolutions. The batch of an update is
     the same on any number of devices. Call it before JAX is used; afterwards it does nothing.
 
     Args:
-        batch: which the number of devices must divide.
+        examples: that pass through the networks at once; they must be divisible by the number of
+            devices.
     """
     chosen = "XLA_FLAGS" in os.environ and "device_count" in os.environ["XLA_FLAGS"]
     if jax.__version_info__ >= (0, 11) or chosen or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # Each device holds the pool: more than a few would take more memory than they save time.
-    most = min(cores or 1, batch, 8)
-    count = max(n for n in range(1, most + 1) if batch % n == 0)
     with suppress(RuntimeError):  # JAX was used already
-        jax.config.update("jax_num_cpu_devices", count)
+        jax.config.update("jax_num_cpu_devices", cpu_devices(examples, cores=cores or 1))
+
+
+def cpu_devices(examples: int, *, cores: int) -> int:
+    """Return the largest number of devices, one for each core at most, that divides examples."""
+    # Each device holds the pool: more than 8 would take more memory than they save time.
+    most = max(1, min(cores, examples, 8))
+    return max(n for n in range(1, most + 1) if examples % n == 0)
 
 
 def use_compilation_cache() -> None:
