@@ -3,8 +3,8 @@
     python run.py --config configs/msssim.py
 
 On the four validation photos of the package, seed 0: PSNR-Y 28.99 dB
-(+1.18 over bicubic), SSIM-Y 0.7957 (+0.0397), MS-SSIM 0.9634 (+0.0168).
-Set5 at 4x: 30.08 dB, SSIM 0.8539.
+(+1.18 over bicubic), SSIM-Y 0.7958 (+0.0398), MS-SSIM 0.9635 (+0.0169).
+Set5 at 4x: 30.08 dB, SSIM 0.8538.
 """
 
 from ml_collections import ConfigDict
