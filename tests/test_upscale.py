@@ -86,6 +86,7 @@ def test_windows_fitted_to_photos_give_what_the_whole_image_gives(
     _, windows, params, stats = drawn(case)
     fold, radius = windows.multiple, windows.radius
     used = windows.split.head_bytes if windows.split else windows.bytes_per_pixel
+    used += 8 * windows.channels * windows.scale**2  # of the output, twice
     side = 2 * radius + 8 * fold
     monkeypatch.setattr(tiling, "CPU", tiling.Limits(side // fold, used * (side + 30) ** 2))
     monkeypatch.setattr(tiling, "SMALLEST", 5)

@@ -51,7 +51,7 @@ EXACT, CAPPED = 48, 32
 
 
 class Limits(NamedTuple):
-    """Limits of windows: the usual side in LR pixels, and the bytes of the largest layer."""
+    """Limits of windows: the usual side in LR pixels, and bytes of the largest layer and output."""
 
     side: int
     bytes: int
@@ -82,7 +82,9 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
         radius, capped = network.radius, CAPPED if approximate else CAPPED * fold
         overlap = radius if radius is not None and radius <= EXACT * fold else capped
     if tile is None:
-        pixels = _limits().bytes // head_bytes
+        # The output of a window is in memory beside the next one's.
+        output = 0 if approximate else 2 * 4 * network.channels * network.scale**2
+        pixels = _limits().bytes // (head_bytes + output)
         most = _limits().side if approximate else _limits().side * fold
         least = SMALLEST if approximate else SMALLEST * fold
         tile = max(min(most, math.isqrt(pixels)) - 2 * overlap, least)
