@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import Sharding
 
 from isr_jax.errors import UserError, one_line
 
@@ -160,7 +160,7 @@ def from_first(values: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(values, np.asarray(sent).view(np.float64).tolist(), strict=True))
 
 
-def on_devices(tree: Any, sharding: NamedSharding) -> Any:
+def on_devices(tree: Any, sharding: Sharding) -> Any:
     """Put arrays on the devices of all processes.
 
     Args:
