@@ -86,7 +86,7 @@ def test_windows_fitted_to_photos_give_what_the_whole_image_gives(
     _, windows, params, stats = drawn(case)
     fold, radius = windows.multiple, windows.radius
     used = windows.split.head_bytes if windows.split else windows.bytes_per_pixel
-    used += 8 * windows.channels * windows.scale**2  # of the output, twice
+    used += 2 * windows.channels * windows.scale**2  # of the output, twice
     side = 2 * radius + 8 * fold
     monkeypatch.setattr(tiling, "CPU", tiling.Limits(side // fold, used * (side + 30) ** 2))
     monkeypatch.setattr(tiling, "SMALLEST", 5)
@@ -295,6 +295,16 @@ def test_what_cannot_be_enlarged_is_said(run):
         isr_jax.load(run, tile=-1)
     with pytest.raises(UserError, match="overlap is -1; give a number of pixels, 0 or more"):
         isr_jax.load(run, overlap=-1)
+
+
+@pytest.mark.parametrize("published", ["srvggnet", "srresnet", "plksr"])
+def test_memory_of_a_window_is_what_xla_allocates(published):
+    network = generator(GENERATORS[published], scale=4)
+    windows, lr = windowed(network), jnp.zeros((1, 64, 64, 3))
+    params, stats = jax.eval_shape(network.init, jax.random.key(0))
+    compiled = jax.jit(windows.whole).lower(params, stats, lr).compile()
+    allocated = compiled.memory_analysis().temp_size_in_bytes / 64**2
+    assert 0.6 <= windows.bytes_per_pixel / allocated <= 1.5
 
 
 def test_overlaps_are_exact_up_to_a_radius():

@@ -15,7 +15,8 @@ from isr_jax import images
 from isr_jax.tiling.cutting import Sides, Way, Window
 from isr_jax.tiling.windows import Split, Windowed
 
-Levels = UInt8[Array, "n h w _"] | UInt16[Array, "n h w _"]
+Levels = UInt8[Array, "n _ _ _"] | UInt16[Array, "n _ _ _"]
+View = tuple[Levels | Float[Array, "n _ _ _"], Bool[Array, " n"]]
 
 
 class Programs(NamedTuple):
@@ -23,15 +24,17 @@ class Programs(NamedTuple):
 
     Attributes:
         devices: of which each takes a window.
-        upscale: (windows, one for each device, way, piece) -> sr, float [n scale*t scale*u c], of
-            which the tail of a split generator computes one piece at a time.
-        finish: (sr of each symmetry, corners of the tiles in each) -> the mean over the symmetries,
-            placed as in the first and rounded, and whether each was finite.
+        upscale: (windows, one for each device, way, piece, dtype) -> a view: sr, [n scale*t
+            scale*u c], and whether each was finite. The tail of a split generator computes one
+            piece at a time. Where there is one symmetry, sr has integers already, so that no float
+            copy of a large window is kept.
+        finish: (view of each symmetry, corners of the tiles in each, dtype) -> the mean over the
+            symmetries, placed as in the first and rounded, and whether each was finite.
     """
 
     devices: int
-    upscale: Callable[..., Array]
-    finish: Callable[..., tuple[Array, Array]]
+    upscale: Callable[..., View]
+    finish: Callable[..., tuple[Levels, Bool[Array, " n"]]]
 
 
 def make_programs(
@@ -54,14 +57,16 @@ def make_programs(
     def put(windows: Sequence[Window]) -> Window:
         return jax.device_put(Window(*map(np.stack, zip(*windows, strict=True))), sharding)
 
-    @partial(jax.jit, static_argnames="way")
-    def in_one(params: Any, stats: Any, windows: Any, *, way: Way) -> Array:
+    @partial(jax.jit, static_argnames=("way", "dtype"))
+    def in_one(params: Any, stats: Any, windows: Any, *, way: Way, dtype: np.dtype) -> View:
         @partial(on_devices, in_specs=(same, same, each))
-        def upscale(params: Any, stats: Any, windows: Any) -> Array:
+        def upscale(params: Any, stats: Any, windows: Any) -> View:
             (planes,) = windows.pixels
             if way == "exact":
-                return _joined(network.apply(params, stats, planes, _insides(windows)))
-            return _joined(network.whole(params, stats, planes))
+                sr = network.apply(params, stats, planes, _insides(windows))
+            else:
+                sr = network.whole(params, stats, planes)
+            return _rounded(_joined(sr), dtype)
 
         return upscale(params, stats, windows)
 
@@ -74,14 +79,14 @@ def make_programs(
 
         return compute(params, stats, windows)
 
-    @partial(jax.jit, static_argnames="piece", donate_argnames="sr")
+    @partial(jax.jit, static_argnames="piece", donate_argnames="view")
     def tail(
-        params: Any, stats: Any, windows: Any, features: Any, start: Any, sr: Any, *, piece: Sides
-    ) -> Array:
+        params: Any, stats: Any, windows: Any, features: Any, start: Any, view: Any, *, piece: Sides
+    ) -> View:
         @partial(on_devices, in_specs=(same, same, each, each, each, each))
         def compute(
-            params: Any, stats: Any, windows: Any, features: Any, start: Any, sr: Any
-        ) -> Array:
+            params: Any, stats: Any, windows: Any, features: Any, start: Any, view: Any
+        ) -> View:
             assert network.split
             run = partial(network.split.tail, params, stats)
             return _add_piece(
@@ -92,54 +97,59 @@ def make_programs(
                 features[0],
                 windows.inside[0],
                 start[0],
-                sr,
+                view,
                 piece=piece,
             )
 
-        return compute(params, stats, windows, features, start, sr)
+        return compute(params, stats, windows, features, start, view)
 
-    @partial(jax.jit, static_argnames="shape")
-    def empty(*, shape: tuple[int, ...]) -> Array:
-        return jax.lax.with_sharding_constraint(jnp.zeros(shape, jnp.float32), sharding)
+    @partial(jax.jit, static_argnames=("shape", "dtype"))
+    def empty(*, shape: tuple[int, ...], dtype: np.dtype) -> View:
+        view = jnp.zeros(shape, dtype), jnp.ones(shape[0], bool)
+        return jax.lax.with_sharding_constraint(view, sharding)
 
-    def in_two(windows: Window, tiles: Sequence[Window], piece: Sides) -> Array:
+    def in_two(windows: Window, tiles: Sequence[Window], piece: Sides, dtype: np.dtype) -> View:
         assert network.split
         n, planes, height, width, channels = windows.pixels.shape
         corners = np.stack([tile.corner for tile in tiles])
         sides = np.stack([tile.sides for tile in tiles])
         features = head(params, stats, windows)
         outputs = planes if planes > 1 else channels
-        sr = empty(shape=(n, height * network.scale, width * network.scale, outputs))
+        shape = (n, height * network.scale, width * network.scale, outputs)
+        view = empty(shape=shape, dtype=dtype)
         for place in np.ndindex(*-(-sides.max(axis=0) // piece)):
             start = corners + np.minimum(np.multiply(place, piece), np.maximum(sides - piece, 0))
             start = np.minimum(start, np.array((height, width)) - piece)
             start = jax.device_put(start.astype(np.int32), sharding)
-            sr = tail(params, stats, windows, features, start, sr, piece=piece)
-        return sr
+            view = tail(params, stats, windows, features, start, view, piece=piece)
+        return view
 
-    def upscale(windows: Sequence[Window], *, way: Way, piece: Sides) -> Array:
+    def upscale(windows: Sequence[Window], *, way: Way, piece: Sides, dtype: np.dtype) -> View:
+        dtype = dtype if len(symmetries) == 1 else np.dtype(np.float32)
         if way == "exact" and network.split:
-            return in_two(put(windows), windows, piece)
-        return in_one(params, stats, put(windows), way=way)
+            return in_two(put(windows), windows, piece, dtype)
+        return in_one(params, stats, put(windows), way=way, dtype=dtype)
 
     @partial(jax.jit, static_argnames=("dtype", "gray", "alpha"))
     def finish(
-        views: Sequence[Array],
+        views: Sequence[View],
         corners: Sequence[Int32[Array, "n 2"]],
         *,
         dtype: np.dtype,
         gray: bool,
         alpha: bool,
     ) -> tuple[Levels, Bool[Array, " n"]]:
-        upright = [_upright(view, k) for k, view in zip(symmetries, views, strict=True)]
+        if len(views) == 1:
+            ((levels, finite),) = views
+            return _as(levels, gray=gray, alpha=alpha), finite
+        upright = [_upright(sr, k) for k, (sr, _) in zip(symmetries, views, strict=True)]
         shift = jax.vmap(partial(jnp.roll, axis=(0, 1)))
         placed = [
             shift(view, network.scale * (corners[0] - corner))
             for view, corner in zip(upright[1:], corners[1:], strict=True)
         ]
-        mean = jnp.stack([upright[0], *placed]).mean(axis=0) if placed else upright[0]
-        finite = jnp.isfinite(mean).all(axis=(1, 2, 3))
-        return _as(images.to_unsigned(mean, dtype), gray=gray, alpha=alpha), finite
+        levels, finite = _rounded(jnp.stack([upright[0], *placed]).mean(axis=0), dtype)
+        return _as(levels, gray=gray, alpha=alpha), finite
 
     return Programs(mesh.size, upscale, finish)
 
@@ -154,6 +164,12 @@ def _joined(sr: Float[Array, "planes h w c"]) -> Float[Array, "1 h w _"]:
     return jnp.moveaxis(sr, 0, -1)[None, ..., 0, :] if len(sr) > 1 else sr
 
 
+def _rounded(sr: Float[Array, "n h w c"], dtype: np.dtype) -> View:
+    """Return integers, or floats as they are, and whether each image was finite."""
+    finite = jnp.isfinite(sr).all(axis=(1, 2, 3))
+    return (sr if dtype == np.float32 else images.to_unsigned(sr, dtype)), finite
+
+
 def _add_piece(
     tail: Callable[..., Float[Array, "planes h w c"]],
     network: Windowed,
@@ -162,10 +178,10 @@ def _add_piece(
     features: Float[Array, "planes _ _ d"],
     inside: Int32[Array, "4"],
     start: Int32[Array, "2"],
-    sr: Float[Array, "1 st su e"],
+    view: View,
     *,
     piece: Sides,
-) -> Float[Array, "1 st su e"]:
+) -> View:
     """Compute a piece of a window from its features, and put it into the window's output."""
     scale, fold, radius = network.scale, network.multiple, split.radius
     sides = [
@@ -190,9 +206,10 @@ def _add_piece(
     )
     row, column = (start - first) * scale
     shape = (1, piece[0] * scale, piece[1] * scale, out.shape[-1])
-    out = jax.lax.dynamic_slice(out, (0, row, column, 0), shape)
+    sr, finite = view
+    out, piece_finite = _rounded(jax.lax.dynamic_slice(out, (0, row, column, 0), shape), sr.dtype)
     row, column = start * scale
-    return jax.lax.dynamic_update_slice(sr, out, (0, row, column, 0))
+    return jax.lax.dynamic_update_slice(sr, out, (0, row, column, 0)), finite & piece_finite
 
 
 def _upright(views: Float[Array, "n h w c"], symmetry: int) -> Float[Array, "n _ _ c"]:

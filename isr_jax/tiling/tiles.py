@@ -37,7 +37,7 @@ from isr_jax.tiling.cutting import (
     tiles_of,
     work,
 )
-from isr_jax.tiling.programs import make_programs
+from isr_jax.tiling.programs import View, make_programs
 from isr_jax.tiling.windows import Windowed
 
 Upscaled = UInt8[np.ndarray, "n sh sw c"] | UInt16[np.ndarray, "n sh sw c"]
@@ -58,7 +58,7 @@ class Limits(NamedTuple):
 
 
 # A large window has a small share of padding, but needs memory, and is too much for a small image.
-CPU, ACCELERATOR = Limits(256, 2**28), Limits(512, 2**31)
+CPU, ACCELERATOR = Limits(256, 270 * 2**20), Limits(512, 2**31)
 SMALLEST = 64  # LR pixels; side of the smallest default tile
 
 
@@ -82,8 +82,8 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
         radius, capped = network.radius, CAPPED if approximate else CAPPED * fold
         overlap = radius if radius is not None and radius <= EXACT * fold else capped
     if tile is None:
-        # The output of a window is in memory beside the next one's.
-        output = 0 if approximate else 2 * 4 * network.channels * network.scale**2
+        # The output of a window, of 8 bits, is in memory beside the next one's.
+        output = 0 if approximate else 2 * network.channels * network.scale**2
         pixels = _limits().bytes // (head_bytes + output)
         most = _limits().side if approximate else _limits().side * fold
         least = SMALLEST if approximate else SMALLEST * fold
@@ -154,7 +154,7 @@ def make_tiled(
         batch: Images, tiles: Sequence[Tile], after: Any, way: Way, window: Sides
     ) -> tuple[tuple[Array, Array], Sequence[Sides]]:
         """Return the upscaled windows, whether they are finite, and the corners of the tiles."""
-        views: list[Array] = []
+        views: list[View] = []
         corners = []
         for k in symmetries:
             windows = [cut(batch[t.image], t, k, plan, way=way, window=window) for t in tiles]
@@ -163,7 +163,7 @@ def make_tiled(
             # One program at a time, so that their memory does not add up.
             jax.block_until_ready(views[-1] if views else after)
             piece = compiled[window][:: -1 if k & 4 else 1]
-            views.append(programs.upscale(windows, way=way, piece=piece))
+            views.append(programs.upscale(windows, way=way, piece=piece, dtype=batch.dtype))
             corners.append(np.stack([window.upright_corner(k) for window in windows]))
         channels = batch.shape[3]
         alpha = channels in (2, 4) and network.channels == 4

@@ -32,17 +32,10 @@ _SIDE = 64  # of the abstract image on which layers are recorded; divisible by e
 
 
 class Layer(NamedTuple):
-    """A convolution: padding, resolution (1 at the LR image's), channels of input and output."""
+    """A convolution: padding, and resolution (1 at the LR image's)."""
 
     pad: int
     resolution: Fraction
-    inputs: int
-    outputs: int
-
-    @property
-    def bytes(self) -> int:
-        """Of its float32 input and output, per LR pixel."""
-        return int(4 * (self.inputs + self.outputs) * self.resolution**2)
 
 
 class Split(NamedTuple):
@@ -86,8 +79,8 @@ class Windowed(NamedTuple):
             own, and on no others. None where no radius is known.
         multiple: windows start and end at multiples of so many LR pixels; the image is reflected
             at the bottom and right up to one.
-        bytes_per_pixel: of the float32 input and output of the largest convolution, per LR pixel;
-            where no radius is known, of the largest result of any operation.
+        bytes_per_pixel: of what is in memory at once, per LR pixel; where no radius is known, of
+            the largest result of any operation.
         approximate: why tiles differ from the whole image; None where they do not.
         split: the same in two parts; None where that would save no memory.
     """
@@ -151,13 +144,15 @@ def windowed(network: Generator) -> Windowed:
         # A global skip interpolates over two pixels, whatever the convolutions see.
         max(2, _radius(layers, scale=Fraction(scale), multiple=multiple)),
         multiple,
-        max(layer.bytes for layer in layers),
+        _most_bytes(traced),
         None,
-        None if cut is None else _split(whole, layers, cut, scale=scale, multiple=multiple),
+        None if cut is None else _split(whole, layers, traced, cut, scale=scale, multiple=multiple),
     )
 
 
-def _split(whole: Any, layers: list[Layer], cut: int, *, scale: int, multiple: int) -> Split:
+def _split(
+    whole: Any, layers: list[Layer], traced: Any, cut: int, *, scale: int, multiple: int
+) -> Split:
     """Return a generator in two parts, of which the second begins with the convolution `cut`."""
 
     def head(
@@ -197,15 +192,9 @@ def _split(whole: Any, layers: list[Layer], cut: int, *, scale: int, multiple: i
         tail,
         layers[cut].resolution,
         max(2, _radius(layers[cut:], scale=Fraction(scale), multiple=multiple)),
-        _head_bytes(layers, cut),
-        max(layer.bytes for layer in layers[cut:]),
+        _most_bytes(traced, stop=cut),
+        _most_bytes(traced, start=cut),
     )
-
-
-def _head_bytes(layers: list[Layer], cut: int) -> int:
-    """Return the bytes per LR pixel of the largest convolution before `cut`, or of its features."""
-    features = layers[cut]._replace(outputs=0).bytes
-    return max(features, *(layer.bytes for layer in layers[:cut]))
 
 
 def _where_to_split(layers: list[Layer], traced: Any) -> int | None:
@@ -216,10 +205,49 @@ def _where_to_split(layers: list[Layer], traced: Any) -> int | None:
         traced: the jaxpr of the network, in which the input of each has its number as its name.
     """
     possible = [cut for cut in range(1, len(layers)) if _is_bottleneck(traced, cut)]
-    best = min(possible, key=lambda cut: (_head_bytes(layers, cut), -cut), default=None)
-    if best is None or 2 * _head_bytes(layers, best) > max(layer.bytes for layer in layers):
+    best = min(possible, key=lambda cut: (_most_bytes(traced, stop=cut), -cut), default=None)
+    if best is None or 2 * _most_bytes(traced, stop=best) > _most_bytes(traced):
         return None
     return best
+
+
+def _most_bytes(traced: Any, *, start: int | None = None, stop: int | None = None) -> int:
+    """Return the most bytes per LR pixel that are in memory at once, without parameters.
+
+    Args:
+        traced: the jaxpr of the network, in which the input of each convolution has its number as
+            its name.
+        start: the convolution whose input is there already.
+        stop: the convolution whose input is computed.
+    """
+
+    def is_named(eqn: Any, index: int | None) -> bool:
+        return eqn.primitive.name == "name" and int(eqn.params["name"]) == index
+
+    ends = [x for eqn in traced.eqns if is_named(eqn, stop) for x in eqn.outvars] or traced.outvars
+    # Each result is in memory until the last operation that needs it.
+    last: dict[Any, int] = dict.fromkeys(ends, len(traced.eqns))
+    for i, eqn in reversed(list(enumerate(traced.eqns))):
+        if any(x in last for x in eqn.outvars) and not is_named(eqn, start):
+            for x in eqn.invars:
+                if isinstance(x, Var):
+                    last.setdefault(x, i)
+    sizes: dict[Any, int] = {}
+    most = 0
+    for i, eqn in enumerate(traced.eqns):
+        results = {x: x.aval.size * x.aval.dtype.itemsize for x in eqn.outvars if x in last}
+        # XLA computes element by element in place, and fuses constants.
+        over = [x for x in eqn.invars if isinstance(x, Var) and last.get(x) == i and x in sizes]
+        in_memory = sum(sizes.values())
+        if eqn.primitive.name == "broadcast_in_dim":
+            results = dict.fromkeys(results, 0)
+        for x in over:
+            del sizes[x]
+        sizes.update(results)
+        is_convolution = eqn.primitive.name in ("conv_general_dilated", "dot_general")
+        now = in_memory + sum(results.values()) if is_convolution else sum(sizes.values())
+        most = max(most, now)
+    return most // _SIDE**2
 
 
 def _is_bottleneck(traced: Any, cut: int) -> bool:
@@ -321,7 +349,7 @@ def _layers(network: Generator) -> tuple[list[Layer], Any]:
         (x,) = args
         y = call(checkpoint_name(x, str(len(layers))), **kwargs)
         resolution = Fraction(x.shape[1], _SIDE)
-        layers.append(Layer(_pad(context.module), resolution, x.shape[-1], y.shape[-1]))
+        layers.append(Layer(_pad(context.module), resolution))
         return y
 
     with nn.intercept_methods(record):
