@@ -132,7 +132,7 @@ def _tiles(name: str, photo: np.ndarray) -> list[str]:
 
     windows = windows._replace(whole=spread)
     whole, tiled = (
-        make_tiled(windows, params, stats, plan(windows, tile=tile, overlap=32))(photo[None], None)
+        make_tiled(windows, plan(windows, tile=tile, overlap=32))(params, stats)(photo[None], None)
         for tile in (0, 64)
     )
     off = np.abs(whole.astype(int) - tiled)

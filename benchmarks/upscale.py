@@ -57,7 +57,7 @@ class Network(NamedTuple):
     def tiled(self, **how: int | None) -> Upscale:
         """Upscale by isr_jax's tiles."""
         cut = plan(self.windows, **how)
-        run = make_tiled(self.windows, self.params, self.stats, cut)
+        run = make_tiled(self.windows, cut)(self.params, self.stats)
         return lambda lr: run(lr[None], None)[0]
 
 

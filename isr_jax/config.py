@@ -27,11 +27,20 @@ def get_config() -> ConfigDict:
     config.scale = 4  # int; scale factor, one that the generator has
 
     config.data = ConfigDict()
-    config.data.train = "samples"  # samples | folder:PATH | tfds:NAME[:SPLIT]
-    config.data.validation = "samples"  # the same; the validation set, whole images
+    # samples | folder:PATH | pairs:HR:LR | pairs:SET | list:FILE | tfds:NAME[:SPLIT], or a tuple of
+    # several
+    config.data.train = _any("samples")
+    config.data.validation = _any("samples")  # the same; the validation set, whole images
+    config.data.weights = ()  # floats > 0; of each source of data.train, () for its images' number
+    config.data.weight_by = "image"  # image: all alike | area: crops in proportion to the pixels
+    # Float in [0, 1]; share of crops with the own LR image of images that have one. None: all with
+    # bicubic, none with other degradations
+    config.data.paired_share = placeholder(float)
     config.data.validation_images = 0  # int >= 0; use the first so many, 0 for all
     config.data.tfds_dir = ""  # path; where TFDS keeps data sets, "" for TFDS's default
-    config.data.loader = "pool"  # pool: in device memory | stream: Grain, for what does not fit
+    # pool: all images on every device | sharded_pool: shared out among the devices | stream: Grain,
+    # from disk, for what does not fit
+    config.data.loader = "pool"
     config.data.workers = 0  # int >= 0; Grain's worker processes, 0 for none
     config.data.crop = 96  # int >= 1, HR pixels; side of a crop, divisible by scale
     config.data.batch = 16  # int >= 1; crops per update over all devices, divisible by their number
@@ -91,6 +100,13 @@ def get_config() -> ConfigDict:
     config.train.keep_best = "psnr"  # psnr | ssim | ms_ssim; the best by it is kept
     config.train.keep_every = 0  # int >= 0, updates; checkpoints so far apart are kept, 0 for none
     return config.lock()
+
+
+def _any(default: Any) -> Any:
+    """Return a field that takes values of any type."""
+    field = placeholder(object)
+    field.set(default)
+    return field
 
 
 def small() -> ConfigDict:

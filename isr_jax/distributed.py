@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
+from jaxtyping import Int32
 
 from isr_jax.errors import UserError, one_line
 
@@ -92,6 +93,10 @@ def start(
         )
     if coordinator:
         _check_address(coordinator, first=process == 0)
+    # JAX would abort the process with a stack trace, so we give up before it does.
+    others = threading.Timer(JOINING, _give_up, (process, processes))
+    others.daemon = True
+    others.start()
     # A signal is for us: we stop after an update, and save.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -99,7 +104,7 @@ def start(
             coordinator,
             processes if coordinator else None,
             process if coordinator else None,
-            initialization_timeout=JOINING,
+            initialization_timeout=2 * JOINING,
             heartbeat_timeout_seconds=_JAX_PATIENCE,
             cluster_detection_method="deactivate" if coordinator and count == 1 else None,
         )
@@ -109,7 +114,20 @@ def start(
             f"{f' at {coordinator}' if coordinator else ''}: {one_line(error, limit=200)}; start "
             "them all, with the same --coordinator and --processes"
         ) from error
+    finally:
+        others.cancel()
     threading.Thread(target=_watch, name="processes", daemon=True).start()
+
+
+def _give_up(process: int, processes: int) -> NoReturn:
+    """End this process, for which the others have not come."""
+    print(
+        f"process {process} of {processes} has waited {JOINING:g} s for the others; start them "
+        "all, with the same --coordinator and --processes",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _check_address(coordinator: str, *, first: bool) -> None:
@@ -158,6 +176,13 @@ def from_first(values: Mapping[str, float]) -> dict[str, float]:
     # As bytes, because JAX would round them to float32.
     sent = multihost_utils.broadcast_one_to_all(numbers.view(np.uint8))
     return dict(zip(values, np.asarray(sent).view(np.float64).tolist(), strict=True))
+
+
+def summed(array: Int32[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape"]:
+    """Return the sum over the arrays of all processes, to all."""
+    if jax.process_count() == 1:
+        return array
+    return np.asarray(multihost_utils.process_allgather(array)).sum(axis=0, dtype=np.int32)
 
 
 def on_devices(tree: Any, sharding: Sharding) -> Any:

@@ -112,8 +112,9 @@ def pad_edge(images: Float[Array, "n h w c"], reach: int) -> Float[Array, "n ph 
 
 
 def dihedral(
-    images: Float[Array, "n h h c"] | UInt8[Array, "n h h c"], k: Integer[Array, " n"]
-) -> Float[Array, "n h h c"] | UInt8[Array, "n h h c"]:
+    images: Float[Array, "n h h c"] | UInt8[Array, "n h h c"] | UInt16[Array, "n h h c"],
+    k: Integer[Array, " n"],
+) -> Float[Array, "n h h c"] | UInt8[Array, "n h h c"] | UInt16[Array, "n h h c"]:
     """Apply one of the 8 symmetries of the square to each image.
 
     The bits of k select, in this order: 1 flips up-down, 2 flips left-right, 4 transposes. So k = 0

@@ -131,6 +131,7 @@ def resize_uint16(
     scale: Scale,
     method: str = "bicubic",
     rows: tuple[int, int] | None = None,
+    cols: tuple[int, int] | None = None,
 ) -> UInt16[np.ndarray, "oh ow *c"]:
     """Resize a uint16 image, 0..65535, as `resize_uint8` does for 0..255.
 
@@ -139,7 +140,7 @@ def resize_uint16(
     Raises:
         UserError: as for `resize_uint8`.
     """
-    return _resize_rounded(image, np.uint16, scale, None, method, rows=rows)
+    return _resize_rounded(image, np.uint16, scale, None, method, rows=rows, cols=cols)
 
 
 def resize_float64(

@@ -102,15 +102,18 @@ def loading(loader, alone):
     return {"data.loader": loader, **begun}
 
 
-@pytest.mark.parametrize("count, loader", [(2, "pool"), (4, "stream")])
-def test_several_processes_train_what_one_does(count, loader, alone, photos, tmp_path):
+@pytest.mark.parametrize(
+    "count, loader, reference", [(2, "sharded_pool", "pool"), (4, "stream", "stream")]
+)
+def test_several_processes_train_what_one_does(count, loader, reference, alone, photos, tmp_path):
+    """A sharded pool, of which each process decodes its part, has the batches of a whole one."""
     run = tmp_path / "run"
     codes, texts = end(begin(count, run, photos, **loading(loader, alone)))
     assert codes == [0] * count, texts
-    assert_close(run, alone(loader), 1e-5)
+    assert_close(run, alone(reference), 1e-5)
     losses, expected = (
         [[r[n] for n in ("loss", "d_loss")] for r in read_records(x) if r["kind"] == "train"]
-        for x in (run, alone(loader))
+        for x in (run, alone(reference))
     )
     np.testing.assert_allclose(losses, expected, atol=1e-5)
     # One process writes what there is one of.
@@ -192,6 +195,20 @@ def test_a_first_process_that_is_not_there_is_said(monkeypatch):
             distributed.start(coordinator=f"127.0.0.1:{port}", processes=2, process=0)
     with pytest.raises(UserError, match="--coordinator is here:x; give HOST:PORT"):
         distributed.start(coordinator="here:x", processes=2, process=0)
+
+
+def test_a_first_process_that_waits_in_vain_says_so():
+    """In a process of its own, because JAX would abort it."""
+    code = (
+        "from isr_jax import distributed; distributed.JOINING = 0.5;"
+        f"distributed.start(coordinator='127.0.0.1:{free_port()}', processes=2, process=0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "process 0 of 2 has waited 0.5 s for the others; start them all, with the same "
+        "--coordinator and --processes\n"
+    )
 
 
 def test_launchers_say_which_process_this_is(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from isr_jax.data.examples import ImagePair
-from isr_jax.data.pool import make_pool, sample
+from isr_jax.data.pool import PAGES, Pool, Table, make_parts, make_pool, sample
 from isr_jax.errors import UserError
 from isr_jax.images import to_uint8
 from tests.helpers.crops import SYMMETRIES, check_crops, located_photos
@@ -126,12 +126,51 @@ class TestSplitOverDevices:
         check_equal(drawn, whole)
 
 
-@pytest.mark.parametrize("page_bytes", [1, 2**17, 2**18])
-def test_pages_make_no_difference(pool, page_bytes):
-    paged = make_pool(located_photos(SIZES, scale=4), page_bytes=page_bytes)
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_sharded_pool_has_the_batches_of_a_whole_one(pool, count):
+    """Each device has some of the images, and some devices more bytes than others, or none."""
+    photos = located_photos(SIZES, scale=4)
+    number = np.arange(len(SIZES), dtype=np.int32)
+    part = np.array([0, count - 1, 0, 0], np.int32)
+    empty = np.zeros(0)
+    table = Table(np.array(SIZES, np.int32), part, number, empty.astype(np.float32), empty > 0)
+    devices = jax.devices()[:count]
+    pieces = [
+        make_parts(
+            {i: photo for i, photo in enumerate(photos) if part[i] in mine},
+            table,
+            scale=4,
+            parts=count,
+            mine=mine,
+            deep=False,
+            page_length=2**17,
+        )
+        for mine in ([0], [*range(1, count)])
+        if mine
+    ]
+    pages = {name: np.concatenate([getattr(p, name) for p in pieces]) for name in PAGES}
+    assert len(pages["hr"]) == count * len(pieces[0].hr)
+    split, whole = PartitionSpec(AXIS), PartitionSpec()
+    mesh = Mesh(np.array(devices), (AXIS,))
+    specs = Pool(*(split if name in PAGES else whole for name in Pool._fields))
+    draw = jax.shard_map(
+        functools.partial(sample, batch=32, crop=16, scale=4, axis_name=AXIS),
+        mesh=mesh,
+        in_specs=(whole, specs),
+        out_specs=split,
+    )
+    sharded = pieces[0]._replace(**pages)
+    drawn = jax.jit(draw)(jax.random.key(2), Pool(*map(jnp.asarray, sharded)))
+    expected = make_sample(batch=32, crop=16, scale=4)(jax.random.key(2), pool)
+    check_equal(drawn, expected)
+
+
+@pytest.mark.parametrize("page_length", [1, 2**17, 2**18])
+def test_pages_make_no_difference(pool, page_length):
+    paged = make_pool(located_photos(SIZES, scale=4), page_length=page_length)
     largest = max(3 * h * w for h, w in SIZES)
-    assert paged.hr.shape[1] <= max(page_bytes, largest)
-    assert (paged.hr.shape[0] > 1) == (page_bytes < sum(3 * h * w for h, w in SIZES))
+    assert paged.hr.shape[1] <= max(page_length, largest)
+    assert (paged.hr.shape[0] > 1) == (page_length < sum(3 * h * w for h, w in SIZES))
     draw = make_sample(batch=32, crop=16, scale=4)
     check_equal(draw(jax.random.key(2), paged), draw(jax.random.key(2), pool))
 

@@ -184,7 +184,7 @@ class TestFolder:
         assert "holds no PNG" in open_(f"folder:{tmp_path}/empty")
         assert open_(str(tmp_path)).endswith(f"use folder:{tmp_path}")
         for spec in ("sample", "folder:", "tfds:", "", "samples:train"):
-            assert open_(spec).endswith("use samples, folder:PATH or tfds:NAME[:SPLIT]")
+            assert open_(spec).endswith("pairs:HR:LR, list:FILE or tfds:NAME[:SPLIT]")
 
 
 class TestLoadAll:

@@ -20,8 +20,8 @@ def test_networks_that_see_all_are_whole_where_they_can_be(case):
     assert windows.approximate and windows.radius is None
     sizes = plan(windows, tile=16, overlap=8)
     assert sizes.window % windows.multiple == 0
-    upscale = make_tiled(windows, params, stats, sizes)
-    whole_images = make_tiled(windows, params, stats, plan(windows, tile=0))
+    upscale = make_tiled(windows, sizes)(params, stats)
+    whole_images = make_tiled(windows, plan(windows, tile=0))(params, stats)
     for shape in ((21, 30, 3), (1, 1, 3), (32, 5, 3)):
         image = photo(*shape)
         expected = make_upscale(network)(params, stats, image)
@@ -39,7 +39,7 @@ def test_approximate_tiles_cover_the_photo_and_are_nearly_the_whole():
     for tile, overlap, most in ((16, 0, 0.5), (16, 8, 0.02), (24, 12, 0.01)):
         sizes = plan(windows, tile=tile, overlap=overlap)
         assert sizes.window == tile + 2 * overlap
-        upscale = make_tiled(windows, params, stats, sizes)
+        upscale = make_tiled(windows, sizes)(params, stats)
         seen = []
         sr = upscale(image[None], lambda done, total: seen.append((done, total)))[0]  # noqa: B023
         rows, columns = (1 + -(-(side - sizes.tile) // sizes.stride) for side in (76, 52))
@@ -85,13 +85,13 @@ def test_the_self_ensemble_of_approximate_tiles_is_that_of_the_whole():
     """A square photo of a multiple of the window, whose corner tiles meet every flip."""
     network, windows, params, stats = drawn("swinir")
     image = photo(40, 24, 3)
-    averaged = make_tiled(windows, params, stats, plan(windows, tile=0), ensemble=True)(
+    averaged = make_tiled(windows, plan(windows, tile=0), ensemble=True)(params, stats)(
         image[None], None
     )[0]
     views = [np.asarray(images_of(network, params, stats, image, k), np.float64) for k in range(8)]
     expected = np.floor(np.clip(np.mean(views, axis=0), 0, 1) * 255 + 0.5)
     assert np.abs(averaged - expected).max() <= 1
-    tiles = make_tiled(windows, params, stats, plan(windows, tile=8, overlap=16), ensemble=True)
+    tiles = make_tiled(windows, plan(windows, tile=8, overlap=16), ensemble=True)(params, stats)
     assert np.mean(np.abs(tiles(image[None], None)[0] - expected) > 2) <= 0.02
 
 

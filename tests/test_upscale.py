@@ -91,8 +91,8 @@ def test_windows_fitted_to_photos_give_what_the_whole_image_gives(
     monkeypatch.setattr(tiling, "CPU", tiling.Limits(side // fold, used * (side + 30) ** 2))
     monkeypatch.setattr(tiling, "SMALLEST", 5)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
-    upscale = make_tiled(windows, params, stats, plan(windows), ensemble=ensemble)
-    reference = make_tiled(windows, params, stats, plan(windows, tile=0), ensemble=ensemble)
+    upscale = make_tiled(windows, plan(windows), ensemble=ensemble)(params, stats)
+    reference = make_tiled(windows, plan(windows, tile=0), ensemble=ensemble)(params, stats)
     compiled = []
     sizes = [(7, 9), (150, 31), (31, 150), (150, 150), (3, 160), (9, 7)]
     for size in sizes[:3] if ensemble else sizes:
@@ -115,7 +115,7 @@ def test_a_window_without_its_overlap_would_leave_seams():
     narrow = plan(network, tile=11, overlap=network.radius - 1)
     lr = photo(37, 29, 3)
     sr = np.array(whole("srvggnet")(params, stats, lr)).astype(int)
-    assert np.abs(make_tiled(network, params, stats, narrow)(lr[None])[0] - sr).max() > 1
+    assert np.abs(make_tiled(network, narrow)(params, stats)(lr[None])[0] - sr).max() > 1
 
 
 @pytest.mark.parametrize("case", ["small", "rrdbnet x2"])

@@ -1,63 +1,104 @@
 """Images for training and evaluation: decoded, cropped to a multiple of the scale, with LR."""
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
 from io import BufferedIOBase
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
 from isr_jax.errors import UserError
-from isr_jax.photo.reading import decode_rgb
+from isr_jax.photo.pixels import to_16_bits
+from isr_jax.photo.reading import OpenPhoto, decode_rgb, open_photo
+from isr_jax.resize import resize_uint8, resize_uint16
+
+Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
+Span = tuple[int, int]
 
 
 class Decoded(NamedTuple):
     """One image of a source: HR [h, w, 3] and, where the source has its own, LR.
 
-    h and w are multiples of the scale; LR is [h/scale, w/scale, 3]. Of a benchmark set, both can
-    have one channel, [h, w].
+    h and w are multiples of the scale; LR is [h/scale, w/scale, 3]. Either is uint16 where its file
+    has 16 bits per channel. Of a benchmark set, both are uint8 and can have one channel, [h, w].
     """
 
     name: str
-    hr: UInt8[np.ndarray, "h w *c"]
-    lr: UInt8[np.ndarray, "lr_h lr_w *c"] | None
+    hr: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
+    lr: UInt8[np.ndarray, "lr_h lr_w *c"] | UInt16[np.ndarray, "lr_h lr_w *c"] | None
 
 
 class ImagePair(NamedTuple):
-    """An image to train on or to score: HR [h, w, 3] with its LR [h/scale, w/scale, 3]."""
+    """An image to train on or to score: HR [h, w, 3] with its LR [h/scale, w/scale, 3].
+
+    Attributes:
+        name: of its file.
+        hr, lr: the images.
+        own: whether LR is the source's own; else it was made of HR.
+    """
 
     name: str
-    hr: UInt8[np.ndarray, "h w 3"]
-    lr: UInt8[np.ndarray, "lr_h lr_w 3"]
+    hr: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
+    lr: UInt8[np.ndarray, "lr_h lr_w 3"] | UInt16[np.ndarray, "lr_h lr_w 3"]
+    own: bool = False
 
 
 class UnusableImageError(UserError):
     """One image of a source cannot be used: it is unreadable, or too small. Names the image."""
 
 
-def modcrop(image: UInt8[np.ndarray, "h w *c"], scale: int) -> UInt8[np.ndarray, "h_ w_ *c"]:
+def modcrop(image: Pixels, scale: int) -> np.ndarray:
     """Return the top-left part of an image whose height and width are multiples of the scale."""
     h, w = image.shape[:2]
     return image[: h - h % scale, : w - w % scale]
 
 
+def shrink(
+    hr: Pixels, *, scale: int, rows: Span | None = None, cols: Span | None = None
+) -> np.ndarray:
+    """Return the exact bicubic LR image of an HR image, or rows and columns [start, stop) of it."""
+    resize = resize_uint8 if hr.dtype == np.uint8 else resize_uint16
+    return resize(hr, scale=Fraction(1, scale), rows=rows, cols=cols)
+
+
+def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack arrays; where some are images of 16 bits, all get 16."""
+    if len({array.dtype for array in arrays}) > 1:
+        arrays = [to_16_bits(array) for array in arrays]
+    return np.stack(arrays)
+
+
 def decode_image(
-    file: BufferedIOBase, *, name: str, keep_gray: bool = False
-) -> UInt8[np.ndarray, "h w *c"]:
+    file: BufferedIOBase, *, name: str, keep_gray: bool = False, keep_bits: bool = False
+) -> Pixels:
     """Decode an image file as `photo.reading.decode_rgb` does.
 
     Raises:
         UnusableImageError: the file is not an image, or a truncated or corrupt one.
     """
     try:
-        return decode_rgb(file, name=name, keep_gray=keep_gray)
+        return decode_rgb(file, name=name, keep_gray=keep_gray, keep_bits=keep_bits)
     except UserError as error:
         raise UnusableImageError(str(error)) from error
 
 
+def area_of(file: Path | BufferedIOBase) -> int:
+    """Return the number of pixels that an image's header declares; 0 where there is no image."""
+    try:
+        photo = open_photo(file) if isinstance(file, Path) else OpenPhoto(file, "image")
+    except UserError:
+        return 0
+    photo.close()
+    return math.prod(photo.head.sizes[0])
+
+
 def fit(
     name: str,
-    hr: UInt8[np.ndarray, "h w *c"],
-    lr: UInt8[np.ndarray, "lr_h lr_w *c"] | None,
+    hr: Pixels,
+    lr: UInt8[np.ndarray, "lr_h lr_w *d"] | UInt16[np.ndarray, "lr_h lr_w *d"] | None,
     *,
     scale: int,
 ) -> Decoded:

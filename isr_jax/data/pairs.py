@@ -96,6 +96,18 @@ def find_sets(data: str | Path, *, scales: Sequence[int] = ()) -> list[Benchmark
     return sorted(sets, key=lambda found: (_natural(found.name), found.scale))
 
 
+def pair_folders(hr: Path, lr: Path, *, scale: int) -> BenchmarkSet:
+    """Pair the images directly in two folders by their names.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    for folder in (hr, lr):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder: name one of HR and one of LR images")
+    return _paired(hr.name, scale, hr, lr)
+
+
 def load_pair(
     pair: PairFiles, *, scale: int
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "sh sw *c"]]:

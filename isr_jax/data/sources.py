@@ -1,23 +1,36 @@
-"""Where photographs come from: the embedded samples, a folder, or any TFDS data set.
+"""Where photographs come from: folders, pairs of folders, lists, TFDS data sets, or several.
 
 A source is a small immutable object with a `name`, a length, and `load(i)`, which reads image `i`
 from disk whenever it is asked: random access, no state, cheap to pickle for worker processes.
-Pixels are uint8 RGB. Embedded colour profiles are ignored, as the literature's loaders do.
+Pixels are RGB, uint8 or, of files with more bits, uint16. Embedded colour profiles are ignored, as
+the literature's loaders do.
 """
 
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from isr_jax.data.examples import Decoded, ImagePair, UnusableImageError, decode_image, fit
+import numpy as np
+
+from isr_jax.data.examples import (
+    Decoded,
+    ImagePair,
+    UnusableImageError,
+    area_of,
+    decode_image,
+    fit,
+    shrink,
+)
+from isr_jax.data.pairs import PairFiles, find_sets, pair_folders
 from isr_jax.errors import UserError
 from isr_jax.photo.formats import KINDS, image_files
-from isr_jax.resize import resize_uint8
+from isr_jax.photo.pixels import to_8_bits
 
 
 @runtime_checkable
@@ -34,10 +47,23 @@ class Source(Protocol):
         """The scale factor between HR and LR."""
         ...
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """A line for each file that is left out."""
+        ...
+
     def __len__(self) -> int: ...
 
     def load(self, i: int) -> Decoded:
         """Decode image `i`, 0 <= i < len; raise `UnusableImageError` where it is unreadable."""
+        ...
+
+    def paired(self, i: int) -> bool:
+        """Return whether image `i` has an LR image of its own."""
+        ...
+
+    def area(self, i: int) -> int:
+        """Return the number of HR pixels of image `i`, which its header declares; 0 of no image."""
         ...
 
     def fingerprint(self) -> str:
@@ -47,12 +73,13 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """The image files below `root`; `files` are relative POSIX paths, which name the images."""
+    """Image files below `root`; `files` are POSIX paths relative to it, which name the images."""
 
     name: str
     scale: int
     root: Path
     files: tuple[str, ...]
+    faults: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,15 +87,107 @@ class FolderSource:
     def load(self, i: int) -> Decoded:
         """Decode file `i`; raise `UnusableImageError` where it is unreadable."""
         file = self.files[i]
-        try:
-            opened = open(self.root / file, "rb")  # noqa: SIM115 (closed by the decoder)
-        except OSError as error:
-            raise UnusableImageError(f"{file}: {error.strerror}") from error
-        return fit(file, decode_image(opened, name=file), None, scale=self.scale)
+        return fit(file, _decode(self.root / file, name=file), None, scale=self.scale)
+
+    def paired(self, i: int) -> bool:
+        """Return False: LR images are made of the HR images."""
+        return False
+
+    def area(self, i: int) -> int:
+        """Return the number of pixels of file `i`."""
+        return area_of(self.root / self.files[i])
 
     def fingerprint(self) -> str:
         """Return the number of files, and a digest of their names and sizes."""
         return fingerprint({file: (self.root / file).stat().st_size for file in self.files})
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSource:
+    """HR files with their LR files, as `data.pairs` finds them."""
+
+    name: str
+    scale: int
+    files: tuple[PairFiles, ...]
+    faults: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, i: int) -> Decoded:
+        """Decode pair `i`.
+
+        Raises:
+            UnusableImageError: a file of it is unreadable.
+            UserError: the LR image is not `scale` times smaller than the HR image.
+        """
+        pair = self.files[i]
+        hr = _decode(pair.hr, name=str(pair.hr))
+        lr = None if pair.lr is None else _decode(pair.lr, name=str(pair.lr))
+        return fit(str(pair.lr or pair.hr), hr, lr, scale=self.scale)
+
+    def paired(self, i: int) -> bool:
+        """Return whether pair `i` has an LR file."""
+        return self.files[i].lr is not None
+
+    def area(self, i: int) -> int:
+        """Return the number of HR pixels of pair `i`."""
+        return area_of(self.files[i].hr)
+
+    def fingerprint(self) -> str:
+        """Return the number of files, and a digest of their names and sizes."""
+        files = [file for pair in self.files for file in (pair.hr, pair.lr) if file]
+        return fingerprint({file.as_posix(): file.stat().st_size for file in files})
+
+
+@dataclasses.dataclass(frozen=True)
+class SeveralSources:
+    """Several sources, one after the other."""
+
+    name: str
+    scale: int
+    parts: tuple[Source, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Those of all."""
+        return tuple(line for part in self.parts for line in part.faults)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def load(self, i: int) -> Decoded:
+        """Decode image `i`, as its source does."""
+        part, j = self.place(i)
+        return self.parts[part].load(j)
+
+    def paired(self, i: int) -> bool:
+        """Return whether image `i` has an LR image of its own."""
+        part, j = self.place(i)
+        return self.parts[part].paired(j)
+
+    def area(self, i: int) -> int:
+        """Return the number of HR pixels of image `i`."""
+        part, j = self.place(i)
+        return self.parts[part].area(j)
+
+    def place(self, i: int) -> tuple[int, int]:
+        """Return the number of the source of image `i`, and the image's number in it."""
+        ends = [*accumulate(map(len, self.parts))]
+        part = int(np.searchsorted(ends, i, side="right"))
+        return part, i - ends[part] + len(self.parts[part])
+
+    def fingerprint(self) -> str:
+        """Return those of all."""
+        return " + ".join(part.fingerprint() for part in self.parts)
+
+
+def _decode(path: Path, *, name: str) -> np.ndarray:
+    try:
+        opened = open(path, "rb")  # noqa: SIM115 (closed by the decoder)
+    except OSError as error:
+        raise UnusableImageError(f"{name}: {error.strerror}") from error
+    return decode_image(opened, name=name, keep_bits=True)
 
 
 def fingerprint(sizes: Mapping[str, int]) -> str:
@@ -78,7 +197,7 @@ def fingerprint(sizes: Mapping[str, int]) -> str:
 
 
 def open_source(
-    spec: str,
+    spec: Any,
     split: Literal["train", "validation"],
     *,
     scale: int,
@@ -87,12 +206,17 @@ def open_source(
     """Open the data that `spec` names; a TFDS data set is prepared on first use.
 
     Args:
-        spec: `samples`, the embedded photographs; `folder:PATH`, every PNG, JPEG, WebP, BMP and
-            TIFF file below PATH; or `tfds:NAME[:SPLIT]`, where NAME may hold config and version
-            (`tfds:div2k/bicubic_x4`) and SPLIT may be a slice
-            (`tfds:div2k/bicubic_x4:train[:80%]`).
+        spec: one of the following, or several.
+            `samples`: the embedded photographs.
+            `folder:PATH`: every PNG, JPEG, WebP, BMP, GIF and TIFF file below PATH.
+            `pairs:HR:LR`: a folder of HR images, and one of their LR images by the same names, or
+            NAMEx4 at scale 4; `pairs:SET`: sets that `data.pairs` knows.
+            `list:FILE[:FOLDER]`: the files that a text names, a line each, relative to FOLDER, by
+            default that of the list; a size in parentheses after the name is ignored.
+            `tfds:NAME[:SPLIT]`: NAME may hold config and version (`tfds:div2k/bicubic_x4`), and
+            SPLIT may be a slice (`tfds:div2k/bicubic_x4:train[:80%]`).
         split: of `samples`, and of a TFDS data set without a SPLIT of its own ("validation" falls
-            back to "test"). A folder has no splits.
+            back to "test"). Files have no splits.
         scale: HR images are cropped at the bottom and right to a multiple of it; the data set's own
             LR images must be this many times smaller than its HR images.
         tfds_dir: where TFDS keeps data sets; None is TFDS's default, `~/tensorflow_datasets`.
@@ -101,6 +225,11 @@ def open_source(
         UserError: there is no such data, it cannot be prepared or has no images, or its own LR
             images are of another scale.
     """
+    if not isinstance(spec, str):
+        if not spec or not isinstance(spec, (tuple, list)):
+            raise UserError(f"data source {spec!r}: give a text such as folder:PATH, or several")
+        parts = tuple(open_source(one, split, scale=scale, tfds_dir=tfds_dir) for one in spec)
+        return SeveralSources(" + ".join(part.name for part in parts), scale, parts)
     kind, _, rest = spec.partition(":")
     # Imported here: TFDS takes seconds, and folders do without it.
     if spec == "samples":
@@ -109,12 +238,17 @@ def open_source(
         return open_samples(split, scale=scale, tfds_dir=tfds_dir)
     if kind == "folder" and rest:
         return _open_folder(rest, scale=scale)
+    if kind == "pairs" and rest:
+        return _open_pairs(rest, scale=scale)
+    if kind == "list" and rest:
+        return _open_list(rest, scale=scale)
     if kind == "tfds" and rest:
         from isr_jax.data.tfds import open_tfds
 
         return open_tfds(spec, split, scale=scale, tfds_dir=tfds_dir)
     is_folder = spec != "" and Path(spec).expanduser().is_dir()
-    choices = f"folder:{spec}" if is_folder else "samples, folder:PATH or tfds:NAME[:SPLIT]"
+    kinds = "samples, folder:PATH, pairs:HR:LR, list:FILE or tfds:NAME[:SPLIT]"
+    choices = f"folder:{spec}" if is_folder else kinds
     raise UserError(f"unknown data source {spec!r}: use {choices}")
 
 
@@ -138,7 +272,7 @@ def load_all(
     warn: Callable[[str], None],
     most: int | None = None,
 ) -> list[ImagePair]:
-    """Return every usable image of `source` with its LR image, in the source's order.
+    """Return every usable image of `source` with its LR image, in the source's order, in 8 bits.
 
     Where the source has no LR images of its own, they are the exact bicubic of the whole HR image.
 
@@ -152,37 +286,52 @@ def load_all(
         UserError: no usable image is left.
     """
     count = len(source) if most is None else min(most, len(source))
+    photos, errors = load_some(source, range(count), min_size=min_size, keep_bits=False)
+    if not photos:
+        raise no_usable_image(source, errors[0])
+    for error in (*source.faults, *errors):
+        warn(f"skipped {error}")
+    if errors:
+        warn(f"{source.name}: skipped {len(errors)} of {count} images")
+    return [*photos.values()]
+
+
+def load_some(
+    source: Source, numbers: Iterable[int], *, min_size: int, keep_bits: bool
+) -> tuple[dict[int, ImagePair], list[UnusableImageError]]:
+    """Return the usable images of some numbers, as `load_all` does, and why others are not.
+
+    Args:
+        source: where the images are.
+        numbers: which of them.
+        min_size: as for `load_all`.
+        keep_bits: whether images of files with more than 8 bits are uint16.
+    """
 
     def load(i: int) -> ImagePair | UnusableImageError:
         try:
             photo = load_usable(source, i, min_size=min_size)
         except UnusableImageError as error:
             return error
-        lr = (
-            resize_uint8(photo.hr, scale=Fraction(1, source.scale))
-            if photo.lr is None
-            else photo.lr
-        )
-        return ImagePair(photo.name, photo.hr, lr)
+        hr, own = photo.hr, photo.lr
+        if not keep_bits:
+            hr, own = to_8_bits(hr), None if own is None else to_8_bits(own)
+        lr = shrink(hr, scale=source.scale) if own is None else own
+        return ImagePair(photo.name, hr, lr, own is not None)
 
     # Decoding and NumPy both release the interpreter lock, so threads are enough.
     with ThreadPoolExecutor(os.cpu_count()) as executor:
-        results = list(executor.map(load, range(count)))
-    photos = [result for result in results if isinstance(result, ImagePair)]
-    errors = [result for result in results if isinstance(result, UnusableImageError)]
-    if not photos:
-        raise no_usable_image(source, errors[0])
-    for error in errors:
-        warn(f"skipped {error}")
-    if errors:
-        warn(f"{source.name}: skipped {len(errors)} of {count} images")
-    return photos
+        results = dict(zip(numbers, executor.map(load, numbers), strict=True))
+    photos = {i: result for i, result in results.items() if isinstance(result, ImagePair)}
+    errors = [result for result in results.values() if isinstance(result, UnusableImageError)]
+    return photos, errors
 
 
-def no_usable_image(source: Source, first: UnusableImageError) -> UserError:
+def no_usable_image(source: Source, first: UnusableImageError | None) -> UserError:
     """Return the error for a source without usable images, with the reason for the first."""
+    reason = f" (first, {first})" if first else ""
     return UserError(
-        f"{source.name}: none of its {len(source)} images can be used (first, {first}): "
+        f"{source.name}: none of its {len(source)} images can be used{reason}: "
         "give it readable, larger images or train on smaller crops"
     )
 
@@ -197,3 +346,40 @@ def _open_folder(path: str, *, scale: int) -> FolderSource:
     if not files:
         raise UserError(f"{name} holds no {KINDS} file: name another folder")
     return FolderSource(name, scale, root, tuple(files))
+
+
+def _open_pairs(rest: str, *, scale: int) -> PairSource:
+    name = f"pairs:{rest}"
+    hr, separator, lr = rest.partition(":")
+    if separator:
+        sets = [pair_folders(Path(hr).expanduser(), Path(lr).expanduser(), scale=scale)]
+    else:
+        sets = find_sets(hr, scales=(scale,))
+    pairs = tuple(pair for found in sets for pair in found.pairs)
+    faults = tuple(line for found in sets for line in found.faults)
+    if not pairs:
+        raise UserError(f"{name}: {faults[0]}")
+    return PairSource(name, scale, pairs, faults)
+
+
+def _open_list(rest: str, *, scale: int) -> FolderSource:
+    name = f"list:{rest}"
+    file, _, folder = rest.partition(":")
+    path = Path(file).expanduser()
+    root = Path(folder).expanduser() if folder else path.parent
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+        raise UserError(f"{name}: {reason}: name a text file of paths") from error
+    # As in BasicSR's meta_info files: 0001_s001.png (480,480,3)
+    files = [re.sub(r"\s*\([\d, ]*\)$", "", line.strip()) for line in lines]
+    files = [file for file in files if file and not file.startswith("#")]
+    if not files:
+        raise UserError(f"{name} names no file")
+    missing = [file for file in files if not (root / file).is_file()]
+    if len(missing) == len(files):
+        raise UserError(f"{name}: none of its files is in {root} (first, {files[0]})")
+    faults = tuple(f"{file}: no such file in {root}" for file in missing)
+    there = tuple(file for file in files if file not in set(missing))
+    return FolderSource(name, scale, root, there, faults)

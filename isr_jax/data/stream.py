@@ -6,29 +6,29 @@ whatever the number of its workers.
 
 import signal
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import UInt8
 
+from isr_jax.data.choices import Choices, make_choices
+from isr_jax.data.examples import Decoded, shrink, stacked
 from isr_jax.data.sources import (
-    Decoded,
     Source,
     UnusableImageError,
     load_usable,
     no_usable_image,
 )
 from isr_jax.processes import end_with_parent
-from isr_jax.resize import resize_uint8
 
 
 class Stream:
     """An endless iterator over batches; made by `open_stream`.
 
-    A batch is {"lr": uint8 [batch, crop/scale, crop/scale, 3], "hr": uint8 [batch, crop, crop, 3]}.
+    A batch is {"lr": uint8 [batch, crop/scale, crop/scale, 3], "hr": uint8 [batch, crop, crop, 3]},
+    uint16 where a file of the batch has more than 8 bits, and, where asked for, "own": bool
+    [batch], whether LR is the source's own.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Stream:
     def __iter__(self) -> "Stream":
         return self
 
-    def __next__(self) -> dict[str, UInt8[np.ndarray, "batch _ _ 3"]]:
+    def __next__(self) -> dict[str, np.ndarray]:
         if self._iterator is None:
             self._iterator = _iterate(self._batches[self._next :], workers=self._workers)
         element = next(self._iterator)
@@ -53,7 +53,7 @@ class Stream:
             if skipped not in self._named:
                 self._named.add(skipped)
                 self._warn(f"replaced {skipped}")
-        return {"lr": element["lr"], "hr": element["hr"]}
+        return {name: x for name, x in element.items() if name != "skipped"}
 
     def get_state(self) -> dict[str, int]:
         """Where the stream stands, fit for JSON: the number of the next batch."""
@@ -77,6 +77,8 @@ def open_stream(
     crop: int,
     batch: int,
     seed: int,
+    choices: Choices | None = None,
+    flagged: bool = False,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
     warn: Callable[[str], None],
@@ -85,7 +87,8 @@ def open_stream(
 
     Each epoch visits every image once, in a new order, and takes one crop from it at a uniformly
     random position (a multiple of the scale in HR pixels), flipped and rotated by one of the eight
-    symmetries of the square. LR crops are cut from the source's own LR images, or else are exactly
+    symmetries of the square. Where choices have chances, each crop is of an image drawn by them
+    instead. LR crops are cut from the source's own LR images, or else are exactly
     what the bicubic of the whole HR image has there. An image that is unreadable or smaller than
     the crop is replaced by the next one in the source's order.
 
@@ -94,6 +97,9 @@ def open_stream(
         crop: side of the HR crop in pixels, divisible by the scale.
         batch: number of examples in a batch.
         seed: of everything random; 0 <= seed < 2**32.
+        choices: the images, and whether their own LR images are used; by default, all of the
+            source, with their own.
+        flagged: whether batches have "own".
         workers: number of processes that decode images; 0 decodes in threads of this one.
         process: (i, n): of n processes that train together, the ith, from 0. It gets the ith of n
             equal parts of every batch.
@@ -105,12 +111,15 @@ def open_stream(
     # Checked here, not by a worker during training: with one good image `_Cut` never fails.
     _usable_from(source, 0, min_size=crop)
     i, n = process
+    if choices is None:
+        everything = np.arange(len(source), dtype=np.int32)
+        choices = make_choices(source, everything, None, weights=(), paired_share=1.0)
     batches = (
-        grain.MapDataset.range(len(source))
+        grain.MapDataset.range(len(choices.image))
         .seed(seed)
         .shuffle()
         .repeat(2**40)  # as good as endless, whose length would overflow in batches of one
-        .random_map(_Cut(source, crop=crop))
+        .random_map(_Cut(source, choices, crop=crop, flagged=flagged))
         .batch(batch // n, batch_fn=_stack)
     )[i::n]
     return Stream(batches, workers=workers, warn=warn)
@@ -136,15 +145,22 @@ def _begin_worker(worker: int, count: int) -> None:
 
 
 class _Cut:
-    """(index of an image, random generator) -> one example. A class, so that it can be pickled."""
+    """(index of a choice, random generator) -> one example. A class, so that it can be pickled."""
 
-    def __init__(self, source: Source, *, crop: int) -> None:
-        self._source, self._crop = source, crop
+    def __init__(self, source: Source, choices: Choices, *, crop: int, flagged: bool) -> None:
+        self._source, self._choices, self._crop = source, choices, crop
+        self._flagged = flagged
 
     def __call__(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
-        photo, skipped = _usable_from(self._source, i, min_size=self._crop)
+        image, own, chances = self._choices
+        if chances is not None:
+            i = min(int(np.searchsorted(chances, rng.random(), side="right")), len(image) - 1)
+        photo, skipped = _usable_from(self._source, int(image[i]), min_size=self._crop)
+        used = bool(own[i]) and photo.lr is not None
+        photo = photo if used else photo._replace(lr=None)
         lr, hr = _cut(photo, rng, scale=self._source.scale, crop=self._crop)
-        return {"lr": lr, "hr": hr, "skipped": skipped}
+        example = {"lr": lr, "hr": hr, "skipped": skipped}
+        return example | ({"own": np.array(used)} if self._flagged else {})
 
 
 def _usable_from(source: Source, i: int, *, min_size: int) -> tuple[Decoded, list[str]]:
@@ -166,20 +182,20 @@ def _usable_from(source: Source, i: int, *, min_size: int) -> tuple[Decoded, lis
 
 def _cut(
     photo: Decoded, rng: np.random.Generator, *, scale: int, crop: int
-) -> tuple[UInt8[np.ndarray, "lr_crop lr_crop 3"], UInt8[np.ndarray, "crop crop 3"]]:
+) -> tuple[np.ndarray, np.ndarray]:
     size = crop // scale
     y, x = (int(rng.integers(length // scale - size + 1)) for length in photo.hr.shape[:2])
     k = int(rng.integers(8))
     rows, cols = (y, y + size), (x, x + size)
     if photo.lr is None:
-        lr = resize_uint8(photo.hr, scale=Fraction(1, scale), rows=rows, cols=cols)
+        lr = shrink(photo.hr, scale=scale, rows=rows, cols=cols)
     else:
         lr = photo.lr[slice(*rows), slice(*cols)]
     y, x = y * scale, x * scale
     return _dihedral(lr, k), _dihedral(photo.hr[y : y + crop, x : x + crop], k)
 
 
-def _dihedral(image: UInt8[np.ndarray, "h h c"], k: int) -> UInt8[np.ndarray, "h h c"]:
+def _dihedral(image: np.ndarray, k: int) -> np.ndarray:
     """Apply `images.dihedral` to one NumPy image: a worker process must not acquire a GPU."""
     image = image[::-1] if k & 1 else image
     image = image[:, ::-1] if k & 2 else image
@@ -187,8 +203,9 @@ def _dihedral(image: UInt8[np.ndarray, "h h c"], k: int) -> UInt8[np.ndarray, "h
 
 
 def _stack(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "lr": np.stack([example["lr"] for example in examples]),
-        "hr": np.stack([example["hr"] for example in examples]),
-        "skipped": [line for example in examples for line in example["skipped"]],
+    batch: dict[str, Any] = {
+        name: stacked([example[name] for example in examples])
+        for name in examples[0]
+        if name != "skipped"
     }
+    return batch | {"skipped": [line for example in examples for line in example["skipped"]]}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from isr_jax.data.examples import Decoded, UnusableImageError, decode_image, fit
+from isr_jax.data.examples import Decoded, UnusableImageError, area_of, decode_image, fit
 from isr_jax.data.prepare import find_builder, prepare
 from isr_jax.data.samples import IsrSamples
 from isr_jax.errors import UserError, one_line
@@ -45,6 +45,19 @@ class TfdsSource:
         if self.lr_key:
             lr = decode_image(io.BytesIO(record[self.lr_key]), name=f"{name} (LR)")
         return fit(name, hr, lr, scale=self.scale)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Return none."""
+        return ()
+
+    def paired(self, i: int) -> bool:
+        """Return whether the data set has LR images."""
+        return self.lr_key is not None
+
+    def area(self, i: int) -> int:
+        """Return the number of HR pixels of example `i`."""
+        return area_of(io.BytesIO(self.records[i][self.hr_key]))
 
     def fingerprint(self) -> str:
         """Return the number of examples: TFDS keeps what a version of a data set holds."""

@@ -51,6 +51,7 @@ def apply(
     scale: int,
     settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
+    sizes: Int[Array, "n 2"] | None = None,
 ) -> Float[Array, "n lh lw 3"]:
     """Degrade each image with its own parameters.
 
@@ -61,6 +62,8 @@ def apply(
         scale: HR pixels per LR pixel (static).
         settings: bound the intermediate sizes; larger factors are clipped to their range.
         first: number of the first example within the whole batch; may be traced.
+        sizes: height and width of each image, at the top left of its array, divisible by scale; all
+            of the array by default. LR images are at the top left of theirs.
 
     Returns:
         LR in [0, 1], in steps of 1/255.
@@ -72,8 +75,11 @@ def apply(
     if h % scale or w % scale:
         raise UserError(f"HR crops of {h}x{w} pixels must be divisible by scale={scale}")
     one = partial(_apply_one, scale=scale, settings=settings)
-    keys = example_keys(key, n, first)
-    return jax.vmap(one)(keys, parameters, hr.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    keys, planes = example_keys(key, n, first), hr.transpose(0, 3, 1, 2)
+    lr = jax.vmap(one, in_axes=(0, 0, 0, None if sizes is None else 0))(
+        keys, parameters, planes, sizes
+    )
+    return lr.transpose(0, 2, 3, 1)
 
 
 def second_order(
@@ -83,6 +89,7 @@ def second_order(
     scale: int,
     settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
+    sizes: Int[Array, "n 2"] | None = None,
 ) -> Float[Array, "n lh lw 3"]:
     """Draw the parameters and apply them.
 
@@ -100,7 +107,9 @@ def second_order(
     """
     draw_key, noise_key = jax.random.split(key)
     parameters = draw(draw_key, batch=len(hr), settings=settings, first=first)
-    return apply(noise_key, parameters, hr, scale=scale, settings=settings, first=first)
+    return apply(
+        noise_key, parameters, hr, scale=scale, settings=settings, first=first, sizes=sizes
+    )
 
 
 def bicubic(
@@ -148,6 +157,7 @@ def _apply_one(
     key: Key[Array, ""],
     parameters: Parameters,
     hr: Float[Array, "3 h w"],
+    size: Int[Array, "2"] | None,
     *,
     scale: int,
     settings: Settings,
@@ -156,15 +166,14 @@ def _apply_one(
     first, second = parameters.first, parameters.second
     hr_shape = (hr.shape[1], hr.shape[2])
     lr_shape = (hr_shape[0] // scale, hr_shape[1] // scale)
-    lr_size = jnp.array(lr_shape)
+    hr_size = jnp.array(hr_shape) if size is None else size
+    lr_size = jnp.array(lr_shape) if size is None else size // scale
 
     most = _largest(hr_shape, settings.first)
-    x, size = _blur_resize_noise(
-        first_key, first, hr, jnp.array(hr_shape), base=hr_shape, most=most
-    )
+    x, size = _blur_resize_noise(first_key, first, hr, hr_size, base=hr_size, most=most)
     x = plane_jpeg(x, size, first.quality)
     most = _largest(lr_shape, settings.second)
-    x, size = _blur_resize_noise(second_key, second, x, size, base=lr_shape, most=most)
+    x, size = _blur_resize_noise(second_key, second, x, size, base=lr_size, most=most)
     x = jnp.where(parameters.jpeg_last, x, plane_jpeg(x, size, second.quality))
     x = plane_resample(x, size, lr_size, parameters.method, shape=lr_shape)
     x = plane_blur(x, lr_size, parameters.sinc)
@@ -183,12 +192,12 @@ def _blur_resize_noise(
     x: Float[Array, "3 h w"],
     size: Int[Array, "2"],
     *,
-    base: Shape,
+    base: Int[Array, "2"],
     most: Shape,
 ) -> tuple[Float[Array, "3 oh ow"], Int[Array, "2"]]:
     """Apply one pass without its JPEG; the new size is the factor times base, at most `most`."""
     x = plane_blur(x, size, this.kernel)
-    new = jnp.floor(this.factor * jnp.array(base, jnp.float32)).astype(jnp.int32)
+    new = jnp.floor(this.factor * base.astype(jnp.float32)).astype(jnp.int32)
     new = jnp.clip(new, 1, jnp.array(most))
     x = plane_resample(x, size, new, this.method, shape=most)
     z = jax.random.normal(key, x.shape)

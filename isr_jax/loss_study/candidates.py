@@ -76,7 +76,14 @@ def _check(config: ConfigDict) -> None:
     }.items():
         if options[name] not in allowed:
             raise unknown(f"config.study.{name}", options[name], allowed)
-    for name, needed in {"data.loader": "pool", "train.parallel": "jit"}.items():
+    fixed = {
+        "data.loader": "pool",
+        "data.weights": [],
+        "data.weight_by": "image",
+        "data.paired_share": None,
+        "train.parallel": "jit",
+    }
+    for name, needed in fixed.items():
         value = flatten(config.to_dict())[name]
         if value != needed:
             raise UserError(f"config.{name} is {value}; a study needs {needed}")

@@ -42,6 +42,7 @@ from isr_jax.training.loaders import open_validation
 from isr_jax.training.program import make_program, run_of
 from isr_jax.training.run_folder import open_run
 from isr_jax.training.runtime import explained, stop_signals, use_compilation_cache
+from isr_jax.training.validation import make_upscale_all
 
 # A run whose score ends this far below where it began counts as diverged.
 COLLAPSE = 3.0  # dB of PSNR-Y
@@ -90,10 +91,11 @@ def _study(
 ) -> StudyResult:
     """Study the candidates in a folder that no other process uses."""
     options = config.study
+    held_out = open_validation(config, say)
     validation = Validation(
-        open_validation(config, say),
+        held_out,
         Scorer(config.scale, distance=_distance(options.lpips, say)),
-        make_program(candidates[0].config).upscale,
+        make_upscale_all(make_program(candidates[0].config).generator, held_out),
     )
     photos = _training_photos(config, say)
     with stop_signals() as stopped:

@@ -32,6 +32,7 @@ from isr_jax.training.program import (
     run_keys,
     run_of,
 )
+from isr_jax.training.validation import UpscaleAll
 
 # Identical images have an infinite PSNR, of which there is no mean.
 MOST_PSNR = 100.0  # dB
@@ -47,12 +48,12 @@ class Validation(NamedTuple):
     Attributes:
         photos: the images.
         scorer: of all candidates.
-        upscale: (params, stats, uint8 image) -> uint8 image; one for all candidates.
+        upscale: see `make_upscale_all`; one for all candidates.
     """
 
     photos: Sequence[ImagePair]
     scorer: Scorer
-    upscale: Callable[[Any, Any, Any], Any]
+    upscale: UpscaleAll
 
     @property
     def names(self) -> list[str]:
@@ -78,8 +79,7 @@ class Validation(NamedTuple):
         outputs = []
         for r in np.flatnonzero(alive).tolist():
             params, averages = run_of(ema, r), run_of(stats, r)
-            images = [np.asarray(self.upscale(params, averages, p.lr)) for p in self.photos]
-            outputs.append((r, images))
+            outputs.append((r, self.upscale(params, averages, self.photos)))
         return outputs
 
     def score_bicubic(self) -> Float64[np.ndarray, "image metric"]:

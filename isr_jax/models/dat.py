@@ -196,7 +196,7 @@ class DAT(nn.Module):
         "dat_light": LIGHT,
     }
 
-    scale: int  # scale factor: 2, 3, 4 or 8
+    scale: int  # scale factor: 1, 2, 3, 4 or 8
     channels: Literal[1, 3, 4] = 3  # of the image
     width: Annotated[int, Bound(32, 4096)] = 180  # channels of the trunk
     depths: tuple[int, ...] = (6,) * 6  # blocks of each group

@@ -135,7 +135,7 @@ class HAT(nn.Module):
         "hat_large": {"depths": (6,) * 12, "heads": (6,) * 12},
     }
 
-    scale: int  # scale factor: 2, 3, 4 or 8
+    scale: int  # scale factor: 1, 2, 3, 4 or 8
     channels: Literal[1, 3, 4] = 3  # of the image
     width: Annotated[int, Bound(1, 4096)] = 180  # channels of the trunk
     depths: tuple[int, ...] = (6,) * 6  # hybrid blocks of each group

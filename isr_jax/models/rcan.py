@@ -34,7 +34,7 @@ class RCAN(nn.Module):
     scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
     variants: ClassVar[dict[str, dict[str, Any]]] = {"rcan": {}}
 
-    scale: int  # scale factor: 2, 3, 4 or 8; with unshuffle 1 too
+    scale: int  # scale factor: 1, 2, 3, 4 or 8
     channels: Literal[1, 3, 4] = 3  # of the image
     width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
     groups: Annotated[int, Bound(1, 1024)] = 10  # residual groups

@@ -63,7 +63,7 @@ class ResNet(nn.Module):
         "edsr": {**EDSR_BASELINE, "width": 256, "blocks": 32, "residual_scale": 0.1},
     }
 
-    scale: int  # scale factor: 2, 3, 4 or 8
+    scale: int  # scale factor: 1, 2, 3, 4 or 8
     width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
     blocks: Annotated[int, Bound(0, 1024)] = 16  # residual blocks
     convs: Literal[1, 2] = 2  # 3x3 convolutions per block

@@ -32,6 +32,11 @@ def to_8_bits(pixels: Pixels) -> UInt8[np.ndarray, "h w *c"]:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+def to_16_bits(pixels: Pixels) -> UInt16[np.ndarray, "h w *c"]:
+    """Return 8-bit pixels as the same values of 65535; 16-bit ones unchanged."""
+    return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
+
+
 def over_white(pixels: Pixels) -> np.ndarray:
     """Return gray [h, w] or RGB [h, w, 3]: pixels with alpha composed over white, and rounded."""
     if pixels.ndim == 2 or pixels.shape[2] in (1, 3):

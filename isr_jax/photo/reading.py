@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 import tifffile
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import ExifTags, Image, ImageOps
 
 from isr_jax.errors import UserError, one_line
@@ -322,8 +322,8 @@ def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
 
 
 def decode_rgb(
-    file: BufferedIOBase, *, name: str, keep_gray: bool = False
-) -> UInt8[np.ndarray, "h w *c"]:
+    file: BufferedIOBase, *, name: str, keep_gray: bool = False, keep_bits: bool = False
+) -> UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]:
     """Decode an image file's first page into upright, opaque 8-bit RGB, [h, w, 3].
 
     Gray, palette and CMYK become RGB, 16 bits are rounded to 8, and transparency is composed over
@@ -333,15 +333,17 @@ def decode_rgb(
         file: open for reading at its start; it is closed.
         name: what to call it in messages.
         keep_gray: return [h, w] where the file has one channel of gray.
+        keep_bits: return uint16 where the file has 16 bits per channel.
 
     Raises:
         UserError: the file is not an image, or a truncated or corrupt one.
     """
     photo = OpenPhoto(file, name)
     try:
-        pixels = to_8_bits(over_white(next(photo.read(first_only=True).pages).pixels))
+        pixels = over_white(next(photo.read(first_only=True).pages).pixels)
     finally:
         photo.close()
+    pixels = pixels if keep_bits else to_8_bits(pixels)
     return pixels if keep_gray or pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
 
 

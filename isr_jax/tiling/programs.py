@@ -24,35 +24,37 @@ class Programs(NamedTuple):
 
     Attributes:
         devices: of which each takes a window.
-        upscale: (windows, one for each device, way, piece, dtype) -> a view: sr, [n scale*t
-            scale*u c], and whether each was finite. The tail of a split generator computes one
-            piece at a time. Where there is one symmetry, sr has integers already, so that no float
-            copy of a large window is kept.
+        place: (params, stats) -> the same on all devices.
+        upscale: (params, stats, windows, one for each device, way, piece, dtype) -> a view: sr, [n
+            scale*t scale*u c], and whether each was finite. The tail of a split generator computes
+            one piece at a time. Where there is one symmetry, sr has integers already, so that no
+            float copy of a large window is kept.
         finish: (view of each symmetry, corners of the tiles in each, dtype) -> the mean over the
             symmetries, placed as in the first and rounded, and whether each was finite.
     """
 
     devices: int
+    place: Callable[[Any, Any], tuple[Any, Any]]
     upscale: Callable[..., View]
     finish: Callable[..., tuple[Levels, Bool[Array, " n"]]]
 
 
-def make_programs(
-    network: Windowed, params: Any, stats: Any, symmetries: Sequence[int]
-) -> Programs:
+def make_programs(network: Windowed, devices: Sequence[Any], symmetries: Sequence[int]) -> Programs:
     """Return the programs of a generator.
 
     Args:
         network: the generator.
-        params, stats: its arrays.
+        devices: of this process.
         symmetries: over which the output is averaged, numbered as `images.dihedral`.
     """
-    mesh = Mesh(np.array(jax.local_devices()), ("tiles",))
+    mesh = Mesh(np.array(devices), ("tiles",))
     each, same = PartitionSpec("tiles"), PartitionSpec()
     sharding = NamedSharding(mesh, each)
-    params, stats = jax.device_put((params, stats), NamedSharding(mesh, same))
     # One window per device: a window is large enough to keep it busy.
     on_devices = partial(jax.shard_map, mesh=mesh, out_specs=each)
+
+    def place(params: Any, stats: Any) -> tuple[Any, Any]:
+        return jax.device_put((params, stats), NamedSharding(mesh, same))
 
     def put(windows: Sequence[Window]) -> Window:
         return jax.device_put(Window(*map(np.stack, zip(*windows, strict=True))), sharding)
@@ -108,7 +110,14 @@ def make_programs(
         view = jnp.zeros(shape, dtype), jnp.ones(shape[0], bool)
         return jax.lax.with_sharding_constraint(view, sharding)
 
-    def in_two(windows: Window, tiles: Sequence[Window], piece: Sides, dtype: np.dtype) -> View:
+    def in_two(
+        params: Any,
+        stats: Any,
+        windows: Window,
+        tiles: Sequence[Window],
+        piece: Sides,
+        dtype: np.dtype,
+    ) -> View:
         assert network.split
         n, planes, height, width, channels = windows.pixels.shape
         corners = np.stack([tile.corner for tile in tiles])
@@ -124,10 +133,18 @@ def make_programs(
             view = tail(params, stats, windows, features, start, view, piece=piece)
         return view
 
-    def upscale(windows: Sequence[Window], *, way: Way, piece: Sides, dtype: np.dtype) -> View:
+    def upscale(
+        params: Any,
+        stats: Any,
+        windows: Sequence[Window],
+        *,
+        way: Way,
+        piece: Sides,
+        dtype: np.dtype,
+    ) -> View:
         dtype = dtype if len(symmetries) == 1 else np.dtype(np.float32)
         if way == "exact" and network.split:
-            return in_two(put(windows), windows, piece, dtype)
+            return in_two(params, stats, put(windows), windows, piece, dtype)
         return in_one(params, stats, put(windows), way=way, dtype=dtype)
 
     @partial(jax.jit, static_argnames=("dtype", "gray", "alpha"))
@@ -151,7 +168,7 @@ def make_programs(
         levels, finite = _rounded(jnp.stack([upright[0], *placed]).mean(axis=0), dtype)
         return _as(levels, gray=gray, alpha=alpha), finite
 
-    return Programs(mesh.size, upscale, finish)
+    return Programs(mesh.size, place, upscale, finish)
 
 
 def _insides(windows: Any) -> Int32[Array, "planes 4"]:

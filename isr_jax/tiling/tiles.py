@@ -11,6 +11,7 @@ square; for a photo large enough, one is compiled that covers it with the least 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,10 @@ from isr_jax.tiling.windows import Windowed
 
 Upscaled = UInt8[np.ndarray, "n sh sw c"] | UInt16[np.ndarray, "n sh sw c"]
 OnTile = Callable[[int, int], None]
+
+
+# (images, progress) -> upscaled images of the same type and channels
+Upscale = Callable[..., Upscaled]
 
 
 # The padding is the radius of the receptive field up to EXACT LR pixels. Beyond that, exactness
@@ -110,9 +115,17 @@ def _limits() -> Limits:
 
 
 def make_tiled(
-    network: Windowed, params: Any, stats: Any, plan: Plan, *, ensemble: bool = False
-) -> Callable[[Images, OnTile | None], Upscaled]:
-    """Return a function (images, progress) -> upscaled images of the same type and channels.
+    network: Windowed,
+    plan: Plan,
+    *,
+    ensemble: bool = False,
+    sizes: Sequence[Sides] = (),
+    devices: Sequence[Any] | None = None,
+) -> Callable[[Any, Any], Upscale]:
+    """Return a function (params, stats) -> (images, progress) -> upscaled images.
+
+    The images are of the same type and channels, and programs are compiled once, whatever the
+    arrays.
 
     The channels are gray, gray and alpha, RGB, or RGB and alpha. A generator of RGB sees gray as
     three equal channels, and its output is converted to gray by BT.601's weights; alpha is upscaled
@@ -122,27 +135,31 @@ def make_tiled(
 
     Args:
         network: the generator.
-        params, stats: its arrays.
         plan: how images are cut.
         ensemble: self-ensemble (x8): average over flips and rotations, before rounding.
+        sizes: of all images that will come, where they are known: the usual window is then as large
+            as the largest, if that fits in memory.
+        devices: of this process, each of which takes a window; by default all.
     """
     scale = network.scale
     symmetries = range(8) if ensemble else range(1)
-    programs = make_programs(network, params, stats, symmetries)
-    devices = programs.devices
-    usual = (plan.window, plan.window)
+    chosen = jax.local_devices() if devices is None else devices
+    programs = make_programs(network, chosen, symmetries)
+    count = programs.devices
+    usual = usual_window(plan, sizes)
     # Of each compiled window, the pieces of its tiles.
-    compiled = {usual: _pieces(network, (plan.tile, plan.tile))}
+    tile = (plan.tile, plan.tile) if usual == (plan.window, plan.window) else usual
+    compiled = {usual: _pieces(network, tile)}
 
     def window_for(size: Sides) -> Sides:
         """Return a compiled window; compile one where that pays, for two sizes at most."""
 
         def area(window: Sides) -> int:
-            return work(plan, size, window, devices=devices)
+            return work(plan, size, window, devices=count)
 
         best = min(compiled, key=area)
         if plan.most and len(compiled) < 3:
-            new = fitted(plan, size, devices=devices)
+            new = fitted(plan, size, devices=count)
             if area(best) - area(new) >= 2 * plan.window**2:
                 spans = [spans_of(*along, plan) for along in zip(size, new, strict=True)]
                 most = [max(stop - start for start, stop in along) for along in spans]
@@ -151,7 +168,12 @@ def make_tiled(
         return best
 
     def launch(
-        batch: Images, tiles: Sequence[Tile], after: Any, way: Way, window: Sides
+        arrays: tuple[Any, Any],
+        batch: Images,
+        tiles: Sequence[Tile],
+        after: Any,
+        way: Way,
+        window: Sides,
     ) -> tuple[tuple[Array, Array], Sequence[Sides]]:
         """Return the upscaled windows, whether they are finite, and the corners of the tiles."""
         views: list[View] = []
@@ -159,18 +181,19 @@ def make_tiled(
         for k in symmetries:
             windows = [cut(batch[t.image], t, k, plan, way=way, window=window) for t in tiles]
             # Devices that have no tile left see an empty window.
-            windows += [Window(*map(np.zeros_like, windows[0]))] * (devices - len(tiles))
+            windows += [Window(*map(np.zeros_like, windows[0]))] * (count - len(tiles))
             # One program at a time, so that their memory does not add up.
             jax.block_until_ready(views[-1] if views else after)
             piece = compiled[window][:: -1 if k & 4 else 1]
-            views.append(programs.upscale(windows, way=way, piece=piece, dtype=batch.dtype))
+            view = programs.upscale(*arrays, windows, way=way, piece=piece, dtype=batch.dtype)
+            views.append(view)
             corners.append(np.stack([window.upright_corner(k) for window in windows]))
         channels = batch.shape[3]
         alpha = channels in (2, 4) and network.channels == 4
         done = programs.finish(views, corners, dtype=batch.dtype, gray=channels < 3, alpha=alpha)
         return done, [(int(y), int(x)) for y, x in corners[0]]
 
-    def upscale(batch: Images, progress: OnTile | None = None) -> Upscaled:
+    def upscale(arrays: tuple[Any, Any], batch: Images, progress: OnTile | None = None) -> Upscaled:
         n, h, w, channels = batch.shape
         result = np.empty((n, h * scale, w * scale, channels), batch.dtype)
         if channels in (2, 4) and network.channels < 4:
@@ -186,12 +209,12 @@ def make_tiled(
         computed: Any = None
         places: Sequence[Sides] = ()
         # One iteration more than groups: while one is computed, the previous one is written.
-        for start in range(0, len(tiles) + devices, devices):
-            group = tiles[start : start + devices]
+        for start in range(0, len(tiles) + count, count):
+            group = tiles[start : start + count]
             following, next_places = None, ()
             with _enough_memory(way, (h, w)):
                 if group:
-                    following, next_places = launch(batch, group, computed, way, window)
+                    following, next_places = launch(arrays, batch, group, computed, way, window)
                 computed = jax.tree.map(np.asarray, computed)
             if current:
                 for tile, (y, x), sr, finite in zip(current, places, *computed, strict=False):
@@ -209,7 +232,22 @@ def make_tiled(
                 progress(min(start, len(tiles)), len(tiles))
         return result
 
-    return upscale
+    return lambda params, stats: partial(upscale, programs.place(params, stats))
+
+
+def usual_window(plan: Plan, sizes: Sequence[Sides]) -> Sides:
+    """Return the sides of the window that every image can have.
+
+    Args:
+        plan: how images are cut.
+        sizes: of the images, as of `make_tiled`.
+    """
+    if plan.most and sizes:
+        largest = [max(sides) for sides in zip(*sizes, strict=True)]
+        height, width = (-(-side // plan.multiple) * plan.multiple for side in largest)
+        if height * width <= plan.most:
+            return height, width
+    return plan.window, plan.window
 
 
 def _pieces(network: Windowed, tile: Sides) -> Sides:

@@ -19,8 +19,9 @@ from isr_jax.perceptual.vgg_loss import CRITERIA
 from isr_jax.training.optimizers import SCHEDULES
 
 CHOICES: dict[str, Collection[Any]] = {
-    "data.loader": ("pool", "stream"),
+    "data.loader": ("pool", "sharded_pool", "stream"),
     "data.degradation": DEGRADATIONS,
+    "data.weight_by": ("image", "area"),
     "loss.perceptual.criterion": CRITERIA,
     "loss.adversarial": losses.ADVERSARIAL,
     "g_optimizer.schedule": SCHEDULES,
@@ -109,6 +110,11 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             f"config.generator.channels is {values['generator.channels']}; training images are "
             "RGB: set it to 3"
         )
+    share = config.data.paired_share
+    if share is not None and not 0 <= share <= 1:
+        raise UserError(f"config.data.paired_share is {share}; it must be in [0, 1]")
+    if not all(weight > 0 for weight in config.data.weights):
+        raise UserError(f"config.data.weights is {config.data.weights}; give values above 0")
     crop, batch = config.data.crop, config.data.batch
     for name in ("data.crop", "data.margin"):
         if values[name] % config.scale:
@@ -117,6 +123,8 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             )
     if jax.process_count() > 1 and config.train.parallel == "pmap":
         raise UserError("config.train.parallel=pmap works in one process; set it to jit")
+    if config.data.loader == "sharded_pool" and config.train.parallel == "pmap":
+        raise UserError("config.data.loader=sharded_pool needs config.train.parallel=jit")
     if batch % devices:
         raise UserError(f"config.data.batch={batch} must be divisible by {devices}, the devices")
     _check_accumulate(config, devices)

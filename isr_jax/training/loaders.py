@@ -1,17 +1,22 @@
-"""Where batches come from: the pool in device memory, or the Grain stream."""
+"""Where batches come from: the pool in device memory, whole or sharded, or the Grain stream."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from isr_jax import distributed
 from isr_jax.config import sampled_crop
 from isr_jax.data import pool, sources
-from isr_jax.data.examples import ImagePair
+from isr_jax.data.choices import Choices, make_choices, share_of_pairs
+from isr_jax.data.examples import ImagePair, shrink, stacked
 from isr_jax.training.program import AXIS, Devices, Inputs, on_all
+from isr_jax.training.validation import degraded
 
 
 @runtime_checkable
@@ -36,10 +41,18 @@ class Loader(Protocol):
 class PoolLoader:
     """Every image in device memory: all updates share the same inputs, and there is no state."""
 
-    def __init__(self, photos: Sequence[ImagePair], *, frozen: Any, devices: Devices) -> None:
-        """Put the images and the frozen parameters on all devices."""
-        inputs = Inputs(frozen=frozen, images=pool.make_pool(photos))
-        self._inputs = distributed.on_devices(inputs, on_all(devices))
+    def __init__(
+        self,
+        source: sources.Source,
+        config: ConfigDict,
+        *,
+        frozen: Any,
+        devices: Devices,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Put the images and the frozen parameters on the devices."""
+        images = _load_pool(source, config, devices, warn=warn)
+        self._inputs = Inputs(frozen=distributed.on_devices(frozen, on_all(devices)), images=images)
 
     def take(self, n: int) -> Inputs:
         """Return the pool: each update draws its batch from it by its key."""
@@ -74,6 +87,8 @@ class StreamLoader:
 
         self._batches = open_stream(
             source,
+            choices=choices_of(config, source, np.arange(len(source))),
+            flagged=config.data.degradation != "bicubic",
             crop=sampled_crop(config),
             batch=config.data.batch,
             seed=config.seed,
@@ -87,7 +102,7 @@ class StreamLoader:
     def take(self, n: int) -> Inputs:
         """Return the next n batches, stacked."""
         drawn = [next(self._batches) for _ in range(n)]
-        images = {name: np.stack([batch[name] for batch in drawn]) for name in ("lr", "hr")}
+        images = {name: stacked([batch[name] for batch in drawn]) for name in drawn[0]}
         if jax.process_count() > 1:
             images = distributed.on_devices(images, on_all(self._devices, axis=AXIS, at=1))
         return Inputs(frozen=self._frozen, images=images)
@@ -125,11 +140,85 @@ def open_loader(
     """
     options = config.data
     source = _open(config, "train")
+    for fault in source.faults:
+        warn(f"skipped {fault}")
     if options.loader == "stream":
         return StreamLoader(source, config, frozen=frozen, devices=devices, warn=warn)
-    crop = sampled_crop(config)
-    photos = sources.load_all(source, min_size=crop, warn=warn)
-    return PoolLoader(photos, frozen=frozen, devices=devices)
+    return PoolLoader(source, config, frozen=frozen, devices=devices, warn=warn)
+
+
+def choices_of(
+    config: ConfigDict, source: sources.Source, images: Int[np.ndarray, " n"]
+) -> Choices:
+    """Return what crops are drawn from, among images of `data.train`."""
+    options = config.data
+    areas = None
+    if options.weight_by == "area":
+        with ThreadPoolExecutor(os.cpu_count()) as executor:
+            areas = np.array([*executor.map(source.area, images.tolist())], np.float64)
+    share = share_of_pairs(
+        source,
+        degradation=options.degradation,
+        paired_share=options.paired_share,
+        spec=options.train,
+    )
+    return make_choices(source, images, areas, weights=options.weights, paired_share=share)
+
+
+def _load_pool(
+    source: sources.Source, config: ConfigDict, devices: Devices, *, warn: Callable[[str], None]
+) -> pool.Pool:
+    """Return a pool on the devices: whole on each, or a part on each, of a sharded one.
+
+    Image i of the source is in part i % devices. Every process decodes the images of its own parts,
+    and the processes tell each other the sizes.
+    """
+    sharded, me = config.data.loader == "sharded_pool", jax.process_index()
+    parts = len(devices) if sharded else 1
+    mine = [i for i, device in enumerate(devices) if device.process_index == me] if sharded else [0]
+    part = np.arange(len(source), dtype=np.int32) % parts
+    numbers = np.flatnonzero(np.isin(part, mine)).tolist()
+    photos, errors = sources.load_some(
+        source, numbers, min_size=sampled_crop(config), keep_bits=True
+    )
+    for error in errors:
+        warn(f"skipped {error}")
+    known = np.zeros((len(source), 3), np.int32)
+    for i, photo in photos.items():
+        deep = np.uint16 in (photo.hr.dtype, photo.lr.dtype)
+        known[i] = *photo.hr.shape[:2], deep
+    if sharded:
+        known = distributed.summed(known)
+    usable = np.flatnonzero(known[:, 0])
+    if not usable.size:
+        raise sources.no_usable_image(source, errors[0] if errors else None)
+    if skipped := len(source) - len(usable):
+        warn(f"{source.name}: skipped {skipped} of {len(source)} images")
+    choices = choices_of(config, source, usable)
+    degraded = config.data.degradation != "bicubic"
+    table = pool.Table(
+        known[choices.image, :2],
+        part[choices.image],
+        choices.image,
+        np.zeros(0, np.float32) if choices.chances is None else choices.chances.astype(np.float32),
+        choices.own if degraded and choices.own.any() else np.zeros(0, bool),
+    )
+    chosen = {
+        n: _with_lr(photos[i], own=own, scale=source.scale)
+        for n, (i, own) in enumerate(zip(choices.image.tolist(), choices.own.tolist(), strict=True))
+        if i in photos
+    }
+    deep = bool(known[:, 2].any())
+    images = pool.make_parts(chosen, table, scale=source.scale, parts=parts, mine=mine, deep=deep)
+    whole = on_all(devices)
+    split = on_all(devices, axis=AXIS) if sharded else whole
+    shardings = [split if name in pool.PAGES else whole for name in pool.Pool._fields]
+    return pool.Pool(*map(distributed.on_devices, images, shardings))
+
+
+def _with_lr(photo: ImagePair, *, own: bool, scale: int) -> ImagePair:
+    """Return an image with its own LR image, or with that made of HR."""
+    return photo if own == photo.own else photo._replace(lr=shrink(photo.hr, scale=scale), own=own)
 
 
 def fingerprints(config: ConfigDict) -> dict[str, str]:
@@ -144,14 +233,19 @@ def _open(config: ConfigDict, split: Literal["train", "validation"]) -> sources.
 
 
 def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[ImagePair]:
-    """Return the validation set: whole images, the first `config.data.validation_images`."""
+    """Return the validation set: whole images, the first `config.data.validation_images`.
+
+    Their LR images are made as those that are trained on: the data set's own, or those of
+    `config.data.degradation`, always the same.
+    """
     options = config.data
     source = _open(config, "validation")
     # SSIM's window must fit once the border is cropped.
     least = 11 + 2 * config.scale
-    return sources.load_all(
+    photos = sources.load_all(
         source,
         min_size=least,
         warn=warn,
         most=options.validation_images or None,
     )
+    return photos if options.degradation == "bicubic" else degraded(photos, config)

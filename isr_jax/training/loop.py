@@ -37,7 +37,7 @@ from isr_jax.training.runtime import (
     use_all_cores,
     use_compilation_cache,
 )
-from isr_jax.training.validation import interpolations, score_line, validate
+from isr_jax.training.validation import interpolations, make_upscale_all, score_line, validate
 
 
 class Result(NamedTuple):
@@ -137,6 +137,7 @@ def _train(
             Recorder(records, step=step, unrecorded=unrecorded, warn=say)
         )
         baselines = interpolations(photos, scale=config.scale)
+        upscale = make_upscale_all(program.generator, photos)
         if not recorder.has_baselines:
             recorder.baselines(baselines)
         stopped = stack.enter_context(stop_signals())
@@ -167,7 +168,7 @@ def _train(
             if validating:
                 scores = baselines["bicubic"]  # of the shape that the first process's scores have
                 if distributed.is_first():
-                    scores, images = validate(program, state, photos, scale=config.scale)
+                    scores, images = validate(upscale, state, photos, scale=config.scale)
                     picture = run / "images" / f"step_{step:06d}.png"
                     pictures.panel(picture, photos, images, scale=config.scale)
                 scores = distributed.from_first(scores)

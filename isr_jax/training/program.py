@@ -17,7 +17,7 @@ from isr_jax.data import pool
 from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.images import to_float
 from isr_jax.models import discriminators, generator
-from isr_jax.models.generators import make_upscale
+from isr_jax.models.generators import Generator
 from isr_jax.perceptual.vgg_loss import load_vgg19
 from isr_jax.state import State
 from isr_jax.training import optimizers
@@ -53,13 +53,13 @@ class Program(NamedTuple):
         init: key -> State.
         frozen: () -> what updates need and do not train: VGG19's parameters, or ().
         update: (state, batch, key, frozen, *, adversarial) -> (state, metrics).
-        upscale: (params, stats, uint8 image) -> uint8 image.
+        generator: the network that is trained.
     """
 
     init: Callable[[Key[Array, ""]], State]
     frozen: Callable[[], Any]
     update: Update
-    upscale: Callable[[Any, Any, Any], Array]
+    generator: Generator
 
 
 def make_program(
@@ -104,7 +104,7 @@ def make_program(
         init=init,
         frozen=frozen,
         update=update,
-        upscale=make_upscale(g),
+        generator=g,
     )
 
 
@@ -114,7 +114,8 @@ def make_prepare(
     """Build (key, batch, first) -> batch: the degradation of HR crops, and sharpened targets.
 
     With data.degradation=bicubic LR crops stay as they were cut, from the bicubic of the whole
-    image. Otherwise they are made of the HR crop and a margin around it, which is then cut away.
+    image. Otherwise they are made of the HR crop and a margin around it, which is then cut away,
+    except of examples whose LR crops are the data set's own.
     Example i depends on key, first + i and its own image alone.
     """
     options, scale = config.data, config.scale
@@ -124,7 +125,8 @@ def make_prepare(
         lr, hr = batch["lr"], batch["hr"]
         sharp = sharpen(hr) if options.sharpen else hr
         if options.degradation != "bicubic":
-            lr = degrade(key, sharp, first=first)
+            made = degrade(key, sharp, first=first)
+            lr = jnp.where(batch["own"][:, None, None, None], lr, made) if "own" in batch else made
         cut = {"lr": (lr, options.margin // scale), "hr": (hr, options.margin)}
         if options.sharpen:
             cut["target"] = (sharp, options.margin)
@@ -203,12 +205,28 @@ def run_of(states: Any, r: int) -> Any:
     return jax.tree.map(lambda x: x[r], states)
 
 
-def make_draw(config: ConfigDict, *, batch: int) -> Draw:
-    """Build the drawing of crops from the pool: what an update draws depends on its key alone."""
+def make_draw(config: ConfigDict, *, batch: int, devices: Devices = ()) -> Draw:
+    """Build the drawing of crops from the pool: what an update draws depends on its key alone.
+
+    Args:
+        config: of the run.
+        batch: number of crops.
+        devices: those that each have a part of a sharded pool; () for a whole pool.
+    """
+    sample = partial(pool.sample, batch=batch, crop=sampled_crop(config), scale=config.scale)
 
     def draw(key: Key[Array, ""], images: pool.Pool, i: Array, first: int | Array) -> Batch:
-        crop = sampled_crop(config)
-        return pool.sample(key, images, batch=batch, crop=crop, scale=config.scale, first=first)
+        if not devices:
+            return sample(key, images, first=first)
+        split, whole = PartitionSpec(AXIS), PartitionSpec()
+        specs = pool.Pool._make(split if n in pool.PAGES else whole for n in images._fields)
+        cut = jax.shard_map(
+            partial(sample, axis_name=AXIS),
+            mesh=Mesh(np.array(devices), (AXIS,)),
+            in_specs=(whole, specs),
+            out_specs=split,
+        )
+        return cut(key, images)
 
     return draw
 
@@ -262,11 +280,15 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Devices) -> Dispa
     """
     streaming, pmapped = config.data.loader == "stream", config.train.parallel == "pmap"
     share = config.data.batch // len(devices) if pmapped else config.data.batch
-    from_pool = make_draw(config, batch=share)
+    sharded = config.data.loader == "sharded_pool"
+    from_pool = make_draw(config, batch=share, devices=devices if sharded else ())
 
     def draw(key: Key[Array, ""], images: Any, i: Array, first: int | Array) -> Batch:
         if streaming:
-            drawn: Batch = {name: to_float(batches[i]) for name, batches in images.items()}
+            drawn: Batch = {
+                name: batches[i] if name == "own" else to_float(batches[i])
+                for name, batches in images.items()
+            }
         else:
             drawn = from_pool(key, images, i, first)
         return drawn if pmapped else lax.with_sharding_constraint(drawn, on_all(devices, axis=AXIS))

@@ -1,29 +1,102 @@
 """Scores of a run's EMA and of interpolation on the validation set, by the vdsr protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, UInt8
+from ml_collections import ConfigDict
 
 from isr_jax.data.examples import ImagePair
+from isr_jax.degrade import make_degradation, sharpen
+from isr_jax.images import to_float, to_uint8
+from isr_jax.models.generators import Generator, make_upscale
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
-from isr_jax.training.program import Program
+from isr_jax.tiling.tiles import make_tiled, plan
+from isr_jax.tiling.windows import windowed
 
+VALIDATION_SEED = 0  # of the degradation of validation images, whatever the run's seed
 BASELINES = ("nearest", "bilinear", "bicubic")
 
 
+# (params, stats, images) -> their SR images
+UpscaleAll = Callable[[Any, Any, Sequence[ImagePair]], list[UInt8[np.ndarray, "h w 3"]]]
+
+
+def make_upscale_all(generator: Generator, photos: Sequence[ImagePair]) -> UpscaleAll:
+    """Return a function that upscales validation images, by one compiled program if it can.
+
+    A network whose tiles are exact sees them in windows as large as the largest image, or in tiles
+    where that would not fit in memory; another one sees each image as a whole.
+
+    Args:
+        generator: the network.
+        photos: all images that will come.
+    """
+    network = windowed(generator)
+    if network.approximate:
+        upscale = make_upscale(generator)
+        return lambda params, stats, photos: [
+            np.asarray(upscale(params, stats, photo.lr)) for photo in photos
+        ]
+    # On one device: what is replicated would have each of them do the same.
+    tiled = make_tiled(
+        network,
+        plan(network),
+        sizes=[photo.lr.shape[:2] for photo in photos],
+        devices=jax.local_devices()[:1],
+    )
+
+    def upscale_all(
+        params: Any, stats: Any, photos: Sequence[ImagePair]
+    ) -> list[UInt8[np.ndarray, "h w 3"]]:
+        upscale = tiled(params, stats)
+        return [upscale(photo.lr[None])[0] for photo in photos]
+
+    return upscale_all
+
+
 def validate(
-    program: Program, state: State, photos: Sequence[ImagePair], *, scale: int
+    upscale: UpscaleAll, state: State, photos: Sequence[ImagePair], *, scale: int
 ) -> tuple[dict[str, float], list[UInt8[np.ndarray, "h w 3"]]]:
     """Return the EMA's mean scores over whole images, and its images."""
-    # On one device: a replicated state would have each of them do the same.
     ema, stats = jax.tree.map(lambda x: x.addressable_data(0), (state.ema, state.g_stats))
-    outputs = [np.asarray(program.upscale(ema, stats, photo.lr)) for photo in photos]
+    outputs = upscale(ema, stats, photos)
     scorer = Scorer(scale)
     rows = [scorer.image(sr, photo.hr) for sr, photo in zip(outputs, photos, strict=True)]
     return _means(rows), outputs
+
+
+def degraded(photos: Sequence[ImagePair], config: ConfigDict) -> list[ImagePair]:
+    """Return validation images with LR images of `data.degradation`, but for those of their own.
+
+    Image i is degraded by the same random parameters in every run. All are computed by one compiled
+    program, of the size of the largest.
+    """
+    scale, sharpened = config.scale, config.data.sharpen
+    sides = [max(side) for side in zip(*(photo.hr.shape[:2] for photo in photos), strict=True)]
+    degrade = make_degradation(config.data.degradation, scale=scale)
+
+    @jax.jit
+    def run(hr: Array, size: Array, first: Array) -> Array:
+        image = to_float(hr)[None]
+        image = sharpen(image) if sharpened else image
+        lr = degrade(jax.random.key(VALIDATION_SEED), image, first=first, sizes=size[None])
+        return to_uint8(lr[0])
+
+    def with_lr(i: int, photo: ImagePair) -> ImagePair:
+        if photo.own:
+            return photo
+        h, w, _ = photo.hr.shape
+        # Beyond the image its edge repeats; the degradation stops at its size.
+        padding = [(0, sides[0] - h), (0, sides[1] - w), (0, 0)]
+        padded = np.pad(photo.hr, padding, mode="edge")
+        lr = np.asarray(run(padded, np.array([h, w], np.int32), np.int32(i)))
+        return photo._replace(lr=lr[: h // scale, : w // scale])
+
+    return [with_lr(i, photo) for i, photo in enumerate(photos)]
 
 
 def interpolations(photos: Sequence[ImagePair], *, scale: int) -> dict[str, dict[str, float]]:

@@ -163,7 +163,7 @@ def load(
     if exact and network.approximate and tile is None:
         tile = 0
     sizes = plan(network, tile=tile, overlap=overlap)
-    tiled = make_tiled(network, restored.params, restored.stats, sizes, ensemble=ensemble)
+    tiled = make_tiled(network, sizes, ensemble=ensemble)(restored.params, restored.stats)
 
     def approximate(size: tuple[int, int]) -> str | None:
         way = choose_way(sizes, size)

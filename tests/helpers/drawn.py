@@ -77,7 +77,7 @@ def whole(case):
 @cache
 def tiled(case, tile, ensemble=False):
     _, network, params, stats = drawn(case)
-    return make_tiled(network, params, stats, plan(network, tile=tile), ensemble=ensemble)
+    return make_tiled(network, plan(network, tile=tile), ensemble=ensemble)(params, stats)
 
 
 def photo(*shape, dtype=np.uint8):

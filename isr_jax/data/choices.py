@@ -1,0 +1,111 @@
+"""Which image of a source a crop is drawn from, and with which of its LR images."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int, Int32
+
+from isr_jax.data.sources import SeveralSources, Source
+from isr_jax.errors import UserError
+
+
+class Choices(NamedTuple):
+    """What a crop can be drawn from.
+
+    Attributes:
+        image: number of the image in its source.
+        own: whether the LR crop is of the image's own LR image; else it is made of HR.
+        chances: cumulative, the last is 1; None where all choices are equally likely.
+    """
+
+    image: Int32[np.ndarray, " m"]
+    own: Bool[np.ndarray, " m"]
+    chances: Float64[np.ndarray, " m"] | None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some LR crops are the source's own, and others made."""
+        return bool(self.own.any() and not self.own.all())
+
+
+def make_choices(
+    source: Source,
+    images: Int[np.ndarray, " n"],
+    areas: Float64[np.ndarray, " n"] | None,
+    *,
+    weights: Sequence[float | int],
+    paired_share: float,
+) -> Choices:
+    """Return the choices among images of a source.
+
+    Args:
+        source: where they are.
+        images: their numbers.
+        areas: of each, in any unit, by which the images of one source are weighted; None for equal
+            weights.
+        weights: of each part of `SeveralSources`; () for the number of its images, or their area.
+        paired_share: of an image with an LR image of its own, the share of crops that use it.
+
+    Raises:
+        UserError: there are more or fewer weights than sources.
+    """
+    each = np.ones(len(images)) if areas is None else areas.astype(np.float64)
+    if weights:
+        parts = len(source.parts) if isinstance(source, SeveralSources) else 1
+        if len(weights) != parts:
+            raise UserError(
+                f"config.data.weights has {len(weights)} values, and config.data.train {parts} "
+                "sources; give one for each"
+            )
+        if isinstance(source, SeveralSources):
+            part = np.array([source.place(int(i))[0] for i in images])
+            total = np.bincount(part, each, minlength=parts)
+            each = each * np.asarray(weights, np.float64)[part] / total[part]
+    paired = np.array([source.paired(int(i)) for i in images])
+    # An image with an LR image of its own is up to two choices.
+    shares = [(np.where(paired, paired_share, 0.0), True), (1.0 - paired * paired_share, False)]
+    kept = [(share > 0, share, own) for share, own in shares]
+    chosen = np.concatenate([np.flatnonzero(some) for some, _, _ in kept])
+    own = np.concatenate([np.full(some.sum(), own) for some, _, own in kept])
+    chance = np.concatenate([(each * share)[some] for some, share, _ in kept])
+    order = np.argsort(chosen, kind="stable")
+    chosen, own, chance = chosen[order], own[order], chance[order]
+    equal = areas is None and not weights and len(chosen) == len(images)
+    return Choices(
+        images[chosen].astype(np.int32),
+        own,
+        None if equal else np.cumsum(chance) / chance.sum(),
+    )
+
+
+def share_of_pairs(
+    source: Source, *, degradation: str, paired_share: float | None, spec: str | Sequence[str]
+) -> float:
+    """Return the share of crops with an LR image of the source's own, where there is one.
+
+    Unless it is given: all with `bicubic`, none with other degradations, as it has always been of
+    TFDS data sets; of pairs it must be given then.
+
+    Args:
+        source: where the images are.
+        degradation: of the config.
+        paired_share: of the config.
+        spec: what the source was opened by.
+
+    Raises:
+        UserError: pairs with a degradation, and no share.
+    """
+    if paired_share is not None:
+        return paired_share
+    if degradation == "bicubic":
+        return 1.0
+    specs = [spec] if isinstance(spec, str) else spec
+    pairs = next((one for one in specs if one.startswith("pairs:")), None)
+    if pairs:
+        raise UserError(
+            f"{pairs} has LR images, and config.data.degradation={degradation} makes others: set "
+            "config.data.paired_share, to 1 for the pairs' own, to 0 for those that are made, or "
+            "between"
+        )
+    return 0.0
