@@ -96,6 +96,11 @@ def find_sets(data: str | Path, *, scales: Sequence[int] = ()) -> list[Benchmark
     return sorted(sets, key=lambda found: (_natural(found.name), found.scale))
 
 
+def lr_folders(root: Path) -> set[Path]:
+    """Return the folders of LR images of every set at or below a folder."""
+    return {folder for _, (_, folders) in _layouts(root) for folder in folders.values()}
+
+
 def load_pair(
     pair: PairFiles, *, scale: int
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "sh sw *c"]]:
