@@ -1,184 +1,40 @@
-"""`isr data check`: what it finds in folders, what it does not, and the hash behind duplicates."""
+"""`isr data check`: what it finds in folders, and what it does not."""
 
-import io
 import json
-import math
 import threading
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import skimage.data
 from PIL import Image
 
 from isr_jax.data import check as checking
-from isr_jax.data import duplicates
 from isr_jax.data.check import check, contrast
-from isr_jax.data.duplicates import CHANGES, MOST, SIDE, changed, nearest, perceptual_hash
-from isr_jax.images import dihedral
-from isr_jax.resize import resize_float64
-from tests.helpers import command
+from isr_jax.data.duplicates import perceptual_hash
+from tests.helpers import command, copies
+from tests.helpers.copies import half, jpeg, write
 from tests.helpers.encoded import encode, error_of, noise
-
-PHOTOS = (
-    "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png",
-    "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "page.png", "rocket.jpg",
-)  # fmt: skip
-
-
-def photo(name):
-    """One of scikit-image's photos, with three channels."""
-    with Image.open(Path(skimage.data.__file__).parent / name) as image:
-        return np.array(image.convert("RGB"))
 
 
 @pytest.fixture(scope="module")
-def photos():
-    return {name: photo(name) for name in PHOTOS}
-
-
-def write(file, pixels):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    options = {"compress_level": 1} if file.suffix == ".png" else {}
-    Image.fromarray(pixels).save(file, **options)
-
-
-def half(pixels):
-    image = Image.fromarray(pixels)
-    size = image.width // 2, image.height // 2
-    return np.array(image.resize(size, Image.Resampling.LANCZOS))
-
-
-def jpeg(pixels, quality):
-    with Image.open(io.BytesIO(encode(pixels, "JPEG", quality=quality))) as image:
-        return np.array(image)
-
-
-def distance(a, b):
-    """Differing bits of two hashes."""
-    return int((a != b).sum())
-
-
-class TestHash:
-    def test_bits_are_signs_of_the_discrete_cosine_transform(self, photos):
-        """By the sum of its definition."""
-        u, x = np.arange(SIDE)[:, None], np.arange(32)
-        waves = np.cos(math.pi * u * (2 * x + 1) / 64)
-        for pixels in photos.values():
-            red, green, blue = np.moveaxis(resize_float64(pixels, size=(32, 32)), 2, 0)
-            gray = 0.299 * red + 0.587 * green + 0.114 * blue
-            expected = np.sign(np.einsum("ux,vy,xy->uv", waves, waves, gray)).astype(np.int8)
-            expected[0, 0] = 0
-            np.testing.assert_array_equal(perceptual_hash(pixels), expected)
-
-    @pytest.mark.parametrize("change", range(8))
-    def test_the_hash_of_a_changed_image_is_the_changed_hash(self, photos, change):
-        for pixels in photos.values():
-            side = min(pixels.shape[:2])
-            square = pixels[:side, :side]
-            image = np.array(dihedral(jnp.array(square)[None], jnp.array([change])))[0]
-            expected = changed(perceptual_hash(square)[None], change)[0]
-            assert distance(perceptual_hash(image), expected) <= 2
-
-    @pytest.mark.parametrize(
-        ("alter", "most"),
-        [
-            (half, 10),
-            (lambda pixels: half(half(pixels)), 10),
-            (lambda pixels: np.array(Image.fromarray(pixels).reduce(3)), 20),
-            (lambda pixels: jpeg(pixels, 25), 20),
-            (lambda pixels: jpeg(half(pixels), 50), 20),
-            (lambda pixels: np.array(Image.fromarray(pixels).convert("L")), 10),
-            (lambda pixels: pixels // 2 + 60, 10),
-            (lambda pixels: pixels[: len(pixels) // 4 * 4, : pixels.shape[1] // 4 * 4], MOST),
-        ],
-        ids=["half", "quarter", "third", "jpeg", "half-jpeg", "gray", "contrast", "modcrop"],
-    )
-    def test_survives_what_leaves_the_image_the_same(self, photos, alter, most):
-        for name, pixels in photos.items():
-            found = distance(perceptual_hash(alter(pixels)), perceptual_hash(pixels))
-            assert found <= most, name
-
-    def test_of_different_photos_differs(self, photos):
-        hashes = [perceptual_hash(pixels) for pixels in photos.values()]
-        assert nearest(hashes, None) == []
-        assert nearest(hashes[:6], hashes[6:]) == []
-
-
-class TestNearest:
-    @pytest.mark.parametrize("block", [1, 2**21])
-    def test_is_that_of_every_pair_in_turn(self, monkeypatch, block):
-        monkeypatch.setattr(duplicates, "_BLOCK", block)
-        rng = np.random.default_rng(0)
-        base = np.where(rng.random((6, SIDE, SIDE)) < 0.5, 1, -1).astype(np.int8)
-        base[:, 0, 0] = 0
-        hashes = []
-        for i in range(30):
-            # A copy of one of the six, changed, with up to 60 of its bits flipped.
-            copy = changed(base[i % 6][None], int(rng.integers(8)))[0].copy()
-            places = rng.permutation(np.arange(1, SIDE * SIDE))[: rng.integers(60)]
-            copy.reshape(-1)[places] *= -1
-            hashes.append(copy)
-        for known in (None, hashes[20:]):
-            expected = []
-            for i, mine in enumerate(hashes):
-                pairs = [
-                    (distance(mine, changed(other[None], k)[0]), j, k)
-                    for j, other in enumerate(hashes[:i] if known is None else known)
-                    for k in range(8)
-                ]
-                close = [pair for pair in pairs if pair[0] <= MOST]
-                if close:
-                    best = min(close)
-                    others = len({j for _, j, _ in close}) - 1
-                    expected.append((i, best[1], best[0], best[2], others))
-            assert len(expected) > 8
-            assert nearest(hashes, known) == expected
-
-    def test_of_nothing_is_nothing(self):
-        one = perceptual_hash(noise(40, 40))
-        assert nearest([], None) == nearest([], [one]) == nearest([one], []) == []
-        assert nearest([one], None) == []
-
-    @pytest.mark.parametrize(
-        ("name", "turn"),
-        [
-            ("", lambda image: image),
-            ("flipped up-down", np.flipud),
-            ("flipped left-right", np.fliplr),
-            ("rotated by 180°", lambda image: np.rot90(image, 2)),
-            ("transposed", lambda image: image.swapaxes(0, 1)),
-            ("rotated by 90° clockwise", lambda image: np.rot90(image, -1)),
-            ("rotated by 90° counterclockwise", lambda image: np.rot90(image)),
-            (
-                "transposed along the other diagonal",
-                lambda image: np.rot90(image, 2).swapaxes(0, 1),
-            ),
-        ],
-    )
-    def test_says_what_makes_the_image_of_the_other(self, photos, name, turn):
-        image = half(np.ascontiguousarray(turn(photos["coffee.png"])))
-        known = [perceptual_hash(photos[other]) for other in ("brick.png", "coffee.png")]
-        ((image_number, of, bits, change, others),) = nearest([perceptual_hash(image)], known)
-        assert (image_number, of, CHANGES[change], others) == (0, 1, name, 0)
-        assert bits <= 5
+def scenes():
+    return copies.scenes()
 
 
 @pytest.fixture
-def folder(tmp_path, photos):
+def folder(tmp_path, scenes):
     """A folder with a fault of each kind, and the kinds of files that are none."""
     root = tmp_path / "train"
-    good = photos["astronaut.png"]
+    good = scenes["astronaut.png"]
     write(root / "a.png", good)
-    write(root / "b" / "gray.png", photos["camera.png"][..., 0])
-    write(root / "b" / "equal.png", photos["brick.png"])
-    write(root / "c" / "alpha.png", np.dstack([photos["coffee.png"], photos["coffee.png"][..., 0]]))
-    write(root / "deep.png", photos["coins.png"][..., 0].astype(np.uint16) * 257)
+    write(root / "b" / "gray.png", scenes["camera.png"][..., 0])
+    write(root / "b" / "equal.png", scenes["brick.png"])
+    write(root / "c" / "alpha.png", np.dstack([scenes["coffee.png"], scenes["coffee.png"][..., 0]]))
+    write(root / "deep.png", scenes["coins.png"][..., 0].astype(np.uint16) * 257)
     (root / "cut.jpg").write_bytes(encode(good, "JPEG")[:-2000])
     (root / "empty.png").write_bytes(b"")
-    write(root / "tiny.png", photos["page.png"][:95, :200])
-    write(root / "edge.png", photos["rocket.jpg"][:96, :96])
+    write(root / "tiny.png", scenes["page.png"][:95, :200])
+    write(root / "edge.png", scenes["rocket.jpg"][:96, :96])
     for i, level in enumerate((7, 100, 255)):
         write(root / f"flat{i}.png", np.full((120, 130, 3), level, np.uint8))
     write(root / "small.png", half(good)[:, ::-1])
@@ -229,28 +85,28 @@ class TestCheck:
             "largest_side": 600,
         }
 
-    def test_several_folders_are_one_set(self, tmp_path, photos):
-        write(tmp_path / "one" / "z.png", photos["coffee.png"])
-        write(tmp_path / "two" / "a.png", jpeg(photos["coffee.png"], 40))
+    def test_several_folders_are_one_set(self, tmp_path, scenes):
+        write(tmp_path / "one" / "z.png", scenes["coffee.png"])
+        write(tmp_path / "two" / "a.png", jpeg(scenes["coffee.png"], 40))
         report = check([tmp_path / "one", tmp_path / "two"], crop=96)
         (duplicate,) = report["duplicates"]
         assert duplicate["file"] == str(tmp_path / "two" / "a.png")
         assert duplicate["of"] == str(tmp_path / "one" / "z.png")
         assert [summary["images"] for summary in report["folders"]] == [1, 1]
 
-    def test_against_a_benchmark_takes_its_hr_images(self, tmp_path, photos):
+    def test_against_a_benchmark_takes_its_hr_images(self, tmp_path, scenes):
         """At two scales, the nearest is named; LR images, and faults of the set, are not."""
-        write(tmp_path / "train" / "x.png", half(photos["coffee.png"]))
-        write(tmp_path / "train" / "y.png", photos["rocket.jpg"])
+        write(tmp_path / "train" / "x.png", half(scenes["coffee.png"]))
+        write(tmp_path / "train" / "y.png", scenes["rocket.jpg"])
         for scale in (2, 3):
             for name in ("coffee.png", "chelsea.png"):
-                pixels = photos[name]
+                pixels = scenes[name]
                 write(tmp_path / "sets" / "A" / f"x{scale}" / "hr" / name, pixels)
                 write(tmp_path / "sets" / "A" / f"x{scale}" / "lr" / name, pixels[::2, ::2])
         write(tmp_path / "sets" / "B" / "HR" / "flat.png", np.zeros((20, 20, 3), np.uint8))
         write(tmp_path / "sets" / "B" / "LR_bicubic" / "X2" / "flatx2.png", noise(10, 10))
         (tmp_path / "sets" / "B" / "HR" / "cut.png").write_bytes(encode(noise(64, 64))[:-99])
-        write(tmp_path / "more" / "rocket.png", photos["rocket.jpg"][..., 0])
+        write(tmp_path / "more" / "rocket.png", scenes["rocket.jpg"][..., 0])
         report = check(
             [tmp_path / "train"], against=[tmp_path / "sets", tmp_path / "more"], crop=96
         )
@@ -264,8 +120,8 @@ class TestCheck:
         assert [s["images"] for s in report["against"]] == [6, 1]
         assert [s["lr_images"] for s in report["against"]] == [5, 0]
 
-    def test_mistakes_are_told_in_one_line(self, tmp_path, photos):
-        write(tmp_path / "a" / "x.png", photos["coffee.png"])
+    def test_mistakes_are_told_in_one_line(self, tmp_path, scenes):
+        write(tmp_path / "a" / "x.png", scenes["coffee.png"])
         (tmp_path / "empty").mkdir()
         a = tmp_path / "a"
 
@@ -301,9 +157,9 @@ class TestCheck:
         check([folder], crop=96)
         assert (most == 1) == (least == 0)
 
-    def test_contrast_is_the_standard_deviation(self, photos, monkeypatch):
+    def test_contrast_is_the_standard_deviation(self, scenes, monkeypatch):
         monkeypatch.setattr(checking, "_STRIP", 5000)
-        for pixels in photos.values():
+        for pixels in scenes.values():
             expected = pixels.reshape(-1, 3).astype(np.float64).std(axis=0).max()
             assert contrast(pixels) == pytest.approx(expected, rel=1e-9)
             gray = pixels[..., 1]
@@ -345,23 +201,23 @@ class TestCommand:
         assert len(json.loads(out)["tiny"]) == 2
         assert err[-1] == "Found: 2 unreadable, 1 duplicate, 2 tiny, 3 flat."
 
-    def test_nothing_found_is_exit_code_0(self, tmp_path, capsys, photos):
-        write(tmp_path / "a" / "coffee.png", photos["coffee.png"])
-        write(tmp_path / "b" / "rocket.png", photos["rocket.jpg"])
+    def test_nothing_found_is_exit_code_0(self, tmp_path, capsys, scenes):
+        write(tmp_path / "a" / "coffee.png", scenes["coffee.png"])
+        write(tmp_path / "b" / "rocket.png", scenes["rocket.jpg"])
         code, out, err = run(capsys, tmp_path / "a", "--against", tmp_path / "b")
         assert (code, err) == (0, [])
         assert out.splitlines()[-1] == "Nothing found."
 
-    def test_lr_images_of_a_training_set_are_left_out_and_said(self, tmp_path, capsys, photos):
-        write(tmp_path / "hr" / "a.png", photos["coffee.png"])
-        write(tmp_path / "lr" / "a.png", half(photos["coffee.png"]))
+    def test_lr_images_of_a_training_set_are_left_out_and_said(self, tmp_path, capsys, scenes):
+        write(tmp_path / "hr" / "a.png", scenes["coffee.png"])
+        write(tmp_path / "lr" / "a.png", half(scenes["coffee.png"]))
         code, _, (line,) = run(capsys, tmp_path)
         assert code == 0
         assert line.startswith(f"isr data check: {tmp_path}: left out 1 LR image")
 
-    def test_many_findings_are_counted_in_the_table(self, tmp_path, capsys, photos):
+    def test_many_findings_are_counted_in_the_table(self, tmp_path, capsys, scenes):
         for i in range(25):
-            write(tmp_path / f"{i:02}.png", photos["coffee.png"][i * 10 :][:40, :40])
+            write(tmp_path / f"{i:02}.png", scenes["coffee.png"][i * 10 :][:40, :40])
         code, out, _ = run(capsys, tmp_path, "--json", tmp_path / "report.json")
         assert code == 1
         assert out.count("is smaller than 96x96") == 20

@@ -71,7 +71,8 @@ def perceptual_hash(pixels: UInt8[np.ndarray, "h w *c"]) -> Hash:
     thumbnail = resize_float64(pixels, size=(THUMBNAIL, THUMBNAIL))
     if thumbnail.ndim == 3:
         thumbnail = thumbnail @ np.array([0.299, 0.587, 0.114])
-    signs = np.where(dctn(thumbnail)[:SIDE, :SIDE] > 0, 1, -1).astype(np.int8)
+    frequencies = np.asarray(dctn(thumbnail))[:SIDE, :SIDE]
+    signs = np.where(frequencies > 0, 1, -1).astype(np.int8)
     signs[0, 0] = 0
     return signs
 
