@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -135,27 +136,33 @@ class TestCheck:
         assert f"{a} lies within {tmp_path}" in message(tmp_path, against=[a])
         assert "lies within" in message(a, tmp_path / "empty" / ".." / "a")
 
-    @pytest.mark.parametrize("least", [0, 2**25])
-    def test_large_images_are_decoded_one_at_a_time(self, folder, monkeypatch, least):
-        monkeypatch.setattr(checking, "_LARGE", least)
+    @pytest.mark.parametrize(("room", "most_at_once"), [(9000, 1), (2**19, 2)])
+    def test_few_images_are_in_memory_at_once(self, folder, monkeypatch, room, most_at_once):
+        """Two of 512x512 pixels are, where there is room for so many pixels."""
+        for file in folder.rglob("*.png"):
+            if file.stem not in ("a", "gray", "equal"):
+                file.unlink()
+        monkeypatch.setattr(checking, "_AT_ONCE", room)
         monkeypatch.setattr(checking.os, "cpu_count", lambda: 4)
         inside, most, lock = 0, 0, threading.Lock()
-        together = threading.Barrier(2)
+        together = threading.Event()
 
         def hashed(pixels):
             nonlocal inside, most
             with lock:
                 inside += 1
                 most = max(most, inside)
-            if least:
-                together.wait(10)  # of the 8 images that are hashed, two at a time
+                if inside == most_at_once:
+                    together.set()
+            together.wait(10)
+            time.sleep(0.05)  # for more, if they may
             with lock:
                 inside -= 1
             return perceptual_hash(pixels)
 
         monkeypatch.setattr(checking, "perceptual_hash", hashed)
         check([folder], crop=96)
-        assert (most == 1) == (least == 0)
+        assert most == most_at_once
 
     def test_contrast_is_the_standard_deviation(self, scenes, monkeypatch):
         monkeypatch.setattr(checking, "_STRIP", 5000)
@@ -234,7 +241,7 @@ class TestCommand:
     def test_ctrl_c_ends_it_in_one_line(self, folder, capsys, monkeypatch):
         looked = []
 
-        def look(file, large):
+        def look(file, room):
             looked.append(file)
             raise KeyboardInterrupt
 

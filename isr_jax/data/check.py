@@ -10,7 +10,7 @@ import statistics
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -26,7 +26,7 @@ from isr_jax.photo.reading import open_photo
 from isr_jax.progress import image_bar
 
 FLAT = 2.0  # levels of 255; the least contrast of an image that is not flat
-_LARGE = 2**25  # pixels; images with more are decoded one at a time
+_AT_ONCE = 2**26  # pixels of the images that are decoded at once, at about 20 bytes each
 _STRIP = 2**20  # values that are converted at once
 
 
@@ -136,6 +136,28 @@ class _Folder(NamedTuple):
     lr_images: int
 
 
+class _Room:
+    """Room in memory for so many pixels, which threads share."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = self._left = pixels
+        self._given_back = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait for room; an image that is larger than all of it waits until it is alone."""
+        pixels = min(pixels, self._all)
+        with self._given_back:
+            self._given_back.wait_for(lambda: self._left >= pixels)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._given_back:
+                self._left += pixels
+                self._given_back.notify_all()
+
+
 def check(
     folders: Sequence[str | Path],
     *,
@@ -207,9 +229,9 @@ def contrast(pixels: UInt8[np.ndarray, "h w *c"]) -> float:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     totals, squares = np.zeros(channels), np.zeros(channels)
     for strip in _strips(pixels):
-        values = strip.reshape(-1, channels).astype(np.float64)
-        totals += values.sum(axis=0)
-        squares += np.square(values).sum(axis=0)
+        values = np.ascontiguousarray(strip.reshape(-1, channels).T, np.float64)
+        totals += values.sum(axis=1)
+        squares += np.einsum("cn,cn->c", values, values)
     means = totals * channels / pixels.size
     variances = squares * channels / pixels.size - np.square(means)
     return math.sqrt(max(0.0, variances.max()))
@@ -249,22 +271,22 @@ def _open(folder: str | Path) -> _Folder:
 
 def _look_at_all(files: Sequence[Path]) -> Iterator[_Facts | str]:
     """Yield what is to know of each file, or why it cannot be read."""
-    large = threading.Lock()
+    room = _Room(_AT_ONCE)
     # Decoding and NumPy both release the interpreter lock, so threads are enough.
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        yield from pool.map(lambda file: _look_at(file, large), files)
+        yield from pool.map(lambda file: _look_at(file, room), files)
     finally:
         # On Ctrl-C, threads finish only what they have begun.
         pool.shutdown(cancel_futures=True)
 
 
-def _look_at(file: Path, large: threading.Lock) -> _Facts | str:
-    """Decode a file, holding a lock if it is large, so that memory is bounded."""
+def _look_at(file: Path, room: _Room) -> _Facts | str:
+    """Return what is to know of a file, or why it cannot be read."""
     try:
         photo = open_photo(file)
         try:
-            with large if math.prod(photo.head.sizes[0]) > _LARGE else nullcontext():
+            with room.taken(math.prod(photo.head.sizes[0])):
                 stored = next(photo.read(first_only=True).pages).pixels
                 pixels = to_8_bits(over_white(stored))
                 found = contrast(pixels)
