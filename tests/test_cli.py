@@ -9,11 +9,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import isr_jax
-from isr_jax import cli, export, protocols, resize
+from isr_jax import cli, config, export, protocols, resize
 from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.checkpoints.runs import write_generator
-from isr_jax.cli import evaluate, options, upscale
+from isr_jax.cli import data, evaluate, options, upscale
 from isr_jax.cli import weights as cli_weights
 from isr_jax.errors import UserError
 from isr_jax.models import GENERATORS, generator
@@ -202,6 +202,7 @@ def test_choices_are_the_keys_of_the_tables():
     assert tuple(lpips.NETWORKS) == evaluate.LPIPS_NETWORKS
     assert tuple(export.EXPORTERS) == cli_weights.EXPORT_FORMATS
     assert tuple(export.SUFFIXES) == cli_weights.EXPORT_SUFFIXES
+    assert config.get_config().data.crop == data.CROP
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Test that what the documentation names exists: links, anchors, configs, commands and paths."""
 
+import argparse
 import re
 from pathlib import Path
 
@@ -63,15 +64,25 @@ def test_configs_exist(page):
             )
 
 
+def subcommands(parser):
+    """Return the parsers of the commands of a parser, by name."""
+    found = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return next(found, {})
+
+
 def test_commands_exist(page):
     """Every `isr` command, and every option given to one, exists."""
-    (subparsers,) = (a for a in make_parser()._actions if a.dest == "command")
+    commands = subcommands(make_parser())
     text = re.sub(r"\\\n\s*", " ", page.read_text())
     for name, rest in re.findall(r"(?:^ {4,}|`)isr ([a-z][a-z-]+)([^`#\n]*)", text, re.MULTILINE):
-        assert name in subparsers.choices, f"isr {name} does not exist"
-        known = subparsers.choices[name]._option_string_actions
+        assert name in commands, f"isr {name} does not exist"
+        parser = commands[name]
+        if group := subcommands(parser):
+            second, *_ = *rest.split(), ""
+            assert second in group, f"isr {name} {second} does not exist"
+            parser = group[second]
         for option in re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", rest):
-            assert option in known, f"isr {name} has no option {option}"
+            assert option in parser._option_string_actions, f"isr {name} has no option {option}"
 
 
 def test_files_exist(page):

@@ -25,7 +25,13 @@ def loaded(program: str, *arguments: object) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("upscale", "--help"), ("evaluate", "--help"), ("upscale", "--tile", "x")],
+    [
+        ("--help",),
+        ("upscale", "--help"),
+        ("evaluate", "--help"),
+        ("data", "check", "--help"),
+        ("upscale", "--tile", "x"),
+    ],
 )
 def test_help_and_wrong_usage_load_nothing_heavy(arguments):
     program = "from isr_jax.cli import main; main()"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from isr_jax.cli import demo, evaluate, rerun, upscale, weights
+from isr_jax.cli import data, demo, evaluate, rerun, upscale, weights
 from isr_jax.cli.options import Parser
 from isr_jax.errors import UsageError, UserError, one_line, silence_libraries
 
@@ -20,6 +20,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "upscale": Command("upscale photos", upscale.add_options),
     "evaluate": Command("score a model on benchmark sets", evaluate.add_options),
+    "data": Command("look at images before training on them", data.add_options),
     "rerun": Command("train once more what a run folder says", rerun.add_options),
     "demo": Command("serve a page that upscales photos in the browser", demo.add_options),
     "import-torch": Command("make a run folder from a PyTorch generator", weights.add_import),

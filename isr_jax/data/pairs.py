@@ -108,6 +108,11 @@ def pair_folders(hr: Path, lr: Path, *, scale: int) -> BenchmarkSet:
     return _paired(hr.name, scale, hr, lr)
 
 
+def lr_folders(root: Path) -> set[Path]:
+    """Return the folders of LR images of every set at or below a folder."""
+    return {folder for _, (_, folders) in _layouts(root) for folder in folders.values()}
+
+
 def load_pair(
     pair: PairFiles, *, scale: int
 ) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "sh sw *c"]]:
