@@ -51,12 +51,14 @@ def get_config() -> ConfigDict:
     config.loss.content.ms_ssim = 0.0  # of 1 - MS-SSIM
     config.loss.content.l1 = 0.0  # of units of [0, 1]
     config.loss.content.charbonnier = 0.0  # of units of [0, 1]
+    config.loss.content.chroma = 0.0  # of Oklab's a and b; against shifts of colour
     config.loss.perceptual = ConfigDict()  # VGG19's features; see isr_jax.perceptual.vgg_loss
     config.loss.perceptual.weight = 0.0  # float >= 0; 0 leaves it out
     config.loss.perceptual.layers = ("conv5_4",)  # conv: before the activation, relu: after it
     config.loss.perceptual.layer_weights = (1.0,)  # floats; one per layer
     config.loss.perceptual.criterion = "l1"  # l1 | l2
     config.loss.perceptual.path = ""  # path; the weight file or its folder, "" for the cache
+    config.loss.ldl = 0.0  # float >= 0; weight, of artifacts that the EMA's output does not have
     # With both of the following weights 0, no discriminator is trained.
     config.loss.adversarial_weight = 1e-3  # float >= 0; of the generator's adversarial loss
     config.loss.feature_matching = 0.0  # float >= 0; weight, of the discriminator's features
@@ -159,6 +161,7 @@ def candidate(
             "loss": {
                 "content": dict.fromkeys(get_config().loss.content, 0.0),
                 "perceptual": {"weight": 0.0},
+                "ldl": 0.0,
                 "adversarial_weight": 0.0,
                 "feature_matching": 0.0,
             },

@@ -161,6 +161,8 @@ def _loss(one: CandidateResult) -> str:
     parts = [f"{weight:g} {name}" for name, weight in loss["content"].items() if weight]
     if loss["perceptual"]["weight"]:
         parts.append(f"{loss['perceptual']['weight']:g} perceptual")
+    if loss["ldl"]:
+        parts.append(f"{loss['ldl']:g} ldl")
     if loss["adversarial_weight"]:
         parts.append(f"{loss['adversarial_weight']:g} adversarial ({loss['adversarial']})")
     if loss["feature_matching"]:

@@ -38,6 +38,7 @@ LEAST: dict[str, int] = {
     "data.validation_images": 0,
     "discriminator.crop": 0,
     "loss.perceptual.weight": 0,
+    "loss.ldl": 0,
     "loss.adversarial_weight": 0,
     "loss.feature_matching": 0,
     "loss.adversarial_from": 0,
@@ -125,10 +126,12 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
     weights = config.loss.content.to_dict()
-    others = losses.has_adversarial(config.loss) or config.loss.perceptual.weight
+    others = losses.has_adversarial(config.loss) or config.loss.perceptual.weight or config.loss.ldl
     if not any(weights.values()) and not others:
         raise UserError("every weight in config.loss is 0; set one, as config.loss.content.l1=1.0")
     _check_perceptual(config)
+    if config.loss.ldl and crop < 4:
+        raise UserError(f"config.data.crop={crop} is too small for ldl; it must be 4 px or more")
     advice = _check_ssim(crop, weights)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
         advice.append(

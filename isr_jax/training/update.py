@@ -136,9 +136,9 @@ def make_update(
 
     Returns:
         A pure function; see `Update`. Metrics are means over the whole batch: "loss" (the
-        generator's), and, unweighted, each content loss by name, "perceptual", "g_adversarial" and
-        "feature_matching"; "d_loss", "d_real" and "d_fake" (mean logits), "g_grad_norm",
-        "d_grad_norm".
+        generator's), and, unweighted, each content loss by name, "perceptual", "ldl",
+        "g_adversarial" and "feature_matching"; "d_loss", "d_real" and "d_fake" (mean logits),
+        "g_grad_norm", "d_grad_norm".
     """
     content = loss.content.to_dict()
     layers = perceptual_layers(loss)
@@ -149,12 +149,18 @@ def make_update(
     def all_mean(tree: Any) -> Any:
         return lax.pmean(tree, axis_name) if axis_name else tree
 
-    def content_loss(sr: Array, hr: Array, frozen: Any) -> tuple[Array, Metrics]:
-        terms = losses.content_terms(sr, hr, weights=content)
+    def content_loss(
+        sr: Array, target: Array, frozen: Any, *, hr: Array, ema: Array | None
+    ) -> tuple[Array, Metrics]:
+        terms = losses.content_terms(sr, target, weights=content)
         total = sum((content[name] * term for name, term in terms.items()), jnp.zeros(()))
         if perceptual:
-            terms["perceptual"] = perceptual(frozen, sr, hr)
+            terms["perceptual"] = perceptual(frozen, sr, target)
             total += loss.perceptual.weight * terms["perceptual"]
+        if ema is not None:
+            # Of the image itself: as the authors do it where other losses see a sharpened one.
+            terms["ldl"] = losses.ldl(sr, hr, ema)
+            total += loss.ldl * terms["ldl"]
         return total, terms
 
     def logit_gradients(
@@ -229,8 +235,11 @@ def make_update(
             state.g_params,
             has_aux=True,
         )
+        ema = None
+        if loss.ldl:
+            ema, _ = generator.apply(state.ema, state.g_stats, lr, train=False)
         (total, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(
-            sr, batch.get("target", hr), frozen
+            sr, batch.get("target", hr), frozen, hr=hr, ema=ema
         )
         d_gradient, d_stats = (), state.d_stats
         if adversarial:
