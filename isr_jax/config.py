@@ -63,6 +63,9 @@ def get_config() -> ConfigDict:
     config.loss.adversarial_weight = 1e-3  # float >= 0; of the generator's adversarial loss
     config.loss.feature_matching = 0.0  # float >= 0; weight, of the discriminator's features
     config.loss.adversarial = "vanilla"  # vanilla | least_squares | hinge | relativistic
+    config.loss.r1 = 0.0  # float >= 0; gamma, of the discriminator's squared gradient at photos
+    # Float >= 0; the discriminator is not updated while its loss is below this, 0 for never so
+    config.loss.d_pause = 0.0
     config.loss.adversarial_from = 0  # int >= 0, updates before the adversarial part joins in
 
     config.g_optimizer = ConfigDict()  # Adam
@@ -164,6 +167,8 @@ def candidate(
                 "ldl": 0.0,
                 "adversarial_weight": 0.0,
                 "feature_matching": 0.0,
+                "r1": 0.0,
+                "d_pause": 0.0,
             },
             "g_optimizer": {"learning_rate": placeholder(float)},
         }

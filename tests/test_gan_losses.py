@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from isr_jax import losses
+from tests.test_update import CONTENT, KEY, a_batch, assert_close, make
 
 RNG = np.random.default_rng(0)
 HR = RNG.uniform(size=(2, 12, 15, 3))
@@ -171,3 +172,39 @@ def test_ldl_weighs_a_wrong_stripe_above_even_noise_of_the_same_size():
     np.testing.assert_allclose(*sizes, rtol=1e-5)
     of_stripe, of_spread = (losses.ldl(*floats(x, hr, x)) for x in (stripe, spread))
     assert of_stripe > 100 * of_spread
+
+
+def test_an_update_s_ldl_compares_with_the_ema_s_output():
+    """By its own forward pass, without batch norm's statistics of the batch, and by the photo."""
+    update, init, parts = make("vanilla", adversarial_weight=0.0, ldl=50.0)
+    state = init()
+    state = state._replace(ema=jax.tree.map(lambda p: 1.1 * p + 0.01, state.g_params))
+    batch = a_batch()
+    batch["target"] = 0.9 * batch["hr"]
+    g = parts["generator"]
+    ema, _ = g.apply(state.ema, state.g_stats, batch["lr"], train=False)
+
+    def loss(params):
+        sr, _ = g.apply(params, state.g_stats, batch["lr"], train=True)
+        content = sum(w * losses.CONTENT[n](sr, batch["target"]) for n, w in CONTENT.items())
+        ldl = losses.ldl(sr, batch["hr"], ema)
+        return content + 50.0 * ldl, (ldl, sr)
+
+    (total, (ldl, sr)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.g_params)
+    better = (losses.artifact_map(sr, batch["hr"], ema) == 0).mean()
+    assert 0.05 < better < 0.95 and 50.0 * ldl > 0.05 * total
+    new, metrics = jax.jit(update)(state, batch, KEY, ())
+    assert_close(new.g_opt, gradient, 1e-4)
+    np.testing.assert_allclose([metrics["loss"], metrics["ldl"]], [total, ldl], rtol=1e-5)
+
+
+def test_without_a_weight_the_ema_has_no_forward_pass():
+    counts = []
+    for weight in (0.0, 1.0):
+        update, init, parts = make("vanilla", ldl=weight)
+        state = jax.eval_shape(init)
+        program = jax.make_jaxpr(update)(state, a_batch(), KEY, ())
+        counts.append(str(program).count("conv_general_dilated["))
+    forward = jax.make_jaxpr(lambda p, s, x: parts["generator"].apply(p, s, x, train=False))
+    of_generator = forward(state.g_params, state.g_stats, a_batch()["lr"])
+    assert counts[1] - counts[0] == str(of_generator).count("conv_general_dilated[") > 0

@@ -167,6 +167,10 @@ def _loss(one: CandidateResult) -> str:
         parts.append(f"{loss['adversarial_weight']:g} adversarial ({loss['adversarial']})")
     if loss["feature_matching"]:
         parts.append(f"{loss['feature_matching']:g} feature matching")
+    if loss["r1"]:
+        parts.append(f"R1 of gamma {loss['r1']:g}")
+    if loss["d_pause"]:
+        parts.append(f"pauses below {loss['d_pause']:g}")
     return " + ".join(parts)
 
 

@@ -41,6 +41,8 @@ LEAST: dict[str, int] = {
     "loss.ldl": 0,
     "loss.adversarial_weight": 0,
     "loss.feature_matching": 0,
+    "loss.r1": 0,
+    "loss.d_pause": 0,
     "loss.adversarial_from": 0,
     "g_optimizer.learning_rate": 0,
     "d_optimizer.learning_rate": 0,
@@ -130,6 +132,12 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     if not any(weights.values()) and not others:
         raise UserError("every weight in config.loss is 0; set one, as config.loss.content.l1=1.0")
     _check_perceptual(config)
+    for name in ("r1", "d_pause"):
+        if config.loss[name] and not losses.has_adversarial(config.loss):
+            raise UserError(
+                f"config.loss.{name} is {config.loss[name]}, but no discriminator is trained: set "
+                f"config.loss.adversarial_weight, or {name}=0"
+            )
     if config.loss.ldl and crop < 4:
         raise UserError(f"config.data.crop={crop} is too small for ldl; it must be 4 px or more")
     advice = _check_ssim(crop, weights)

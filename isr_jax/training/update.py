@@ -137,8 +137,9 @@ def make_update(
     Returns:
         A pure function; see `Update`. Metrics are means over the whole batch: "loss" (the
         generator's), and, unweighted, each content loss by name, "perceptual", "ldl",
-        "g_adversarial" and "feature_matching"; "d_loss", "d_real" and "d_fake" (mean logits),
-        "g_grad_norm", "d_grad_norm".
+        "g_adversarial" and "feature_matching"; "d_loss" (without R1), "d_real" and "d_fake" (mean
+        logits), "r1" (without gamma / 2), "g_grad_norm", "d_grad_norm" (with R1), and "d_paused",
+        which is 1 where the discriminator was not updated.
     """
     content = loss.content.to_dict()
     layers = perceptual_layers(loss)
@@ -199,8 +200,9 @@ def make_update(
         (fake, sr_features), fake_pullback, d_stats = jax.vjp(
             lambda p, images: classify(p, state.d_stats, images), state.d_params, sr, has_aux=True
         )
+        before = d_stats
         (real, hr_features), real_pullback, d_stats = jax.vjp(
-            lambda p: classify(p, d_stats, hr), state.d_params, has_aux=True
+            lambda p: classify(p, before, hr), state.d_params, has_aux=True
         )
 
         g_loss, (_, by_fake) = logit_gradients(adversary.g_loss, real, fake)
@@ -223,6 +225,12 @@ def make_update(
         }
         if loss.feature_matching:
             metrics["feature_matching"] = matching
+        if loss.r1:
+            # By the same pass of the photos: its power iteration, its statistics of the batch.
+            metrics["r1"], by_penalty = jax.value_and_grad(
+                lambda p: losses.r1(lambda images: classify(p, before, images)[0][0], hr)
+            )(state.d_params)
+            d_gradient = jax.tree.map(lambda g, r: g + loss.r1 / 2 * r, d_gradient, by_penalty)
         return total, gradient, d_gradient, d_stats, metrics
 
     def gradients(
@@ -283,6 +291,15 @@ def make_update(
         if adversarial:
             updates, d_opt = d_optimizer.update(found.d, state.d_opt, state.d_params)
             d_params = optax.apply_updates(state.d_params, updates)
+            if loss.d_pause:
+                # By this update's own loss, a mean over all devices: no new state, one decision.
+                paused = found.metrics["d_loss"] < loss.d_pause
+                d_params, d_opt = jax.tree.map(
+                    lambda old, new: jnp.where(paused, old, new),
+                    (state.d_params, state.d_opt),
+                    (d_params, d_opt),
+                )
+                metrics["d_paused"] = paused.astype(jnp.float32)
             state = state._replace(d_params=d_params, d_stats=found.d_stats, d_opt=d_opt)
             metrics["d_grad_norm"] = optax.tree.norm(found.d)
         updates, g_opt = g_optimizer.update(found.g, state.g_opt, state.g_params)
