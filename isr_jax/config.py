@@ -58,6 +58,8 @@ def get_config() -> ConfigDict:
     config.loss.perceptual.layer_weights = (1.0,)  # floats; one per layer
     config.loss.perceptual.criterion = "l1"  # l1 | l2
     config.loss.perceptual.path = ""  # path; the weight file or its folder, "" for the cache
+    config.loss.lpips = 0.0  # float >= 0; weight, of LPIPS's distance
+    config.loss.lpips_network = "vgg"  # alex | vgg | squeeze; tables mostly score by alex
     config.loss.ldl = 0.0  # float >= 0; weight, of artifacts that the EMA's output does not have
     # With both of the following weights 0, no discriminator is trained.
     config.loss.adversarial_weight = 1e-3  # float >= 0; of the generator's adversarial loss
@@ -164,6 +166,7 @@ def candidate(
             "loss": {
                 "content": dict.fromkeys(get_config().loss.content, 0.0),
                 "perceptual": {"weight": 0.0},
+                "lpips": 0.0,
                 "ldl": 0.0,
                 "adversarial_weight": 0.0,
                 "feature_matching": 0.0,
@@ -291,7 +294,7 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
     """Return the recipe itself, or its smoke variant: the same parts, tiny, a minute on a CPU.
 
     The smoke variant trains on the sample photos from scratch, with feature matching in place of
-    VGG19, which needs a file. It shows that a recipe runs and learns, not what it can do.
+    VGG19 and LPIPS, which need files. It shows that a recipe runs and learns, not what it can do.
 
     Args:
         config: the recipe.
@@ -313,8 +316,8 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
     config.data.crop = 96
     config.data.margin = min(config.data.margin, 16)
     config.data.batch = 4
-    if config.loss.perceptual.weight:
-        config.loss.perceptual.weight = 0.0
+    if config.loss.perceptual.weight or config.loss.lpips:
+        config.loss.perceptual.weight = config.loss.lpips = 0.0
         config.loss.feature_matching = 0.01
         config.loss.content.l1 = 1.0
     for optimizer in (config.g_optimizer, config.d_optimizer):

@@ -161,6 +161,8 @@ def _loss(one: CandidateResult) -> str:
     parts = [f"{weight:g} {name}" for name, weight in loss["content"].items() if weight]
     if loss["perceptual"]["weight"]:
         parts.append(f"{loss['perceptual']['weight']:g} perceptual")
+    if loss["lpips"]:
+        parts.append(f"{loss['lpips']:g} lpips ({loss['lpips_network']})")
     if loss["ldl"]:
         parts.append(f"{loss['ldl']:g} ldl")
     if loss["adversarial_weight"]:

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from isr_jax import losses
 from isr_jax.models import Discriminator, Generator
-from isr_jax.perceptual.vgg_loss import make_perceptual_loss
+from isr_jax.perceptual import distances
 from isr_jax.state import State
 
 Batch = Mapping[str, Float[Array, "n _ _ 3"]]
@@ -66,8 +66,9 @@ class Update(Protocol):
             batch: "lr" and "hr", float32 in [0, 1], and optionally "target", which the content and
                 perceptual losses then use instead of "hr".
             key: for all that the update draws.
-            frozen: VGG19's parameters where the loss has a perceptual part, else (); not a
-                constant, so that a compiled program does not hold them.
+            frozen: by name, the parameters of the networks that the loss compares in
+                (`distances.load_frozen`), VGG19's as "perceptual"; not a constant, so that a
+                compiled program does not hold them.
             adversarial: whether the adversarial part has joined in; static.
         """
         ...
@@ -96,14 +97,6 @@ def init_state(
         d_stats=d_stats,
         d_opt=d_optimizer.init(d_params),
     )
-
-
-def perceptual_layers(loss: ConfigDict) -> dict[str, float]:
-    """Return the weights of VGG19's layers in `config.loss`; {} without a perceptual part."""
-    options = loss.perceptual
-    if not options.weight:
-        return {}
-    return dict(zip(options.layers, options.layer_weights, strict=True))
 
 
 def make_update(
@@ -136,15 +129,13 @@ def make_update(
 
     Returns:
         A pure function; see `Update`. Metrics are means over the whole batch: "loss" (the
-        generator's), and, unweighted, each content loss by name, "perceptual", "ldl",
+        generator's), and, unweighted, each content loss by name, "perceptual", "lpips", "ldl",
         "g_adversarial" and "feature_matching"; "d_loss" (without R1), "d_real" and "d_fake" (mean
         logits), "r1" (without gamma / 2), "g_grad_norm", "d_grad_norm" (with R1), and "d_paused",
         which is 1 where the discriminator was not updated.
     """
     content = loss.content.to_dict()
-    layers = perceptual_layers(loss)
-    criterion = loss.perceptual.criterion
-    perceptual = make_perceptual_loss(layers, criterion=criterion) if layers else None
+    compared, weights = distances.make(loss), distances.weights(loss)
     adversary = losses.ADVERSARIAL[loss.adversarial]
 
     def all_mean(tree: Any) -> Any:
@@ -155,9 +146,9 @@ def make_update(
     ) -> tuple[Array, Metrics]:
         terms = losses.content_terms(sr, target, weights=content)
         total = sum((content[name] * term for name, term in terms.items()), jnp.zeros(()))
-        if perceptual:
-            terms["perceptual"] = perceptual(frozen, sr, target)
-            total += loss.perceptual.weight * terms["perceptual"]
+        for name, distance in compared.items():
+            terms[name] = distance(frozen[name], sr, target)
+            total += weights[name] * terms[name]
         if ema is not None:
             # Of the image itself: as the authors do it where other losses see a sharpened one.
             terms["ldl"] = losses.ldl(sr, hr, ema)
