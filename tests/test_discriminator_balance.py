@@ -1,23 +1,20 @@
 """What keeps a discriminator in check: R1 by closed forms and PyTorch's autograd, and pauses."""
 
-import shutil
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-import isr_jax
+from isr_jax import config as base
 from isr_jax import losses
 from isr_jax.errors import UserError
 from isr_jax.models import cpu_gradients, layers
 from isr_jax.training import checks
-from isr_jax.training.record import read_records
+from tests.helpers import toy_gan
 from tests.helpers.discriminator_cases import CASES, make
-from tests.helpers.tiny_runs import assert_bit_identical, silent, tiny_unet
-from tests.test_update import FROZEN, KEY, a_batch, assert_close, on_devices
-from tests.test_update import make as make_gan
+from tests.helpers.toy_gan import a_batch
+from tests.test_update import KEY, assert_close, on_devices
 
 RNG = np.random.default_rng(0)
 PHOTOS = jnp.asarray(RNG.uniform(size=(3, 5, 6, 3)), jnp.float32)
@@ -53,7 +50,7 @@ def test_r1_of_linear_and_quadratic_discriminators_is_their_closed_form(jitted):
     np.testing.assert_allclose(gradient, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("case", ["classifier", "classifier, odd", "vgg to 3", "unet", "patch"])
+@pytest.mark.parametrize("case", ["classifier", "vgg to 3", "unet", "patch"])
 def test_r1_of_every_discriminator_equals_torch(case):
     """The penalty and its gradient by every parameter; PyTorch differentiates twice on its own."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
@@ -89,9 +86,9 @@ def test_r1_of_every_discriminator_equals_torch(case):
 def test_r1_goes_through_the_gradient_of_kernels_in_parts(monkeypatch):
     """A custom_vjp, differentiated twice: against XLA's own, and a difference quotient."""
     keys = jax.random.split(jax.random.key(0), 3)
-    photos = jax.random.uniform(keys[0], (2, 37, 18, 3))
+    photos = jax.random.uniform(keys[0], (2, 20, 9, 3))
     stack = [layers.conv(4, dtype=jnp.float32), layers.conv(2, dtype=jnp.float32)]
-    params = [stack[0].init(keys[1], photos), stack[1].init(keys[2], jnp.zeros((2, 37, 18, 4)))]
+    params = [stack[0].init(keys[1], photos), stack[1].init(keys[2], jnp.zeros((2, 20, 9, 4)))]
 
     def made():
         """A function of its own, because traces are kept by function."""
@@ -104,7 +101,7 @@ def test_r1_goes_through_the_gradient_of_kernels_in_parts(monkeypatch):
         return lambda params: losses.r1(lambda x: logits(params, x), photos)
 
     monkeypatch.setattr(cpu_gradients, "_LARGE", 0)
-    monkeypatch.setattr(cpu_gradients, "_PART", 4 * 2 * 4 * 100)
+    monkeypatch.setattr(cpu_gradients, "_PART", 4 * 2 * 4 * 40)
     penalty = made()
     assert "custom_vjp" in str(jax.make_jaxpr(penalty)(params))
     value, got = jax.jit(jax.value_and_grad(penalty))(params)
@@ -123,105 +120,86 @@ def test_r1_goes_through_the_gradient_of_kernels_in_parts(monkeypatch):
     np.testing.assert_allclose(slope, (ahead - behind) / 2e-3, rtol=1e-2)
 
 
-@pytest.mark.parametrize("spectral", [False, True])
-def test_an_update_adds_half_gamma_times_r1_to_the_discriminator_s_loss(spectral):
+def test_an_update_adds_half_gamma_times_r1_to_the_discriminator_s_loss():
     """By the statistics of the pass of the photos; the generator and the other metrics stay."""
-    options = {"spectral": spectral, "discriminator_crop": 16}
-    plain, init, parts = make_gan("vanilla", **options)
-    update, _, _ = make_gan("vanilla", **options, r1=0.6)
-    state, batch = init(), a_batch()
-    before, metrics = jax.jit(plain)(state, batch, KEY, ())
-    after, with_r1 = jax.jit(update)(state, batch, KEY, ())
-    d = parts["discriminator"]
-    y, x = jax.random.randint(KEY, (2,), 0, 24 - 16 + 1)
-    photos = batch["hr"][:, y : y + 16, x : x + 16]
-    sr, _ = parts["generator"].apply(state.g_params, state.g_stats, batch["lr"], train=True)
-    window = sr[:, y : y + 16, x : x + 16]
-    _, _, stats = d.apply(state.d_params, state.d_stats, window, train=True)
+    plain, state, networks = toy_gan.make()
+    update, _, _ = toy_gan.make(r1=0.6)
+    state = state._replace(d_stats={"calls": jnp.full((), 2.0)})
+    before, metrics = jax.jit(plain)(state, a_batch(), KEY, ())
+    after, with_r1 = jax.jit(update)(state, a_batch(), KEY, ())
+    stats = {"calls": jnp.full((), 3.0)}  # the generated images come first
 
     def penalty(params):
-        return losses.r1(lambda x: d.apply(params, stats, x, train=True)[0], photos)
+        apply = networks["discriminator"].apply
+        return losses.r1(lambda x: apply(params, stats, x, train=True)[0], a_batch()["hr"])
 
     value, gradient = jax.jit(jax.value_and_grad(penalty))(state.d_params)
-    np.testing.assert_allclose(with_r1.pop("r1"), value, rtol=1e-4)
-    assert_close(after.d_opt, jax.tree.map(lambda g, r: g + 0.3 * r, before.d_opt, gradient), 1e-4)
+    np.testing.assert_allclose(with_r1.pop("r1"), value, rtol=1e-5)
+    expected = jax.tree.map(lambda g, r: g + 0.3 * r, before.d_opt, gradient)
+    assert_close(after.d_opt, expected)
     assert_close(after._replace(d_opt=()), before._replace(d_opt=()), 1e-6)
-    norm = optax.tree.norm(after.d_opt)
+    norm = optax.tree.norm(expected)
     np.testing.assert_allclose(with_r1.pop("d_grad_norm"), norm, rtol=1e-5)
     assert norm > 1.01 * metrics.pop("d_grad_norm")
     assert_close(with_r1, metrics, 1e-6)
 
 
-BALANCE = {"r1": 0.6, "d_pause": 0.1, "ldl": 0.5, "discriminator_crop": 16}
-
-
-def test_parts_of_a_batch_give_the_same_r1():
-    options = {"batch_norm": False, "spectral": True, **BALANCE}
-    whole, init, _ = make_gan("vanilla", **options)
-    update, _, _ = make_gan("vanilla", accumulate=2, **options)
-    state = init()
+def test_parts_of_a_batch_give_the_same_r1_and_ldl():
+    options = {"normalised": False, "r1": 0.6, "d_pause": 0.1, "ldl": 0.5}
+    whole, state, _ = toy_gan.make(**options)
+    update, _, _ = toy_gan.make(accumulate=2, **options)
     expected, got = (jax.jit(f)(state, a_batch(), KEY, ()) for f in (whole, update))
+    # The statistics count the calls, but those of each part start from the state's.
     assert_close(got, expected)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_every_number_of_devices_gives_the_same_r1_and_pauses(parallel):
-    """With batch norm, whose statistics tie the images of all devices together."""
-    whole, init, _ = make_gan("vanilla", **BALANCE)
-    state = init()
-    expected = jax.jit(whole)(state, a_batch(), KEY, FROZEN)
+@pytest.mark.parametrize("parallel, pause", [("jit", 0.1), ("pmap", 100.0)])
+def test_every_number_of_devices_gives_the_same_r1_and_pauses(parallel, pause):
+    """With statistics of the batch, which tie the images of all devices together."""
+    options = {"r1": 0.6, "d_pause": pause, "ldl": 0.5}
+    whole, state, _ = toy_gan.make(**options)
+    expected = jax.jit(whole)(state, a_batch(), KEY, ())
+    assert expected[1]["d_paused"] == float(pause > 1)
     axis_name = "devices" if parallel == "pmap" else None
-    update, _, _ = make_gan("vanilla", axis_name=axis_name, **BALANCE)
-    assert_close(on_devices(update, state, a_batch(), 4, parallel), expected, 2e-5)
+    update, _, _ = toy_gan.make(axis_name=axis_name, **options)
+    assert_close(on_devices(update, state, a_batch(), 4, parallel), expected)
+
+
+def same(tree, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, tree, other))
 
 
 def test_a_discriminator_pauses_below_its_loss_and_the_generator_does_not():
-    options = {"spectral": True, "optimizer": optax.adam(1e-3)}
-    state = make_gan("vanilla", **options)[1]()
+    options = {"optimizer": optax.adam(1e-3), "r1": 0.1}
+    _, state, _ = toy_gan.make(**options)
     runs = {
-        pause: jax.jit(make_gan("vanilla", **options, d_pause=pause)[0])(state, a_batch(), KEY, ())
+        pause: jax.jit(toy_gan.make(**options, d_pause=pause)[0])(state, a_batch(), KEY, ())
         for pause in (0.0, 1e-3, 100.0)
     }
-    (moved, plain), (same, awake), (still, paused) = runs.values()
-    assert "d_paused" not in plain and awake["d_paused"] == 0.0 and paused["d_paused"] == 1.0
-    assert jax.tree.all(jax.tree.map(np.array_equal, same, moved))
-    for name in ("d_params", "d_opt"):
-        kept, before = getattr(still, name), getattr(state, name)
-        assert jax.tree.all(jax.tree.map(np.array_equal, kept, before))
-    moved = moved._replace(d_params=still.d_params, d_opt=still.d_opt)
-    assert jax.tree.all(jax.tree.map(np.array_equal, still, moved))
+    (moved, plain), (awake, of_awake), (still, of_still) = runs.values()
+    assert "d_paused" not in plain
+    assert (of_awake["d_paused"], of_still["d_paused"]) == (0.0, 1.0)
+    assert same(awake, moved)
+    assert not same(moved.d_params, state.d_params)
+    assert same((still.d_params, still.d_opt), (state.d_params, state.d_opt))
+    assert same(still, moved._replace(d_params=still.d_params, d_opt=still.d_opt))
 
 
 def test_a_pause_ends_when_the_generator_has_caught_up():
-    """Each update decides by its own loss of the discriminator, in a compiled loop too."""
-    options = {"batch_norm": False, "optimizer": optax.adam(3e-3), "adversarial_weight": 3.0}
-    update, init, _ = make_gan("vanilla", **options, d_pause=1.3)
-
-    @jax.jit
-    def train(state):
-        step = lambda state, _: update(state, a_batch(), KEY, ())  # noqa: E731
-        return jax.lax.scan(step, state, None, length=60)
-
-    state, metrics = train(init())
+    """Each update decides by its own loss alone, so a run that resumes decides the same."""
+    options = {"normalised": False, "adversarial_weight": 1.0, "optimizer": optax.adam(2e-2)}
+    update, state, _ = toy_gan.make(**options, d_pause=1.3)
+    # The counted calls would let the logits grow without end.
+    step = lambda state, _: update(  # noqa: E731
+        state._replace(d_stats={"calls": jnp.zeros(())}), a_batch(), KEY, ()
+    )
+    train = jax.jit(lambda state: jax.lax.scan(step, state, None, length=60))
+    end, metrics = train(state)
     paused = np.asarray(metrics["d_paused"])
     np.testing.assert_array_equal(paused, metrics["d_loss"] < 1.3)
     assert 0 < paused.sum() < 60 and np.diff(paused).min() == -1
-    assert int(state.d_opt[0].count) == 60 - paused.sum()
-    assert int(state.g_opt[0].count) == 60
-
-
-def test_all_of_it_resumes_bit_for_bit(photos, tmp_path):
-    """Real-ESRGAN's networks; the pauses are in the record, as a share of the updates."""
-    fields = {"loss.r1": 0.1, "loss.d_pause": 1.38, "loss.ldl": 1.0, "loss.content.chroma": 0.1}
-    config, straight, resumed = tiny_unet(photos, **fields), tmp_path / "a", tmp_path / "b"
-    isr_jax.train(config, straight, console=silent())
-    shutil.copytree(straight, resumed)
-    shutil.rmtree(resumed / "checkpoints" / "8")
-    isr_jax.train(config, resumed, console=silent())
-    assert_bit_identical(resumed, straight)
-    lines = [r for r in read_records(straight) if r["kind"] == "train"]
-    assert all({"r1", "d_paused", "ldl", "chroma"} <= line.keys() for line in lines)
-    assert {line["d_paused"] for line in lines} <= {0.0, 0.5, 1.0}
+    assert int(end.d_opt[0].count) == 60 - paused.sum()
+    assert int(end.g_opt[0].count) == 60
 
 
 @pytest.mark.parametrize(
@@ -234,9 +212,9 @@ def test_all_of_it_resumes_bit_for_bit(photos, tmp_path):
         ({"d_pause": 0.1, "adversarial_weight": 0.0}, r"d_pause is 0\.1, but no discriminator"),
     ],
 )
-def test_what_cannot_be_is_named(photos, changed, said):
-    config = tiny_unet(photos)
-    config.loss.feature_matching = 0.0
+def test_what_cannot_be_is_named(changed, said):
+    config = base.small()
+    config.loss.content.l1 = 1.0
     config.loss.update(changed)
     with pytest.raises(UserError, match=said):
         checks.check(config, devices=1)

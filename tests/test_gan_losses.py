@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from isr_jax import losses
-from tests.test_update import CONTENT, KEY, a_batch, assert_close, make
+from tests.helpers import toy_gan
+from tests.test_update import KEY, assert_close
 
 RNG = np.random.default_rng(0)
 HR = RNG.uniform(size=(2, 12, 15, 3))
@@ -42,7 +43,7 @@ def test_oklab_has_its_published_values(jitted):
 
 def test_linear_light_is_srgb_s():
     srgb = np.array([-0.1, 0.0, 0.04, 0.0405, 0.5, 1.0, 1.2]).repeat(3).reshape(-1, 3)
-    linear = [-0.1 / 12.92, 0, 0.04 / 12.92, 0.003138, 0.214041, 1, (1.255 / 1.055) ** 2.4]
+    linear = [-0.1 / 12.92, 0, 0.04 / 12.92, 0.00313474, 0.214041, 1, (1.255 / 1.055) ** 2.4]
     for call in (losses.linear_rgb, jax.jit(losses.linear_rgb)):
         np.testing.assert_allclose(call(*floats(srgb))[:, 1], linear, rtol=1e-4)
 
@@ -73,7 +74,7 @@ def test_chroma_sees_a_shift_of_colour_and_no_gray_detail():
     sharpened = np.broadcast_to(SR.mean(-1, keepdims=True), HR.shape)
     assert losses.chroma(*floats(sharpened, gray)) < 1e-6 < losses.l1(*floats(sharpened, gray))
     tinted = gray * np.array([1.0, 0.95, 0.9])
-    assert losses.chroma(*floats(tinted, gray)) > 1e-2
+    assert losses.chroma(*floats(tinted, gray)) > 5e-3
 
 
 @pytest.mark.parametrize("sr", [0.0, 1e-8, -1e-8, -0.2, 1.5], ids=str)
@@ -169,42 +170,42 @@ def test_ldl_weighs_a_wrong_stripe_above_even_noise_of_the_same_size():
     stripe[:, :, 8:12] += np.tile([0.2, -0.2], 16)[:, None, None]
     spread = hr + 0.2 * 4 / 32 * np.where(np.indices((32, 32)).sum(0) % 2, 1, -1)[..., None]
     sizes = [losses.l1(*floats(x, hr)) for x in (stripe, spread)]
-    np.testing.assert_allclose(*sizes, rtol=1e-5)
+    np.testing.assert_allclose(*sizes, rtol=1e-4)
     of_stripe, of_spread = (losses.ldl(*floats(x, hr, x)) for x in (stripe, spread))
     assert of_stripe > 100 * of_spread
 
 
 def test_an_update_s_ldl_compares_with_the_ema_s_output():
-    """By its own forward pass, without batch norm's statistics of the batch, and by the photo."""
-    update, init, parts = make("vanilla", adversarial_weight=0.0, ldl=50.0)
-    state = init()
-    state = state._replace(ema=jax.tree.map(lambda p: 1.1 * p + 0.01, state.g_params))
-    batch = a_batch()
+    """By its own forward pass, as in validation, and by the photo where targets are sharpened."""
+    update, state, networks = toy_gan.make(adversarial_weight=0.0, ldl=50.0)
+    state = state._replace(ema={"gain": jnp.full(3, 0.9), "bias": jnp.full(3, 0.02)})
+    batch = toy_gan.a_batch()
     batch["target"] = 0.9 * batch["hr"]
-    g = parts["generator"]
+    g = networks["generator"]
     ema, _ = g.apply(state.ema, state.g_stats, batch["lr"], train=False)
 
     def loss(params):
         sr, _ = g.apply(params, state.g_stats, batch["lr"], train=True)
-        content = sum(w * losses.CONTENT[n](sr, batch["target"]) for n, w in CONTENT.items())
         ldl = losses.ldl(sr, batch["hr"], ema)
-        return content + 50.0 * ldl, (ldl, sr)
+        return losses.mse(sr, batch["target"]) + 50.0 * ldl, (ldl, sr)
 
     (total, (ldl, sr)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.g_params)
     better = (losses.artifact_map(sr, batch["hr"], ema) == 0).mean()
     assert 0.05 < better < 0.95 and 50.0 * ldl > 0.05 * total
     new, metrics = jax.jit(update)(state, batch, KEY, ())
-    assert_close(new.g_opt, gradient, 1e-4)
+    assert_close(new.g_opt, gradient, 1e-5)
     np.testing.assert_allclose([metrics["loss"], metrics["ldl"]], [total, ldl], rtol=1e-5)
 
 
-def test_without_a_weight_the_ema_has_no_forward_pass():
-    counts = []
-    for weight in (0.0, 1.0):
-        update, init, parts = make("vanilla", ldl=weight)
-        state = jax.eval_shape(init)
-        program = jax.make_jaxpr(update)(state, a_batch(), KEY, ())
-        counts.append(str(program).count("conv_general_dilated["))
-    forward = jax.make_jaxpr(lambda p, s, x: parts["generator"].apply(p, s, x, train=False))
-    of_generator = forward(state.g_params, state.g_stats, a_batch()["lr"])
-    assert counts[1] - counts[0] == str(of_generator).count("conv_general_dilated[") > 0
+@pytest.mark.parametrize("weight, passes", [(0.0, [True]), (1.0, [True, False])])
+def test_without_a_weight_the_ema_has_no_forward_pass(weight, passes, monkeypatch):
+    network, trained = toy_gan.toy_generator(), []
+
+    def apply(params, stats, lr, *, train):
+        trained.append(train)
+        return network.apply(params, stats, lr, train=train)
+
+    monkeypatch.setattr(toy_gan, "toy_generator", lambda: network._replace(apply=apply))
+    update, state, _ = toy_gan.make(ldl=weight)
+    jax.eval_shape(update, state, toy_gan.a_batch(), KEY, ())
+    assert trained == passes
