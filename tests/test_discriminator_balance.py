@@ -144,6 +144,37 @@ def test_an_update_adds_half_gamma_times_r1_to_the_discriminator_s_loss():
     assert_close(with_r1, metrics, 1e-6)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_the_dirac_gan_converges_by_r1_alone(gamma):
+    """Mescheder et al. 2018, section 2.1: D(x) = psi x, G's one sample theta, and photos of 0.
+
+    What R1 is for: with gradient steps of both at once, theta still circles 0 without it.
+    """
+    adversary, black = losses.ADVERSARIAL["vanilla"], jnp.zeros((1, 1, 1, 3))
+
+    def logits(psi, x):
+        return jnp.sum(psi * x, axis=(1, 2, 3))
+
+    def d_loss(psi, theta):
+        penalty = losses.r1(lambda x: logits(psi, x), black)
+        return adversary.d_loss(logits(psi, black), logits(psi, theta)) + gamma / 2 * penalty
+
+    def g_loss(theta, psi):
+        return adversary.g_loss(logits(psi, black), logits(psi, theta))
+
+    def step(state, _):
+        psi, theta = state
+        new = psi - 0.1 * jax.grad(d_loss)(psi, theta), theta - 0.1 * jax.grad(g_loss)(theta, psi)
+        return new, jnp.linalg.norm(theta)
+
+    start = (jnp.zeros((1, 1, 1, 3)), jnp.full((1, 1, 1, 3), 0.5))
+    _, distances = jax.jit(lambda: jax.lax.scan(step, start, None, length=500))()
+    if gamma:
+        assert distances[-1] < 1e-3 * distances[0]
+    else:
+        assert distances[-130:].max() > 0.5 * distances[0]  # the last round
+
+
 def test_parts_of_a_batch_give_the_same_r1_and_ldl():
     options = {"normalised": False, "r1": 0.6, "d_pause": 0.1, "ldl": 0.5}
     whole, state, _ = toy_gan.make(**options)
