@@ -60,16 +60,23 @@ def get_config() -> ConfigDict:
     config.loss.content.ms_ssim = 0.0  # of 1 - MS-SSIM
     config.loss.content.l1 = 0.0  # of units of [0, 1]
     config.loss.content.charbonnier = 0.0  # of units of [0, 1]
+    config.loss.content.chroma = 0.0  # of Oklab's a and b; against shifts of colour
     config.loss.perceptual = ConfigDict()  # VGG19's features; see isr_jax.perceptual.vgg_loss
     config.loss.perceptual.weight = 0.0  # float >= 0; 0 leaves it out
     config.loss.perceptual.layers = ("conv5_4",)  # conv: before the activation, relu: after it
     config.loss.perceptual.layer_weights = (1.0,)  # floats; one per layer
     config.loss.perceptual.criterion = "l1"  # l1 | l2
     config.loss.perceptual.path = ""  # path; the weight file or its folder, "" for the cache
+    config.loss.lpips = 0.0  # float >= 0; weight, of LPIPS's distance
+    config.loss.lpips_network = "vgg"  # alex | vgg | squeeze; tables mostly score by alex
+    config.loss.ldl = 0.0  # float >= 0; weight, of artifacts that the EMA's output does not have
     # With both of the following weights 0, no discriminator is trained.
     config.loss.adversarial_weight = 1e-3  # float >= 0; of the generator's adversarial loss
     config.loss.feature_matching = 0.0  # float >= 0; weight, of the discriminator's features
     config.loss.adversarial = "vanilla"  # vanilla | least_squares | hinge | relativistic
+    config.loss.r1 = 0.0  # float >= 0; gamma, of the discriminator's squared gradient at photos
+    # Float >= 0; the discriminator is not updated while its loss is below this, 0 for never so
+    config.loss.d_pause = 0.0
     config.loss.adversarial_from = 0  # int >= 0, updates before the adversarial part joins in
 
     config.g_optimizer = ConfigDict()  # Adam
@@ -175,8 +182,12 @@ def candidate(
             "loss": {
                 "content": dict.fromkeys(get_config().loss.content, 0.0),
                 "perceptual": {"weight": 0.0},
+                "lpips": 0.0,
+                "ldl": 0.0,
                 "adversarial_weight": 0.0,
                 "feature_matching": 0.0,
+                "r1": 0.0,
+                "d_pause": 0.0,
             },
             "g_optimizer": {"learning_rate": placeholder(float)},
         }
@@ -299,7 +310,7 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
     """Return the recipe itself, or its smoke variant: the same parts, tiny, a minute on a CPU.
 
     The smoke variant trains on the sample photos from scratch, with feature matching in place of
-    VGG19, which needs a file. It shows that a recipe runs and learns, not what it can do.
+    VGG19 and LPIPS, which need files. It shows that a recipe runs and learns, not what it can do.
 
     Args:
         config: the recipe.
@@ -321,8 +332,8 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
     config.data.crop = 96
     config.data.margin = min(config.data.margin, 16)
     config.data.batch = 4
-    if config.loss.perceptual.weight:
-        config.loss.perceptual.weight = 0.0
+    if config.loss.perceptual.weight or config.loss.lpips:
+        config.loss.perceptual.weight = config.loss.lpips = 0.0
         config.loss.feature_matching = 0.01
         config.loss.content.l1 = 1.0
     for optimizer in (config.g_optimizer, config.d_optimizer):

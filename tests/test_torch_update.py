@@ -151,7 +151,8 @@ def ours(case):
         adversarial=options["adversarial"], adversarial_weight=options["adversarial_weight"]
     )
     if layers:
-        frozen = params_from_torch("vgg19", trunks.arrays(vgg19()), layers=list(layers))
+        params = params_from_torch("vgg19", trunks.arrays(vgg19()), layers=list(layers))
+        frozen = {"perceptual": params}
         loss.perceptual.update(
             weight=1.0,
             layers=tuple(layers),

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from isr_jax import config as base
 from isr_jax import losses
 from isr_jax.models import discriminator, generator, span
-from isr_jax.training import update as update_module
+from isr_jax.perceptual import distances
 from isr_jax.training.update import init_state, make_update
 
 CROP, BATCH = 24, 8
@@ -61,10 +61,8 @@ def make(
     fields = base.get_config().loss
     fields.content.update({**dict.fromkeys(fields.content, 0.0), **CONTENT})
     fields.update({"adversarial": adversarial, "adversarial_weight": 0.1, **loss})
-    fake = mock.patch.object(
-        update_module, "make_perceptual_loss", lambda *_, **__: weighted_colours
-    )
-    with fake:
+    colours = distances.DISTANCES["perceptual"]._replace(make=lambda loss: weighted_colours)
+    with mock.patch.dict(distances.DISTANCES, perceptual=colours):
         update = make_update(
             fields,
             discriminator_crop=discriminator_crop,
@@ -105,7 +103,8 @@ def weighted_colours(frozen, sr, hr):
     return jnp.mean(jnp.square((sr - hr) @ frozen["colours"]))
 
 
-FROZEN = {"colours": jnp.array([[1.0, 0.5], [-2.0, 0.25], [0.5, 3.0]])}
+COLOURS = {"colours": jnp.array([[1.0, 0.5], [-2.0, 0.25], [0.5, 3.0]])}
+FROZEN = {"perceptual": COLOURS}
 PERCEPTUAL = {"perceptual": {"weight": 0.3}}
 EVERYTHING = {"spectral": True, "feature_matching": 0.2, **PERCEPTUAL}
 
@@ -160,7 +159,7 @@ def test_gradients_equal_a_plain_formulation(adversarial, options):
         loss = sum(w * losses.CONTENT[name](sr, hr) for name, w in CONTENT.items())
         real, fake, distance, _ = judge(state.d_params, sr)
         if "perceptual" in options:
-            loss += 0.3 * weighted_colours(FROZEN, sr, hr)
+            loss += 0.3 * weighted_colours(COLOURS, sr, hr)
         return loss + weight * adversary.g_loss(real, fake) + matching * distance
 
     def d_loss(d_params):

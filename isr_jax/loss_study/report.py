@@ -161,10 +161,18 @@ def _loss(one: CandidateResult) -> str:
     parts = [f"{weight:g} {name}" for name, weight in loss["content"].items() if weight]
     if loss["perceptual"]["weight"]:
         parts.append(f"{loss['perceptual']['weight']:g} perceptual")
+    if loss["lpips"]:
+        parts.append(f"{loss['lpips']:g} lpips ({loss['lpips_network']})")
+    if loss["ldl"]:
+        parts.append(f"{loss['ldl']:g} ldl")
     if loss["adversarial_weight"]:
         parts.append(f"{loss['adversarial_weight']:g} adversarial ({loss['adversarial']})")
     if loss["feature_matching"]:
         parts.append(f"{loss['feature_matching']:g} feature matching")
+    if loss["r1"]:
+        parts.append(f"R1 of gamma {loss['r1']:g}")
+    if loss["d_pause"]:
+        parts.append(f"pauses below {loss['d_pause']:g}")
     return " + ".join(parts)
 
 

@@ -14,7 +14,7 @@ from isr_jax.degrade import DEGRADATIONS
 from isr_jax.errors import UserError, unknown
 from isr_jax.models.discriminators import make_discriminator
 from isr_jax.models.generators import complete
-from isr_jax.perceptual.backbones import backbone
+from isr_jax.perceptual import distances, lpips
 from isr_jax.perceptual.vgg_loss import CRITERIA
 from isr_jax.training.optimizers import SCHEDULES
 
@@ -23,6 +23,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "data.degradation": DEGRADATIONS,
     "data.weight_by": ("image", "area"),
     "loss.perceptual.criterion": CRITERIA,
+    "loss.lpips_network": lpips.NETWORKS,
     "loss.adversarial": losses.ADVERSARIAL,
     "g_optimizer.schedule": SCHEDULES,
     "d_optimizer.schedule": SCHEDULES,
@@ -39,8 +40,12 @@ LEAST: dict[str, int] = {
     "data.validation_images": 0,
     "discriminator.crop": 0,
     "loss.perceptual.weight": 0,
+    "loss.lpips": 0,
+    "loss.ldl": 0,
     "loss.adversarial_weight": 0,
     "loss.feature_matching": 0,
+    "loss.r1": 0,
+    "loss.d_pause": 0,
     "loss.adversarial_from": 0,
     "g_optimizer.learning_rate": 0,
     "d_optimizer.learning_rate": 0,
@@ -133,10 +138,18 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
         )
     weights = config.loss.content.to_dict()
-    others = losses.has_adversarial(config.loss) or config.loss.perceptual.weight
-    if not any(weights.values()) and not others:
+    others = losses.has_adversarial(config.loss) or distances.weights(config.loss)
+    if not any(weights.values()) and not others and not config.loss.ldl:
         raise UserError("every weight in config.loss is 0; set one, as config.loss.content.l1=1.0")
     _check_perceptual(config)
+    for name in ("r1", "d_pause"):
+        if config.loss[name] and not losses.has_adversarial(config.loss):
+            raise UserError(
+                f"config.loss.{name} is {config.loss[name]}, but no discriminator is trained: set "
+                f"config.loss.adversarial_weight, or {name}=0"
+            )
+    if config.loss.ldl and crop < 4:
+        raise UserError(f"config.data.crop={crop} is too small for ldl; it must be 4 px or more")
     advice = _check_ssim(crop, weights)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
         advice.append(
@@ -175,16 +188,15 @@ def _check_perceptual(config: ConfigDict) -> None:
             f"config.loss.perceptual.layers has {len(options.layers)} names and layer_weights "
             f"{len(options.layer_weights)} values; give one weight per layer"
         )
-    if not options.weight:
-        return
-    if not any(options.layer_weights):
+    if options.weight and not any(options.layer_weights):
         raise UserError("config.loss.perceptual.layer_weights are all 0; set one, or weight=0")
-    least = backbone("vgg19", layers=tuple(options.layers)).least
-    if config.data.crop < least:
-        raise UserError(
-            f"config.data.crop={config.data.crop} is too small for {options.layers[-1]} of VGG19; "
-            f"it must be {least} px or more"
-        )
+    for name in distances.weights(config.loss):
+        least, needs = distances.DISTANCES[name].least(config.loss)
+        if config.data.crop < least:
+            raise UserError(
+                f"config.data.crop={config.data.crop} is too small for {needs}; "
+                f"it must be {least} px or more"
+            )
 
 
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:

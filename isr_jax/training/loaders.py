@@ -132,7 +132,7 @@ def open_loader(
     Args:
         config: the run's configuration.
         devices: those that train.
-        frozen: what updates read besides images: VGG19's parameters, or ().
+        frozen: what updates read besides images: `Program.frozen`.
         warn: takes one line for the user, such as a skipped image.
 
     Raises:

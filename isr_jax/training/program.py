@@ -18,17 +18,10 @@ from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.images import to_float
 from isr_jax.models import discriminators, generator
 from isr_jax.models.generators import Generator
-from isr_jax.perceptual.vgg_loss import load_vgg19
+from isr_jax.perceptual import distances
 from isr_jax.state import State
 from isr_jax.training import optimizers
-from isr_jax.training.update import (
-    Batch,
-    Metrics,
-    Update,
-    init_state,
-    make_update,
-    perceptual_layers,
-)
+from isr_jax.training.update import Batch, Metrics, Update, init_state, make_update
 
 AXIS = "devices"
 Devices = Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm] (jax hides its class)
@@ -51,7 +44,8 @@ class Program(NamedTuple):
 
     Attributes:
         init: key -> State.
-        frozen: () -> what updates need and do not train: VGG19's parameters, or ().
+        frozen: () -> what updates need and do not train: the parameters of the networks that the
+            loss compares in, by name.
         update: (state, batch, key, frozen, *, adversarial) -> (state, metrics).
         generator: the network that is trained.
     """
@@ -85,10 +79,6 @@ def make_program(
             key, generator=g, discriminator=d, g_optimizer=g_optimizer, d_optimizer=d_optimizer
         )
 
-    def frozen() -> Any:
-        layers = perceptual_layers(config.loss)
-        return load_vgg19(layers, path=config.loss.perceptual.path or None) if layers else ()
-
     update = make_update(
         config.loss,
         generator=g,
@@ -102,7 +92,7 @@ def make_program(
     )
     return Program(
         init=init,
-        frozen=frozen,
+        frozen=partial(distances.load_frozen, config.loss),
         update=update,
         generator=g,
     )
@@ -142,7 +132,7 @@ class Inputs(NamedTuple):
     """What updates read and leave as it is; one value, put on the devices once.
 
     Attributes:
-        frozen: VGG19's parameters, or ().
+        frozen: parameters of the networks that the loss compares in, by name.
         images: the pool, from which each update draws its batch inside the program, or the batches
             {"lr", "hr"} of n updates from the stream, uint8 [n batch h w 3], new in each dispatch.
     """

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from isr_jax import losses
 from isr_jax.models import Discriminator, Generator
-from isr_jax.perceptual.vgg_loss import make_perceptual_loss
+from isr_jax.perceptual import distances
 from isr_jax.state import State
 
 Batch = Mapping[str, Float[Array, "n _ _ 3"]]
@@ -66,8 +66,9 @@ class Update(Protocol):
             batch: "lr" and "hr", float32 in [0, 1], and optionally "target", which the content and
                 perceptual losses then use instead of "hr".
             key: for all that the update draws.
-            frozen: VGG19's parameters where the loss has a perceptual part, else (); not a
-                constant, so that a compiled program does not hold them.
+            frozen: by name, the parameters of the networks that the loss compares in
+                (`distances.load_frozen`), VGG19's as "perceptual"; not a constant, so that a
+                compiled program does not hold them.
             adversarial: whether the adversarial part has joined in; static.
         """
         ...
@@ -96,14 +97,6 @@ def init_state(
         d_stats=d_stats,
         d_opt=d_optimizer.init(d_params),
     )
-
-
-def perceptual_layers(loss: ConfigDict) -> dict[str, float]:
-    """Return the weights of VGG19's layers in `config.loss`; {} without a perceptual part."""
-    options = loss.perceptual
-    if not options.weight:
-        return {}
-    return dict(zip(options.layers, options.layer_weights, strict=True))
 
 
 def make_update(
@@ -136,25 +129,30 @@ def make_update(
 
     Returns:
         A pure function; see `Update`. Metrics are means over the whole batch: "loss" (the
-        generator's), and, unweighted, each content loss by name, "perceptual", "g_adversarial" and
-        "feature_matching"; "d_loss", "d_real" and "d_fake" (mean logits), "g_grad_norm",
-        "d_grad_norm".
+        generator's), and, unweighted, each content loss by name, "perceptual", "lpips", "ldl",
+        "g_adversarial" and "feature_matching"; "d_loss" (without R1), "d_real" and "d_fake" (mean
+        logits), "r1" (without gamma / 2), "g_grad_norm", "d_grad_norm" (with R1), and "d_paused",
+        which is 1 where the discriminator was not updated.
     """
     content = loss.content.to_dict()
-    layers = perceptual_layers(loss)
-    criterion = loss.perceptual.criterion
-    perceptual = make_perceptual_loss(layers, criterion=criterion) if layers else None
+    compared, weights = distances.make(loss), distances.weights(loss)
     adversary = losses.ADVERSARIAL[loss.adversarial]
 
     def all_mean(tree: Any) -> Any:
         return lax.pmean(tree, axis_name) if axis_name else tree
 
-    def content_loss(sr: Array, hr: Array, frozen: Any) -> tuple[Array, Metrics]:
-        terms = losses.content_terms(sr, hr, weights=content)
+    def content_loss(
+        sr: Array, target: Array, frozen: Any, *, hr: Array, ema: Array | None
+    ) -> tuple[Array, Metrics]:
+        terms = losses.content_terms(sr, target, weights=content)
         total = sum((content[name] * term for name, term in terms.items()), jnp.zeros(()))
-        if perceptual:
-            terms["perceptual"] = perceptual(frozen, sr, hr)
-            total += loss.perceptual.weight * terms["perceptual"]
+        for name, distance in compared.items():
+            terms[name] = distance(frozen[name], sr, target)
+            total += weights[name] * terms[name]
+        if ema is not None:
+            # Of the image itself: as the authors do it where other losses see a sharpened one.
+            terms["ldl"] = losses.ldl(sr, hr, ema)
+            total += loss.ldl * terms["ldl"]
         return total, terms
 
     def logit_gradients(
@@ -193,8 +191,9 @@ def make_update(
         (fake, sr_features), fake_pullback, d_stats = jax.vjp(
             lambda p, images: classify(p, state.d_stats, images), state.d_params, sr, has_aux=True
         )
+        before = d_stats
         (real, hr_features), real_pullback, d_stats = jax.vjp(
-            lambda p: classify(p, d_stats, hr), state.d_params, has_aux=True
+            lambda p: classify(p, before, hr), state.d_params, has_aux=True
         )
 
         g_loss, (_, by_fake) = logit_gradients(adversary.g_loss, real, fake)
@@ -217,6 +216,12 @@ def make_update(
         }
         if loss.feature_matching:
             metrics["feature_matching"] = matching
+        if loss.r1:
+            # By the same pass of the photos: its power iteration, its statistics of the batch.
+            metrics["r1"], by_penalty = jax.value_and_grad(
+                lambda p: losses.r1(lambda images: classify(p, before, images)[0][0], hr)
+            )(state.d_params)
+            d_gradient = jax.tree.map(lambda g, r: g + loss.r1 / 2 * r, d_gradient, by_penalty)
         return total, gradient, d_gradient, d_stats, metrics
 
     def gradients(
@@ -229,8 +234,11 @@ def make_update(
             state.g_params,
             has_aux=True,
         )
+        ema = None
+        if loss.ldl:
+            ema, _ = generator.apply(state.ema, state.g_stats, lr, train=False)
         (total, metrics), gradient = jax.value_and_grad(content_loss, has_aux=True)(
-            sr, batch.get("target", hr), frozen
+            sr, batch.get("target", hr), frozen, hr=hr, ema=ema
         )
         d_gradient, d_stats = (), state.d_stats
         if adversarial:
@@ -274,6 +282,15 @@ def make_update(
         if adversarial:
             updates, d_opt = d_optimizer.update(found.d, state.d_opt, state.d_params)
             d_params = optax.apply_updates(state.d_params, updates)
+            if loss.d_pause:
+                # By this update's own loss, a mean over all devices: no new state, one decision.
+                paused = found.metrics["d_loss"] < loss.d_pause
+                d_params, d_opt = jax.tree.map(
+                    lambda old, new: jnp.where(paused, old, new),
+                    (state.d_params, state.d_opt),
+                    (d_params, d_opt),
+                )
+                metrics["d_paused"] = paused.astype(jnp.float32)
             state = state._replace(d_params=d_params, d_stats=found.d_stats, d_opt=d_opt)
             metrics["d_grad_norm"] = optax.tree.norm(found.d)
         updates, g_opt = g_optimizer.update(found.g, state.g_opt, state.g_params)
