@@ -8,10 +8,11 @@ half the size, 18 parameters of the distribution of pixels and of products of ne
 fitted; the score is a distance of their Gaussian from one of pristine photographs, whose mean and
 covariance were published.
 
-Two forms are in use, which differ in what they compute in single precision (see `FORMS`): "matlab"
-is the authors' code, "pyiqa" that of the package of this name. Both count on which side of its
-mean a pixel lies, and in flat areas that is decided by rounding; so they differ most on images
-with flat areas.
+Two forms are in use. "matlab" is the authors' code: MATLAB's rgb2gray and imresize, in double
+precision. "pyiqa" is that of the package of this name: Y of YIQ, a window rounded to single
+precision, and halved in single precision. NIQE counts the pixels on either side of their local mean,
+and where an area is flat, rounding decides the side, which moves the score: by pyiqa's window all
+lie on one side; in MATLAB it depends on the value, and here, in "matlab", they lie on neither.
 
 Source: Mittal, Soundararajan & Bovik 2013, "Making a 'Completely Blind' Image Quality Analyzer";
 the authors' release, computequality.m; IQA-PyTorch, niqe_arch.py.
