@@ -10,9 +10,9 @@ covariance were published.
 
 Two forms are in use. "matlab" is the authors' code: MATLAB's rgb2gray and imresize, in double
 precision. "pyiqa" is that of the package of this name: Y of YIQ, a window rounded to single
-precision, and halved in single precision. NIQE counts the pixels on either side of their local mean,
-and where an area is flat, rounding decides the side, which moves the score: by pyiqa's window all
-lie on one side; in MATLAB it depends on the value, and here, in "matlab", they lie on neither.
+precision, and halved in single precision. NIQE counts the pixels on either side of their local
+mean, and where an area is flat, rounding decides the side, which moves the score: by pyiqa's window
+all lie on one side; in MATLAB it depends on the value, and here, in "matlab", they lie on neither.
 
 Source: Mittal, Soundararajan & Bovik 2013, "Making a 'Completely Blind' Image Quality Analyzer";
 the authors' release, computequality.m; IQA-PyTorch, niqe_arch.py.
