@@ -18,6 +18,8 @@ from isr_jax.resize import resize_uint8
 
 # (sr, hr, *, crop) -> distance, as perceptual.lpips.Lpips
 Distance = Callable[..., float]
+# (sr, *, crop) -> score, as perceptual.niqe.Niqe
+Quality = Callable[..., float]
 
 
 class Metric(NamedTuple):
@@ -60,6 +62,8 @@ METRICS: dict[str, Metric] = {
     "ssim": Metric("SSIM", "SSIM-Y", "", 4, 1),
     "ms_ssim": Metric("MS-SSIM", "MS-SSIM", "", 4, 1),
     "lpips": Metric("LPIPS", "LPIPS", "", 4, -1),
+    "dists": Metric("DISTS", "DISTS", "", 4, -1),
+    "niqe": Metric("NIQE", "NIQE", "", 3, -1),
 }
 
 
@@ -70,16 +74,21 @@ class Scorer(NamedTuple):
         scale: the scale factor, and the pixels cropped from each side.
         protocol: vdsr, basicsr, basicsr-color or rgb; see `protocols.measure`.
         distance: LPIPS, which is then a metric too.
+        dists: DISTS, likewise.
+        niqe: NIQE of the SR image alone, likewise.
     """
 
     scale: int
     protocol: str = "vdsr"
     distance: Distance | None = None
+    dists: Distance | None = None
+    niqe: Quality | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of what it scores, keys of METRICS."""
-        return (*Scores._fields, *(("lpips",) if self.distance else ()))
+        extras = {"lpips": self.distance, "dists": self.dists, "niqe": self.niqe}
+        return (*Scores._fields, *(name for name, function in extras.items() if function))
 
     def image(
         self, sr: UInt8[np.ndarray, "h w *c"], hr: UInt8[np.ndarray, "h w *c"]
@@ -110,15 +119,33 @@ class Scorer(NamedTuple):
         self, scores: Scores, sr: np.ndarray | Callable[[], np.ndarray], hr: np.ndarray
     ) -> dict[str, float]:
         row: dict[str, float] = scores._asdict()
-        if self.distance:
-            try:
-                row["lpips"] = self.distance(sr() if callable(sr) else sr, hr, crop=self.scale)
-            except UserError:  # too small for the network: the images have been compared
-                row["lpips"] = math.nan
+        if not (self.distance or self.dists or self.niqe):
+            return row
+        image = sr() if callable(sr) else sr
+        for name, distance in (("lpips", self.distance), ("dists", self.dists)):
+            if distance:
+                row[name] = _or_nan(distance, image, hr, crop=self.scale)
+        if self.niqe:
+            row["niqe"] = _or_nan(self.niqe, image, crop=self.scale)
         return row
 
 
-def make_scorer(*, scale: int, protocol: str = "vdsr", distance: Distance | None = None) -> Scorer:
+def _or_nan(metric: Callable[..., float], *images: np.ndarray, crop: int) -> float:
+    """Return a score; nan of images too small for the metric, which have been compared already."""
+    try:
+        return metric(*images, crop=crop)
+    except UserError:
+        return math.nan
+
+
+def make_scorer(
+    *,
+    scale: int,
+    protocol: str = "vdsr",
+    distance: Distance | None = None,
+    dists: Distance | None = None,
+    niqe: Quality | None = None,
+) -> Scorer:
     """Return a `Scorer`.
 
     Raises:
@@ -126,7 +153,7 @@ def make_scorer(*, scale: int, protocol: str = "vdsr", distance: Distance | None
     """
     if protocol not in PROTOCOLS:
         raise errors.unknown("protocol", protocol, PROTOCOLS)
-    return Scorer(scale, protocol, distance)
+    return Scorer(scale, protocol, distance, dists, niqe)
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

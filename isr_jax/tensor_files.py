@@ -1,4 +1,4 @@
-"""Read PyTorch's and safetensors' files as if an enemy had made them.
+"""Read files of PyTorch, safetensors, MATLAB and NumPy as if an enemy had made them.
 
 Nothing in them is executed, and what they declare is checked before memory is taken for it.
 """
@@ -7,6 +7,7 @@ import json
 import math
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ MAX_TENSORS = 20_000
 _MAX_HEADER = 16 * 2**20  # bytes; the largest published networks need less than one
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _MAX_DEPTH = 20  # of dictionaries in each other
+_MAX_MATRICES = 2**18  # bytes of a file of matrices; deflated, it holds at most 1000 times that
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 _BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 
@@ -172,6 +174,56 @@ def _dense(tensor: Any, name: str) -> np.ndarray:
         raise ValueError(f"its tensor {name} of shape {list(tensor.shape)} is larger than its data")
     tensor = tensor.resolve_conj().resolve_neg()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def read_mat(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
+    """Return the float matrices of a small file of MATLAB whose names begin with `prefix`.
+
+    Raises:
+        ValueError: it is another kind of file, such as version 7.3, large, or damaged.
+    """
+    scipy_io = import_module("scipy.io")
+    _check_small(path)
+    try:
+        names = [
+            name
+            for name, shape, kind in scipy_io.whosmat(path)
+            if name.startswith(prefix)
+            and kind in ("double", "single")
+            and 8 * math.prod(shape) <= _MAX_MATRICES
+        ]
+        loaded = scipy_io.loadmat(path, variable_names=names)
+    except Exception as error:  # SciPy's reader raises anything
+        raise ValueError("it is damaged or of another version than MATLAB 5 to 7.2") from error
+    return {name: np.asarray(loaded[name]).astype(np.float64) for name in names}
+
+
+def read_npz(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
+    """Return the arrays of a small file of NumPy whose names begin with `prefix`, as float64.
+
+    Raises:
+        ValueError: it is another kind of file, large, damaged, or holds objects.
+    """
+    _check_small(path)
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is not an archive of NumPy")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(entry.file_size for entry in archive.infolist())
+        if whole > _MAX_MATRICES:
+            raise ValueError(f"its arrays take {whole} bytes; at most {_MAX_MATRICES} are read")
+        with np.load(path, allow_pickle=False) as arrays:
+            names = [name for name in arrays.files if name.startswith(prefix)]
+            return {name: arrays[name].astype(np.float64) for name in names}
+    except (OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError("it is damaged") from error
+
+
+def _check_small(path: Path) -> None:
+    """Raise a ValueError for a file that is too large to be one of a few matrices."""
+    size = path.stat().st_size
+    if size > _MAX_MATRICES:
+        raise ValueError(f"it has {size} bytes; at most {_MAX_MATRICES} are read")
 
 
 def check_weights(arrays: Mapping[str, np.ndarray]) -> None:

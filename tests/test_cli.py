@@ -17,7 +17,7 @@ from isr_jax.cli import data, evaluate, options, upscale
 from isr_jax.cli import weights as cli_weights
 from isr_jax.errors import UserError
 from isr_jax.models import GENERATORS, generator
-from isr_jax.perceptual import lpips
+from isr_jax.perceptual import lpips, niqe
 from isr_jax.photo import limits, writing
 from isr_jax.pytorch.state_dicts import export_torch
 from isr_jax.resize import resize_uint8
@@ -200,6 +200,7 @@ def test_choices_are_the_keys_of_the_tables():
     assert tuple(writing.FORMATS) == upscale.FILE_FORMATS
     assert tuple(protocols.PROTOCOLS) == evaluate.PROTOCOLS
     assert tuple(lpips.NETWORKS) == evaluate.LPIPS_NETWORKS
+    assert tuple(niqe.FORMS) == evaluate.NIQE_FORMS
     assert tuple(export.EXPORTERS) == cli_weights.EXPORT_FORMATS
     assert tuple(export.SUFFIXES) == cli_weights.EXPORT_SUFFIXES
     assert config.get_config().data.crop == data.CROP

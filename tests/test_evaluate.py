@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
+from scipy.io import savemat
+from skimage import data
 
 import isr_jax
 from isr_jax import cli, protocols
 from isr_jax.errors import UserError
+from isr_jax.evaluation import evaluator
 from isr_jax.perceptual.lpips import load_lpips
+from isr_jax.perceptual.niqe import Pristine, niqe
 from isr_jax.resize import resize_uint8
 from isr_jax.upscaling.upscaler import Upscaler
 from tests.helpers import command
@@ -204,6 +208,41 @@ def test_lpips_joins_the_tables(benchmark_tree, lpips_folder, tmp_path, capsys):
         assert values[-1] > 0
     assert float(rows[3]["lpips"]) == pytest.approx(np.mean(values), rel=1e-6)
     code, _, err = run(capsys, *options, "--lpips-folder", "nowhere")
+    assert code == 1
+    assert "nowhere: no such file or folder" in err[0]
+
+
+def test_dists_and_niqe_join_the_tables(tmp_path, capsys, monkeypatch):
+    """Of the SR image alone in NIQE's case; each as its own function gives it."""
+    (tmp_path / "hr").mkdir()
+    hr = data.camera()[:220, 60:360]
+    Image.fromarray(hr).save(tmp_path / "hr" / "large.png")
+    Image.fromarray(hr[:90]).save(tmp_path / "hr" / "small.png")
+    model = Pristine(np.linspace(0.2, 2, 36), np.diag(np.linspace(0.1, 1, 36)))
+    file = tmp_path / "model.mat"
+    savemat(file, {"mu_prisparam": model.mean, "cov_prisparam": model.covariance})
+
+    def mean_difference(sr, hr, *, crop):
+        assert crop == 2
+        return float(np.mean(sr != hr))
+
+    monkeypatch.setattr(evaluator, "load_dists", lambda *, folder: {"w": mean_difference}[folder])
+    options = ("--model", "bicubic", "--data", tmp_path, "--scale", 2)
+    extras = ("--dists", "--dists-folder", "w", "--niqe", "pyiqa", "--niqe-folder", file)
+    code, out, _ = run(capsys, *options, *extras)
+    assert code == 0
+    heading = next(line for line in out.splitlines() if "PSNR" in line)
+    assert heading.index("MS-SSIM") < heading.index("DISTS") < heading.index("NIQE")
+    _, out, _ = run(capsys, *options, *extras, "--json", "-")
+    large, small = json.loads(out)["sets"][0]["images"]
+    sr = resize_uint8(resize_uint8(hr, scale=0.5), scale=2)
+    assert large["niqe"] == niqe(sr, model, form="pyiqa", crop=2)
+    assert large["dists"] == np.mean(sr != hr)
+    assert math.isnan(small["niqe"])  # not a block of 96x96
+    assert small["dists"] > 0
+    _, out, _ = run(capsys, *options, "--json", "-")
+    assert set(json.loads(out)["sets"][0]["images"][0]) == {"name", "psnr", "ssim", "ms_ssim"}
+    code, _, err = run(capsys, *options, "--niqe", "matlab", "--niqe-folder", "nowhere")
     assert code == 1
     assert "nowhere: no such file or folder" in err[0]
 

@@ -351,7 +351,7 @@ def test_no_code_in_a_torch_file_is_run(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    assert ".safetensors" in message(lambda: weights.read(put(tmp_path / "net.npz")))
+    assert ".safetensors" in message(lambda: weights.read(put(tmp_path / "net.zip")))
 
 
 def test_torchvisions_names_end_in_their_checksum():

@@ -12,6 +12,7 @@ from isr_jax.errors import UsageError, UserError
 DATA = "ISR_DATA"
 PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb")
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
+NIQE_FORMS = ("matlab", "pyiqa")
 TABLE_FORMATS = ("json", "csv", "markdown")
 
 
@@ -58,6 +59,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder searched for the LPIPS weights before $ISR_WEIGHTS",
     )
     parser.add_argument(
+        "--dists", action="store_true", help="also measure DISTS, with the published weights"
+    )
+    parser.add_argument(
+        "--dists-folder",
+        metavar="DIR",
+        help="folder searched for the DISTS weights before $ISR_WEIGHTS",
+    )
+    parser.add_argument(
+        "--niqe",
+        choices=NIQE_FORMS,
+        help="also measure NIQE of the upscaled images, as the authors' MATLAB code or pyiqa does",
+    )
+    parser.add_argument(
+        "--niqe-folder",
+        metavar="DIR",
+        help="folder searched for NIQE's parameters before $ISR_WEIGHTS, or their file",
+    )
+    parser.add_argument(
         "--tile",
         type=integer(0),
         metavar="N",
@@ -99,6 +118,10 @@ def run(options: argparse.Namespace) -> int:
         weights=options.weights,
         lpips=options.lpips,
         lpips_folder=options.lpips_folder,
+        dists=options.dists,
+        dists_folder=options.dists_folder,
+        niqe=options.niqe,
+        niqe_folder=options.niqe_folder,
         save=options.save,
         tile=options.tile,
         progress=True,

@@ -12,7 +12,9 @@ from isr_jax.checkpoints.restore import INTERPOLATIONS
 from isr_jax.data.pairs import PairFiles, find_sets, load_pair
 from isr_jax.errors import UserError, one_line, printable
 from isr_jax.files import new_folder
+from isr_jax.perceptual.dists import load_dists
 from isr_jax.perceptual.lpips import load_lpips
+from isr_jax.perceptual.niqe import load_niqe
 from isr_jax.photo.writing import write_png
 from isr_jax.progress import image_bar
 from isr_jax.scoring import Scorer, make_scorer, means
@@ -20,7 +22,7 @@ from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler, load
 
 
 class ImageScores(TypedDict):
-    """The scores of one image: psnr in dB, inf when identical; lpips where it was requested.
+    """The scores of one image: psnr in dB, inf when identical; the last three where requested.
 
     A score is nan where the image is too small (11x11 pixels for ssim and ms_ssim).
     """
@@ -30,6 +32,8 @@ class ImageScores(TypedDict):
     ssim: float
     ms_ssim: float
     lpips: NotRequired[float]
+    dists: NotRequired[float]
+    niqe: NotRequired[float]
 
 
 class SetScores(TypedDict):
@@ -41,6 +45,8 @@ class SetScores(TypedDict):
     ssim: float
     ms_ssim: float
     lpips: NotRequired[float]
+    dists: NotRequired[float]
+    niqe: NotRequired[float]
     images: list[ImageScores]
 
 
@@ -66,6 +72,10 @@ def evaluate(
     checkpoint: Literal["best", "latest"] | int = "best",
     lpips: str | None = None,
     lpips_folder: str | Path | None = None,
+    dists: bool = False,
+    dists_folder: str | Path | None = None,
+    niqe: str | None = None,
+    niqe_folder: str | Path | None = None,
     save: str | Path | None = None,
     tile: int | None = None,
     progress: bool = False,
@@ -88,6 +98,11 @@ def evaluate(
         lpips: alex, vgg or squeeze, to measure LPIPS by that network too, on RGB images cropped
             likewise; its published weights must be available.
         lpips_folder: a folder to look for them first; see `isr_jax.perceptual.weight_files`.
+        dists: measure DISTS too, likewise, by its published weights.
+        dists_folder: as lpips_folder.
+        niqe: matlab or pyiqa, to measure NIQE of the SR images in that form too, cropped likewise;
+            see `isr_jax.perceptual.niqe`.
+        niqe_folder: a folder to look for its parameters first, or their file.
         save: a new folder for the SR images, SET/xSCALE/NAME.png.
         tile: tile size in LR pixels, as for `isr_jax.load`; None for one that changes no score.
         progress: show a bar on standard error, where that is a terminal.
@@ -97,7 +112,11 @@ def evaluate(
     """
     # Checked before weights are looked for.
     make_scorer(scale=1, protocol=protocol)
-    distance = load_lpips(lpips, folder=lpips_folder) if lpips else None
+    perceptual = {
+        "distance": load_lpips(lpips, folder=lpips_folder) if lpips else None,
+        "dists": load_dists(folder=dists_folder) if dists else None,
+        "niqe": load_niqe(niqe, folder=niqe_folder) if niqe else None,
+    }
     scales = (scale,) if isinstance(scale, int) else tuple(dict.fromkeys(scale))
     if isinstance(model, str) and model in INTERPOLATIONS:
         sets = find_sets(data, scales=scales)
@@ -123,7 +142,7 @@ def evaluate(
             for pair in found.pairs:
                 bar.update(task, description=printable(f"{found.name} x{found.scale} {pair.name}"))
                 try:
-                    scorer = make_scorer(scale=found.scale, protocol=protocol, distance=distance)
+                    scorer = make_scorer(scale=found.scale, protocol=protocol, **perceptual)
                     scores, sr = _score(upscalers[found.scale], pair, scorer)
                     images.append(cast(ImageScores, {"name": pair.name, **scores}))
                     if folder:

@@ -5,7 +5,8 @@ deeper than they lie. What the weights expect of their input, a mean and a devia
 is part of the parameters, so that preprocessing comes and goes with the weights it belongs to.
 
 VGG's layers are conv1_1 .. conv5_4 before the activation, relu1_1 .. relu5_4 after it, and pool1
-.. pool5; the other networks' are the keys of `NETWORKS`.
+.. pool5; the other networks' are the keys of `NETWORKS`. vgg16_l2 is VGG16 with other pools, and
+takes the same weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,13 @@ class Pool(NamedTuple):
     ceil: bool = False
 
 
+class L2Pool(NamedTuple):
+    """The root of squares blurred by a Hanning window of 3x3 pixels, every 2 pixels.
+
+    Source: Ding et al. 2020 (DISTS), section 3.1, after Henaff & Simoncelli 2016.
+    """
+
+
 class Fire(NamedTuple):
     """A 1x1 convolution to `squeeze` channels, then 1x1 and 3x3 ones to `expand` each, with ReLUs.
 
@@ -59,16 +67,16 @@ class Fire(NamedTuple):
     expand: int
 
 
-Layer = Conv | Relu | Pool | Fire
+Layer = Conv | Relu | Pool | L2Pool | Fire
 
 
-def _vgg(convs: Sequence[int]) -> dict[str, Layer]:
-    """VGG with so many 3x3 convolutions in each of its five blocks."""
+def _vgg(convs: Sequence[int], *, pool: Layer = Pool(2)) -> dict[str, Layer]:  # noqa: B008
+    """VGG with so many 3x3 convolutions in each of its five blocks, and a pool behind each."""
     layers: dict[str, Layer] = {}
     for block, (width, depth) in enumerate(zip((64, 128, 256, 512, 512), convs, strict=True), 1):
         for i in range(1, depth + 1):
             layers |= {f"conv{block}_{i}": Conv(width), f"relu{block}_{i}": Relu()}
-        layers[f"pool{block}"] = Pool(2)
+        layers[f"pool{block}"] = pool
     return layers
 
 
@@ -92,6 +100,7 @@ NETWORKS: dict[str, dict[str, Layer]] = {
     },
     # Simonyan & Zisserman 2015, table 1, columns D and E.
     "vgg16": _vgg((2, 2, 3, 3, 3)),
+    "vgg16_l2": _vgg((2, 2, 3, 3, 3), pool=L2Pool()),
     "vgg19": _vgg((2, 2, 4, 4, 4)),
     # Iandola et al. 2016, version 1.1, with pools after conv1, fire3 and fire5.
     "squeezenet": {
@@ -148,6 +157,8 @@ class FeatureNet(nn.Module):
                     x = nn.relu(x)
                 case Pool():
                     x = _pool(layer, x)
+                case L2Pool():
+                    x = _l2_pool(x)
                 case Fire():
                     x = FireModule(layer, self.precision, name=name)(x)
             if name in self.layers:
@@ -189,6 +200,20 @@ def _pool(layer: Pool, x: Float[Array, "n h w c"]) -> Float[Array, "n ph pw c"]:
     return nn.max_pool(x, (layer.kernel, layer.kernel), strides=(2, 2), padding=cut)
 
 
+def _l2_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n ph pw c"]:
+    # Sums of slices and no convolution, which would lose precision on accelerators.
+    squares = _blur_by_two(_blur_by_two(jnp.square(x)).swapaxes(1, 2)).swapaxes(1, 2)
+    return jnp.sqrt(squares + 1e-12)
+
+
+def _blur_by_two(x: Float[Array, "n h w c"]) -> Float[Array, "n ph w c"]:
+    """Blur along the rows by (1/4, 1/2, 1/4), zero-padded, and keep every second one."""
+    n = (x.shape[1] + 1) // 2
+    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    before, at, after = (padded[:, i : i + 2 * n - 1 : 2] for i in range(3))
+    return 0.25 * before + 0.5 * at + 0.25 * after
+
+
 def _side(side: int, layer: Layer) -> int:
     """Side in pixels of a layer's output; 0 or less where the input is too small."""
     match layer:
@@ -196,6 +221,8 @@ def _side(side: int, layer: Layer) -> int:
             return (side + 2 * layer.pad - layer.kernel) // layer.stride + 1
         case Pool():
             return (side - layer.kernel + layer.ceil) // 2 + 1
+        case L2Pool():
+            return (side + 1) // 2
     return side
 
 
@@ -216,7 +243,7 @@ def backbone(
     """Build a network that returns the features of `layers`.
 
     Args:
-        network: alexnet, vgg16, vgg19 or squeezenet (version 1.1).
+        network: alexnet, vgg16, vgg16_l2, vgg19 or squeezenet (version 1.1).
         layers: names of the layers whose outputs are wanted, in any order.
         precision: of the convolutions: "highest" is float32 everywhere; "default" lets a GPU or a
             TPU multiply in TF32 or bfloat16, which is faster.

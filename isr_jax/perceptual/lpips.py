@@ -27,10 +27,10 @@ from jaxtyping import Array, Float, UInt8
 
 from isr_jax import errors
 from isr_jax.errors import UserError
-from isr_jax.images import to_float
 from isr_jax.models.layers import Params
 from isr_jax.perceptual import weight_files as weights
 from isr_jax.perceptual.backbones import backbone, params_from_torch
+from isr_jax.perceptual.inputs import rgb_pair
 
 EPSILON = 1e-10
 
@@ -152,24 +152,11 @@ class Lpips(NamedTuple):
         Raises:
             UserError: other channels, sizes that differ, or too little left after cropping.
         """
-        if sr.shape != hr.shape:
-            raise UserError(f"cannot compare images of {list(sr.shape)} and {list(hr.shape)}")
-        pair = (_rgb(image, crop) for image in (sr, hr))
+        pair = rgb_pair(sr, hr, crop=crop)
         return float(_jitted(self.params, *pair, network=self.network)[0])
 
 
 _jitted = jax.jit(lpips, static_argnames="network")
-
-
-def _rgb(image: UInt8[np.ndarray, "h w *c"], crop: int) -> Float[np.ndarray, "1 ch cw 3"]:
-    """Return a batch of one cropped image in [0, 1]."""
-    image = image.reshape(*image.shape[:2], -1)
-    h, w, channels = image.shape
-    if channels not in (1, 3):
-        raise UserError(f"cannot score {channels} channels; give RGB or one channel")
-    if crop < 0 or min(h, w) <= 2 * crop:
-        raise UserError(f"cropping {crop} pixels from each side of {h}x{w} leaves no image")
-    return to_float(np.repeat(image, 3 // channels, axis=2)[None, crop : h - crop, crop : w - crop])
 
 
 def _trunk(network: str) -> Trunk:

@@ -27,7 +27,9 @@ from isr_jax.progress import download_bar
 
 TORCHVISION = "https://download.pytorch.org/models"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
-LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
+GITHUB = "https://raw.githubusercontent.com"
+LPIPS = f"{GITHUB}/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
+DISTS = f"{GITHUB}/dingkeyan93/DISTS/master/DISTS_pytorch/weights.pt"
 CHUNK = 1 << 20  # bytes
 
 
@@ -47,9 +49,19 @@ def _keras_models() -> Path | None:
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
 
 
-def _lpips_package() -> Path | None:
-    spec = find_spec("lpips")
-    return Path(spec.origin).parent / "weights" / "v0.1" if spec and spec.origin else None
+def _pyiqa() -> Path | None:
+    hub = _torch_hub()
+    return hub.parent / "pyiqa" if hub else None
+
+
+def _package(name: str, *folders: str) -> Callable[[], Path | None]:
+    """Return a search for a folder of a Python package, which is not imported."""
+
+    def folder() -> Path | None:
+        spec = find_spec(name)
+        return Path(spec.origin).parent.joinpath(*folders) if spec and spec.origin else None
+
+    return folder
 
 
 class WeightFile(NamedTuple):
@@ -75,9 +87,12 @@ def _torchvision(network: str, sha256: str) -> WeightFile:
 
 
 def _lpips(name: str, sha256: str) -> WeightFile:
-    return WeightFile(name, f"{LPIPS}/{name}", f"sha256:{sha256}", _lpips_package)
+    return WeightFile(
+        name, f"{LPIPS}/{name}", f"sha256:{sha256}", _package("lpips", "weights", "v0.1")
+    )
 
 
+_DISTS = "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218"
 FILES: dict[str, WeightFile] = {
     "alexnet": _torchvision(
         "alexnet-owt", "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
@@ -106,12 +121,42 @@ FILES: dict[str, WeightFile] = {
     "lpips_squeeze": _lpips(
         "squeeze.pth", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"
     ),
+    # One file, under pyiqa's name and under that in the authors' package.
+    "dists": WeightFile("DISTS_weights-f5e65c96.pth", DISTS, f"sha256:{_DISTS}", _pyiqa),
+    "dists_package": WeightFile("weights.pt", DISTS, f"sha256:{_DISTS}", _package("DISTS_pytorch")),
+    # The same numbers: the authors' release, whose name here is pyiqa's, and BasicSR's copy.
+    "niqe": WeightFile(
+        "niqe_modelparameters.mat",
+        f"{GITHUB}/utlive/niqe/main/modelparameters.mat",
+        "sha256:fa2aa4d12dd9595c3fb6bf8b4e1a15c79d5d1469238d0901c88dead195be578d",
+        _pyiqa,
+    ),
+    "niqe_basicsr": WeightFile(
+        "niqe_pris_params.npz",
+        f"{GITHUB}/XPixelGroup/BasicSR/master/basicsr/metrics/niqe_pris_params.npz",
+        "sha256:2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
+        _package("basicsr", "metrics"),
+    ),
 }
 
 
-def load(name: str, *, path: str | Path | None = None, prefix: str = "") -> dict[str, np.ndarray]:
-    """Return the arrays of one of `FILES`: `find`, then `read`."""
-    return read(find(FILES[name], path=path), prefix=prefix)
+def load(
+    name: str,
+    *,
+    same: Sequence[str] = (),
+    path: str | Path | None = None,
+    prefix: str = "",
+) -> dict[str, np.ndarray]:
+    """Return the arrays of one of `FILES`: `find`, then `read`.
+
+    Args:
+        name: a key of `FILES`.
+        same: keys of files with the same content; one that is on this machine saves a download.
+        path: as for `find`.
+        prefix: as for `read`.
+    """
+    chosen = next((key for key in (name, *same) if at_hand(key, path=path)), name)
+    return read(find(FILES[chosen], path=path), prefix=prefix)
 
 
 def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
@@ -178,9 +223,10 @@ def _verify_once(file: WeightFile, path: Path) -> None:
         marker.write_text(seen)
 
 
-def at_hand(name: str) -> bool:
-    """Return whether one of `FILES` is on this machine, where `find` looks without a path."""
-    return _on_disk(FILES[name], []) is not None
+def at_hand(name: str, *, path: str | Path | None = None) -> bool:
+    """Return whether one of `FILES` is on this machine, where `find` looks for it."""
+    given = [] if path is None else [Path(path).expanduser()]
+    return _on_disk(FILES[name], given) is not None
 
 
 def _folders(file: WeightFile, given: Sequence[Path]) -> list[Path]:
@@ -197,11 +243,12 @@ def _on_disk(file: WeightFile, given: Sequence[Path]) -> Path | None:
 
 
 def read(path: Path, *, prefix: str = "") -> dict[str, np.ndarray]:
-    """Return the float32 arrays of a file whose names begin with `prefix`.
+    """Return the arrays of a file whose names begin with `prefix`.
 
     Args:
         path: a PyTorch state dict (`.pth`, `.pt`), a `.safetensors` file, or Keras weights
-            (`.h5`), whose arrays are called LAYER/kernel and LAYER/bias.
+            (`.h5`), whose arrays are called LAYER/kernel and LAYER/bias, all as float32; or
+            small matrices of MATLAB (`.mat`) or NumPy (`.npz`), as float64.
         prefix: of the requested names.
 
     Raises:
@@ -256,6 +303,14 @@ def _read_keras(path: Path, prefix: str) -> dict[str, np.ndarray]:
     return {k: v.astype(np.float32) for k, v in arrays.items() if k.startswith(prefix)}
 
 
+def _read_mat(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    return tensor_files.read_mat(path, prefix=prefix)
+
+
+def _read_npz(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    return tensor_files.read_npz(path, prefix=prefix)
+
+
 class Reader(NamedTuple):
     """How a kind of file is read: the library, what pip calls it, what else would do."""
 
@@ -271,6 +326,8 @@ READERS: dict[str, Reader] = {
     ".pt": _TORCH,
     ".safetensors": Reader("safetensors", "safetensors", "the file as .pth", _read_safetensors),
     ".h5": Reader("h5py", "h5py", "torchvision's weights", _read_keras),
+    ".mat": Reader("scipy", "scipy", "the same matrices as .npz", _read_mat),
+    ".npz": Reader("numpy", "numpy", "the same matrices as .mat", _read_npz),
 }
 
 

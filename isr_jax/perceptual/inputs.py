@@ -1,0 +1,40 @@
+"""uint8 images as the perceptual metrics take them: cropped, and as a float batch."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from isr_jax.errors import UserError
+from isr_jax.images import to_float
+
+
+def cropped(image: UInt8[np.ndarray, "h w *c"], *, crop: int) -> UInt8[np.ndarray, "ch cw d"]:
+    """Return an image without `crop` pixels along each side, its channels last.
+
+    Raises:
+        UserError: neither RGB nor one channel, or nothing is left after cropping.
+    """
+    image = image.reshape(*image.shape[:2], -1)
+    h, w, channels = image.shape
+    if channels not in (1, 3):
+        raise UserError(f"cannot score {channels} channels; give RGB or one channel")
+    if crop < 0 or min(h, w) <= 2 * crop:
+        raise UserError(f"cropping {crop} pixels from each side of {h}x{w} leaves no image")
+    return image[crop : h - crop, crop : w - crop]
+
+
+def rgb_pair(
+    sr: UInt8[np.ndarray, "sh sw *sc"], hr: UInt8[np.ndarray, "hh hw *hc"], *, crop: int
+) -> tuple[Float[np.ndarray, "1 h w 3"], Float[np.ndarray, "1 h w 3"]]:
+    """Return two images as batches of one in [0, 1]; one channel stands for all three.
+
+    Raises:
+        UserError: sizes that differ, or as for `cropped`.
+    """
+    if sr.shape != hr.shape:
+        raise UserError(f"cannot compare images of {list(sr.shape)} and {list(hr.shape)}")
+    first, second = (cropped(image, crop=crop) for image in (sr, hr))
+    return _rgb(first), _rgb(second)
+
+
+def _rgb(image: UInt8[np.ndarray, "h w c"]) -> Float[np.ndarray, "1 h w 3"]:
+    return to_float(np.repeat(image, 3 // image.shape[2], axis=2)[None])
