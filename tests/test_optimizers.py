@@ -19,7 +19,7 @@ from isr_jax.training.program import make_program
 from isr_jax.training.update import init_state, make_update
 from tests.helpers.tiny_runs import assert_bit_identical, final_arrays, silent, tiny
 
-UPDATES = 5
+UPDATES = 4
 SHAPES = {
     "conv": {"kernel": (3, 3, 6, 8), "bias": (8,)},
     "dense": {"kernel": (5, 12)},

@@ -7,6 +7,7 @@ Analysis and a New Strategy", section 2; the settings are those of the authors' 
 once for a whole batch.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -21,11 +22,13 @@ Keys = Key[Array, " n"]
 MIXUP_ALPHA = 1.2  # both parameters of the beta distribution of an example's own share
 CUT = 0.7  # mean side of what CutBlur cuts, of the side of the image
 CUT_DEVIATION = 0.01  # its standard deviation
+_ORDERS = tuple(itertools.permutations(range(3)))  # of the colour channels
 
 
 def permute_rgb(keys: Keys, batch: Batch) -> Batch:
     """Put the colour channels of each example in a random order, one of six."""
-    order = jax.vmap(lambda key: jax.random.permutation(key, 3))(keys)[:, None, None]
+    which = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(_ORDERS)))(keys)
+    order = jnp.array(_ORDERS)[which][:, None, None]
     return {name: jnp.take_along_axis(x, order, axis=-1) for name, x in batch.items()}
 
 

@@ -62,9 +62,9 @@ def _is_kernel(path: tuple[Any, ...]) -> bool:
 
 
 class AdanState(NamedTuple):
-    """The state of Adan: its three moments, and the gradient of the last update."""
+    """The state of Adan: updates done, its three moments, and the gradient of the last update."""
 
-    count: Int[Array, ""]
+    updates: Int[Array, ""]
     m: Any
     v: Any
     n: Any
@@ -81,26 +81,26 @@ def _adan(options: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransf
         zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(4))
         return AdanState(jnp.zeros((), jnp.int32), *zeros)
 
-    def update(gradient: Any, state: AdanState, params: Any = None) -> tuple[Any, AdanState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, AdanState]:
         def moment(decay: float, x: Any, before: Any) -> Any:
             return jax.tree.map(lambda x, old: decay * old + (1.0 - decay) * x, x, before)
 
         def corrected(x: Float[Array, "*s"], decay: float) -> Float[Array, "*s"]:
-            return x / (1.0 - decay ** count.astype(jnp.float32))
+            return x / (1.0 - decay ** done.astype(jnp.float32))
 
         def direction(m: Array, v: Array, n: Array) -> Float[Array, "*s"]:
             ahead = corrected(m, options.b1) + options.b2 * corrected(v, options.b2)
             return ahead / (jnp.sqrt(corrected(n, options.b3)) + options.eps)
 
-        count = optax.safe_increment(state.count)
+        done = state.updates + 1
         change = jax.tree.map(
-            lambda g, last: jnp.where(state.count == 0, 0.0, g - last), gradient, state.last
+            lambda g, last: jnp.where(done == 1, 0.0, g - last), updates, state.last
         )
-        square = jax.tree.map(lambda g, c: jnp.square(g + options.b2 * c), gradient, change)
-        m = moment(options.b1, gradient, state.m)
+        square = jax.tree.map(lambda g, c: jnp.square(g + options.b2 * c), updates, change)
+        m = moment(options.b1, updates, state.m)
         v = moment(options.b2, change, state.v)
         n = moment(options.b3, square, state.n)
-        return jax.tree.map(direction, m, v, n), AdanState(count, m, v, n, gradient)
+        return jax.tree.map(direction, m, v, n), AdanState(done, m, v, n, updates)
 
     return optax.chain(
         optax.GradientTransformation(init, update),
