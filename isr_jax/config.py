@@ -47,6 +47,10 @@ def get_config() -> ConfigDict:
     config.data.degradation = "bicubic"  # bicubic | second_order (Real-ESRGAN's)
     config.data.margin = 0  # int >= 0, HR pixels, divisible by scale; degraded, then cut away
     config.data.sharpen = False  # bool; sharpened targets, but not for the discriminator
+    config.data.augment = ConfigDict()  # floats in [0, 1]; an example's chance, 0 for never
+    config.data.augment.rgb = 0.0  # of another order of its colour channels
+    config.data.augment.mixup = 0.0  # of being mixed with its neighbour in the batch
+    config.data.augment.cutblur = 0.0  # of HR in a part of its LR image; scale 1 only
 
     config.generator = ConfigDict(GENERATORS["srresnet"])
 
@@ -79,16 +83,20 @@ def get_config() -> ConfigDict:
     config.loss.d_pause = 0.0
     config.loss.adversarial_from = 0  # int >= 0, updates before the adversarial part joins in
 
-    config.g_optimizer = ConfigDict()  # Adam
+    config.g_optimizer = ConfigDict()
+    config.g_optimizer.name = "adam"  # adam | adamw | adan | schedule_free_adamw | muon
     config.g_optimizer.learning_rate = 1e-4  # float >= 0; the highest of the schedule
     # constant | cosine | halfway (a tenth from there) | milestones
     config.g_optimizer.schedule = "halfway"
     config.g_optimizer.milestones = ()  # ints, updates; from each the rate is multiplied by decay
     config.g_optimizer.decay = 0.5  # float >= 0
     config.g_optimizer.warmup_steps = 0  # int >= 0, updates of linear increase from 0
-    config.g_optimizer.b1 = 0.9  # float in [0, 1)
-    config.g_optimizer.b2 = 0.999  # float in [0, 1)
+    config.g_optimizer.b1 = 0.9  # float in [0, 1); Adan was published with 0.98
+    config.g_optimizer.b2 = 0.999  # float in [0, 1); Adan was published with 0.92
+    config.g_optimizer.b3 = 0.99  # float in [0, 1); of Adan alone
+    config.g_optimizer.momentum = 0.95  # float in [0, 1); of Muon's matrices alone
     config.g_optimizer.eps = 1e-8  # float > 0
+    config.g_optimizer.weight_decay = 0.0  # float >= 0; of kernels, decoupled; not of adam
     config.g_optimizer.grad_clip = 0.0  # float >= 0; largest norm of the gradient, 0 for no limit
     config.d_optimizer = config.g_optimizer.copy_and_resolve_references()
 
@@ -100,6 +108,7 @@ def get_config() -> ConfigDict:
     config.train.accumulate = 1
     config.train.parallel = "jit"  # jit | pmap, over all devices
     config.train.ema_decay = 0.999  # float in [0, 1); of the EMA that is validated and restored
+    config.train.ema_from = 0  # int >= 0, updates; until then the EMA is the parameters themselves
     config.train.log_every = 100  # int >= 1, updates; their means go to metrics and TensorBoard
     config.train.validate_every = 5000  # int >= 1, updates
     config.train.checkpoint_every = 5000  # int >= 1, updates

@@ -11,7 +11,7 @@ class State(NamedTuple):
     Attributes:
         step: int32, the number of updates done.
         g_params, g_stats: the generator's parameters and batch norm's running statistics ({}).
-        ema: exponential moving average of g_params.
+        ema: exponential moving average of g_params, or of what schedule_free_adamw makes of them.
         g_opt: the generator's optax state.
         d_params, d_stats: the discriminator's parameters and spectral norm's vectors ({}).
         d_opt: the discriminator's optax state.

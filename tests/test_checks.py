@@ -162,6 +162,9 @@ WRONG = {
     "train.steps": (0, "must be 1 or more"),
     "train.accumulate": (0, "must be 1 or more"),
     "train.ema_decay": (1.0, r"must be in \[0, 1\)"),
+    "train.ema_from": (-1, "must be 0 or more"),
+    "data.augment.rgb": (1.5, r"must be in \[0, 1\]"),
+    "data.augment.mixup": (-0.5, r"must be in \[0, 1\]"),
     "g_optimizer.learning_rate": (-1.0, "must be 0 or more"),
     "loss.adversarial_weight": (float("nan"), "must be 0 or more"),
 }

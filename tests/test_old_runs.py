@@ -3,6 +3,7 @@
 Made by the configuration of `tiny_runs.tiny`, 4 updates, with what `isr_jax.load` made of an image.
 """
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 
 import isr_jax
+from configs import study
 from isr_jax.checkpoints.restore import restore_generator
+from isr_jax.errors import UserError
+from isr_jax.loss_study import loop
 from isr_jax.training.record import read_records
 from tests.helpers.tiny_runs import silent, tiny
 
@@ -47,3 +51,16 @@ def test_training_resumes_from_it(run, photos):
     assert 0 < moved.max() < 3e-4
     steps = [line["step"] for line in read_records(run) if line["kind"] == "train"]
     assert steps == [2, 4, 6]
+
+
+def test_a_study_that_is_older_than_a_field_resumes(tmp_path):
+    """Fields that its study.json lacks had their defaults."""
+    identity = {"run": study.get_config("quick").to_dict(), "seeds": [0, 1]}
+    loop._claim(tmp_path / "l1", identity)
+    older = json.loads((tmp_path / "l1" / "study.json").read_text())
+    del older["run"]["g_optimizer"]["name"], older["run"]["data"]["augment"]
+    (tmp_path / "l1" / "study.json").write_text(json.dumps(older))
+    loop._claim(tmp_path / "l1", identity)
+    identity["run"]["g_optimizer"]["name"] = "muon"
+    with pytest.raises(UserError, match=r"g_optimizer.name=adam, which is now muon"):
+        loop._claim(tmp_path / "l1", identity)

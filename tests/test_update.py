@@ -42,6 +42,7 @@ def make(
     optimizer=None,
     discriminator_crop=0,
     ema_decay=0.999,
+    ema_from=0,
     accumulate=1,
     **loss,
 ):
@@ -67,6 +68,7 @@ def make(
             fields,
             discriminator_crop=discriminator_crop,
             ema_decay=ema_decay,
+            ema_from=ema_from,
             accumulate=accumulate,
             axis_name=axis_name,
             **parts,
@@ -278,6 +280,21 @@ def test_moving_average_follows_its_formula():
         ema = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, ema, state.g_params)
     assert int(state.step) == 3
     assert_close(state.ema, ema)
+
+
+def test_the_moving_average_is_the_parameters_until_it_begins():
+    """And its formula counts updates from there."""
+    options = {"adversarial_weight": 0.0, "optimizer": optax.sgd(0.1)}
+    update, init, _ = make("vanilla", **options, ema_decay=0.15, ema_from=2)
+    state = init()
+    for step in range(4):
+        ema = state.ema
+        state, _ = jax.jit(update)(state, a_batch(), KEY, ())
+        decay = 0.0 if step < 2 else min(0.15, (step - 1) / (step + 8))
+        ema = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, ema, state.g_params)
+        assert_close(state.ema, ema, 1e-6)
+        same = jax.tree.map(np.array_equal, state.ema, state.g_params)
+        assert all(jax.tree.leaves(same)) == (step < 2)
 
 
 def test_vmapped_seeds_equal_single_runs():

@@ -178,9 +178,20 @@ def begin_from(model: str, state: State, config: ConfigDict) -> State:
             placed[path] = distributed.on_devices(np.asarray(x), y.sharding) if taken else y
         return unflatten_dict(placed, sep="/")
 
+    # Imported here: upscaling does not need it.
+    from optax.contrib import ScheduleFreeState
+
+    def is_free(part: Any) -> bool:
+        return isinstance(part, ScheduleFreeState)
+
+    def begun(part: Any) -> Any:
+        # The one optimizer whose state holds parameters.
+        return part._replace(z=place("params", part.z)) if is_free(part) else part
+
     return state._replace(
         g_params=place("params", state.g_params),
         ema=place("params", state.ema),
+        g_opt=jax.tree.map(begun, state.g_opt, is_leaf=is_free),
         g_stats=place("stats", state.g_stats),
     )
 

@@ -44,6 +44,8 @@ IMPLIED = {
     "generator.img_range": 1.0,
     "generator.equivariant": False,
     "discriminator.name": "classifier",
+    "g_optimizer.name": "adam",
+    "d_optimizer.name": "adam",
 }
 
 
@@ -283,8 +285,11 @@ def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
 
 
 def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Path) -> None:
-    """Raise a UserError naming the first field in which two architectures differ."""
-    fields: tuple[str, ...] = ARCHITECTURE
+    """Raise a UserError naming the first field in which two architectures or optimizers differ."""
+    fields: tuple[str, ...] = (*ARCHITECTURE, "g_optimizer.name", "d_optimizer.name")
+    # Schedule-free's parameters are a mixture by b1.
+    free = "schedule_free_adamw"
+    fields += tuple(f"{x}.b1" for x in ("g_optimizer", "d_optimizer") if config[x].name == free)
     # Without a crop of its own, a discriminator has a dense layer sized for data.crop.
     if not config.discriminator.crop:
         fields = (*fields, "data.crop")
@@ -294,9 +299,10 @@ def check_architecture(saved: Mapping[str, Any], config: ConfigDict, *, run: Pat
         if name in _FREE:
             continue
         if name in fields or name.split(".")[0] in fields:
+            same = "optimizer" if "_optimizer." in name else "architecture"
             raise UserError(
                 f"{run} holds a run with {name}={then}, this one has {now}; "
-                "give another --workdir, or the same architecture"
+                f"give another --workdir, or the same {same}"
             )
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 
 from isr_jax.checkpoints import runs as checkpoint
-from isr_jax.config import flatten, sampled_crop
+from isr_jax.config import flatten, get_config, sampled_crop
 from isr_jax.data import sources
 from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError
@@ -228,7 +228,10 @@ def _scored(outcome: Mapping[str, Any], validation: Validation) -> str:
 
 
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write what the folder is for; a UserError names the first difference to an earlier study."""
+    """Write what the folder is for; a UserError names the first difference to an earlier study.
+
+    Fields that are newer than the study had their defaults.
+    """
     file = folder / "study.json"
     now = flatten(json.loads(json.dumps(identity)))
     before = _read(file)
@@ -236,7 +239,9 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write(file, identity)
         return
-    then = flatten(before)
+    defaults = flatten(get_config().to_dict())
+    named = {f"run.{name}": default for name, default in defaults.items()}
+    then = {name: default for name, default in named.items() if name in now} | flatten(before)
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name):
             raise UserError(

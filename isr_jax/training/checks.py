@@ -16,7 +16,7 @@ from isr_jax.models.discriminators import make_discriminator
 from isr_jax.models.generators import complete
 from isr_jax.perceptual import distances, lpips
 from isr_jax.perceptual.vgg_loss import CRITERIA
-from isr_jax.training.optimizers import SCHEDULES
+from isr_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 CHOICES: dict[str, Collection[Any]] = {
     "data.loader": ("pool", "sharded_pool", "stream"),
@@ -25,6 +25,8 @@ CHOICES: dict[str, Collection[Any]] = {
     "loss.perceptual.criterion": CRITERIA,
     "loss.lpips_network": lpips.NETWORKS,
     "loss.adversarial": losses.ADVERSARIAL,
+    "g_optimizer.name": OPTIMIZERS,
+    "d_optimizer.name": OPTIMIZERS,
     "g_optimizer.schedule": SCHEDULES,
     "d_optimizer.schedule": SCHEDULES,
     "train.parallel": ("jit", "pmap"),
@@ -53,8 +55,11 @@ LEAST: dict[str, int] = {
     "d_optimizer.warmup_steps": 0,
     "g_optimizer.decay": 0,
     "d_optimizer.decay": 0,
+    "g_optimizer.weight_decay": 0,
+    "d_optimizer.weight_decay": 0,
     "g_optimizer.grad_clip": 0,
     "d_optimizer.grad_clip": 0,
+    "train.ema_from": 0,
     "train.steps": 1,
     "train.steps_per_dispatch": 1,
     "train.accumulate": 1,
@@ -68,8 +73,12 @@ LEAST: dict[str, int] = {
 BELOW_ONE = (
     "g_optimizer.b1",
     "g_optimizer.b2",
+    "g_optimizer.b3",
+    "g_optimizer.momentum",
     "d_optimizer.b1",
     "d_optimizer.b2",
+    "d_optimizer.b3",
+    "d_optimizer.momentum",
     "train.ema_decay",
 )
 
@@ -133,6 +142,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     if batch % devices:
         raise UserError(f"config.data.batch={batch} must be divisible by {devices}, the devices")
     _check_accumulate(config, devices)
+    _check_augment(config, devices)
     if config.discriminator.crop > crop:
         raise UserError(
             f"config.discriminator.crop={config.discriminator.crop} exceeds config.data.crop={crop}"
@@ -150,7 +160,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             )
     if config.loss.ldl and crop < 4:
         raise UserError(f"config.data.crop={crop} is too small for ldl; it must be 4 px or more")
-    advice = _check_ssim(crop, weights)
+    advice = _check_ssim(crop, weights) + _check_optimizers(config)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
         advice.append(
             "on a CPU config.train.steps_per_dispatch=1 is much faster: XLA's convolutions are "
@@ -179,6 +189,53 @@ def _check_accumulate(config: ConfigDict, devices: int) -> None:
             "a relativistic loss compares each image with the whole batch, which "
             "config.train.accumulate splits: set that to 1, or generator.remat=True to save memory"
         )
+
+
+def _check_augment(config: ConfigDict, devices: int) -> None:
+    options, batch = config.data.augment, config.data.batch
+    for name, chance in options.items():
+        if not 0 <= chance <= 1:
+            raise UserError(f"config.data.augment.{name} is {chance}; it must be in [0, 1]")
+    shares = devices if config.train.parallel == "pmap" else 1
+    if options.mixup and batch % (2 * shares):
+        raise UserError(
+            f"config.data.augment.mixup mixes pairs: config.data.batch={batch} must be divisible "
+            f"by {2 * shares}"
+        )
+    if options.cutblur and config.scale != 1:
+        raise UserError(
+            "config.data.augment.cutblur pastes HR pixels into LR images, which needs "
+            f"config.scale=1, not {config.scale}; set it to 0"
+        )
+
+
+def _check_optimizers(config: ConfigDict) -> list[str]:
+    advice = []
+    for section in ("g_optimizer", "d_optimizer"):
+        options, field = config[section], f"config.{section}"
+        if options.name == "adam" and options.weight_decay:
+            raise UserError(
+                f"{field}.weight_decay is {options.weight_decay}, and adam has none; set it to 0, "
+                f"or {field}.name=adamw"
+            )
+        free = options.name == "schedule_free_adamw"
+        if free and options.schedule != "constant":
+            raise UserError(
+                f"{field}.schedule is {options.schedule}; schedule_free_adamw needs constant"
+            )
+        if free and not options.b1:
+            raise UserError(f"{field}.b1 is 0; schedule_free_adamw needs it above 0")
+        if options.name == "adan" and (options.b1, options.b2) == (0.9, 0.999):
+            advice.append(
+                f"{field}.b1 and b2 are Adam's; Adan was published with b1=0.98 and b2=0.92"
+            )
+    free = config.g_optimizer.name == "schedule_free_adamw"
+    if free and flatten(config.to_dict()).get("generator.batch_norm"):
+        advice.append(
+            "batch norm's running statistics are those of the parameters that are trained, not of "
+            "the average that schedule_free_adamw validates and saves"
+        )
+    return advice
 
 
 def _check_perceptual(config: ConfigDict) -> None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from isr_jax.config import sampled_crop
 from isr_jax.data import pool
+from isr_jax.data.augment import augment
 from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.images import to_float
 from isr_jax.models import discriminators, generator
@@ -87,6 +88,7 @@ def make_program(
         d_optimizer=d_optimizer,
         discriminator_crop=config.discriminator.crop,
         ema_decay=config.train.ema_decay,
+        ema_from=config.train.ema_from,
         accumulate=config.train.accumulate,
         axis_name=axis_name,
     )
@@ -101,14 +103,16 @@ def make_program(
 def make_prepare(
     config: ConfigDict,
 ) -> Callable[[Key[Array, ""], Batch, int | Int[Array, ""]], Batch]:
-    """Build (key, batch, first) -> batch: the degradation of HR crops, and sharpened targets.
+    """Build (key, batch, first) -> batch: degradation, sharpened targets and augmentation.
 
     With data.degradation=bicubic LR crops stay as they were cut, from the bicubic of the whole
     image. Otherwise they are made of the HR crop and a margin around it, which is then cut away,
     except of examples whose LR crops are the data set's own.
-    Example i depends on key, first + i and its own image alone.
+    Example i depends on key, first + i and its own image alone, and with data.augment.mixup on its
+    neighbour's.
     """
     options, scale = config.data, config.scale
+    chances = options.augment.to_dict()
     degrade = make_degradation(options.degradation, scale=scale)
 
     def prepare(key: Key[Array, ""], batch: Batch, first: int | Int[Array, ""]) -> Batch:
@@ -120,10 +124,14 @@ def make_prepare(
         cut = {"lr": (lr, options.margin // scale), "hr": (hr, options.margin)}
         if options.sharpen:
             cut["target"] = (sharp, options.margin)
-        return {
+        prepared = {
             name: x[:, edge : x.shape[1] - edge, edge : x.shape[2] - edge]
             for name, (x, edge) in cut.items()
         }
+        if not any(chances.values()):
+            return prepared
+        # Degradations split the key in two, which are its folds 0 and 1.
+        return augment(jax.random.fold_in(key, 2), prepared, chances=chances, first=first)
 
     return prepare
 

@@ -25,6 +25,7 @@ from isr_jax import losses
 from isr_jax.models import Discriminator, Generator
 from isr_jax.perceptual import distances
 from isr_jax.state import State
+from isr_jax.training.optimizers import evaluated_params
 
 Batch = Mapping[str, Float[Array, "n _ _ 3"]]
 Metrics = dict[str, Float[Array, ""]]
@@ -108,6 +109,7 @@ def make_update(
     d_optimizer: optax.GradientTransformation,
     discriminator_crop: int = 0,
     ema_decay: float = 0.999,
+    ema_from: int = 0,
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> Update:
@@ -122,6 +124,8 @@ def make_update(
             place per update; 0 for the whole images.
         ema_decay: decay of the EMA; (1 + step) / (10 + step) where that is less, so that the
             first updates do not linger in it.
+        ema_from: updates until which the EMA is the parameters themselves; its steps count from
+            there.
         accumulate: number of parts of the batch, which are passed through the networks one after
             the other, to save memory; their gradients are averaged.
         axis_name: of the pmap axis over which the batch is split, None without one. Under jit the
@@ -296,12 +300,16 @@ def make_update(
         updates, g_opt = g_optimizer.update(found.g, state.g_opt, state.g_params)
         g_params = optax.apply_updates(state.g_params, updates)
         step = state.step.astype(jnp.float32)
+        if ema_from:
+            step = jnp.maximum(step - ema_from, 0.0)
         decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+        if ema_from:
+            decay = jnp.where(state.step < ema_from, 0.0, decay)
         new_state = state._replace(
             step=state.step + 1,
             g_params=g_params,
             g_stats=found.g_stats,
-            ema=optax.incremental_update(g_params, state.ema, 1.0 - decay),
+            ema=optax.incremental_update(evaluated_params(g_opt, g_params), state.ema, 1.0 - decay),
             g_opt=g_opt,
         )
         return new_state, metrics
