@@ -27,14 +27,12 @@ def get_config() -> ConfigDict:
     config.scale = 4  # int; scale factor, one that the generator has
 
     config.data = ConfigDict()
-    # samples | folder:PATH | pairs:HR:LR | pairs:SET | list:FILE | tfds:NAME[:SPLIT], or a tuple of
-    # several
+    # samples | folder:PATH | pairs:HR:LR | pairs:SET | list:FILE | tfds:NAME[:SPLIT], or several
     config.data.train = _any("samples")
     config.data.validation = _any("samples")  # the same; the validation set, whole images
     config.data.weights = ()  # floats > 0; of each source of data.train, () for its images' number
     config.data.weight_by = "image"  # image: all alike | area: crops in proportion to the pixels
-    # Float in [0, 1]; share of crops with the own LR image of images that have one. None: all with
-    # bicubic, none with other degradations
+    # Float in [0, 1]; share of crops with an image's own LR image. None: all with bicubic, else none
     config.data.paired_share = placeholder(float)
     config.data.validation_images = 0  # int >= 0; use the first so many, 0 for all
     config.data.tfds_dir = ""  # path; where TFDS keeps data sets, "" for TFDS's default
@@ -73,6 +71,7 @@ def get_config() -> ConfigDict:
     config.loss.perceptual.path = ""  # path; the weight file or its folder, "" for the cache
     config.loss.lpips = 0.0  # float >= 0; weight, of LPIPS's distance
     config.loss.lpips_network = "vgg"  # alex | vgg | squeeze; tables mostly score by alex
+    config.loss.dists = 0.0  # float >= 0; weight, of DISTS
     config.loss.ldl = 0.0  # float >= 0; weight, of artifacts that the EMA's output does not have
     # With both of the following weights 0, no discriminator is trained.
     config.loss.adversarial_weight = 1e-3  # float >= 0; of the generator's adversarial loss
@@ -192,6 +191,7 @@ def candidate(
                 "content": dict.fromkeys(get_config().loss.content, 0.0),
                 "perceptual": {"weight": 0.0},
                 "lpips": 0.0,
+                "dists": 0.0,
                 "ldl": 0.0,
                 "adversarial_weight": 0.0,
                 "feature_matching": 0.0,
@@ -341,8 +341,8 @@ def variant_of(config: ConfigDict, variant: str, *, of: tuple[str, ...] = ()) ->
     config.data.crop = 96
     config.data.margin = min(config.data.margin, 16)
     config.data.batch = 4
-    if config.loss.perceptual.weight or config.loss.lpips:
-        config.loss.perceptual.weight = config.loss.lpips = 0.0
+    if config.loss.perceptual.weight or config.loss.lpips or config.loss.dists:
+        config.loss.perceptual.weight = config.loss.lpips = config.loss.dists = 0.0
         config.loss.feature_matching = 0.01
         config.loss.content.l1 = 1.0
     for optimizer in (config.g_optimizer, config.d_optimizer):

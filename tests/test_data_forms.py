@@ -226,7 +226,10 @@ def write_deep_pairs(root, photos, scale):
 
 @pytest.mark.parametrize("loader, scale", [("pool", 2), ("stream", 2), ("pool", 1)])
 def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, scale):
-    """Pairs of 8 and 16 bits, a list and a folder, weighted, for 100 updates; stopped after 50."""
+    """Pairs of 8 and 16 bits, a list and a folder, weighted, for 100 updates; stopped after 50.
+
+    At scale 1, a fifth of the pairs' LR crops, and all of the others, are degraded.
+    """
     write_deep_pairs(tmp_path / "pairs", photos, scale)
     (photos / "list.txt").write_text("0.png (48,56,3)\n1.png\n")
     fields = {
@@ -240,6 +243,8 @@ def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, sca
         "train.validate_every": 50,
         "train.checkpoint_every": 50,
     }
+    if scale == 1:
+        fields |= {"data.degradation": "second_order", "data.margin": 4, "data.crop": 16}
 
     def config():
         made = tiny(photos, **fields)

@@ -163,6 +163,8 @@ def _loss(one: CandidateResult) -> str:
         parts.append(f"{loss['perceptual']['weight']:g} perceptual")
     if loss["lpips"]:
         parts.append(f"{loss['lpips']:g} lpips ({loss['lpips_network']})")
+    if loss["dists"]:
+        parts.append(f"{loss['dists']:g} dists")
     if loss["ldl"]:
         parts.append(f"{loss['ldl']:g} ldl")
     if loss["adversarial_weight"]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from isr_jax.models.layers import Params
-from isr_jax.perceptual import lpips
+from isr_jax.perceptual import dists, lpips
 from isr_jax.perceptual.backbones import backbone
 from isr_jax.perceptual.vgg_loss import load_vgg19, make_perceptual_loss
 
@@ -76,6 +76,12 @@ DISTANCES: dict[str, Distance] = {
         load=lambda loss: lpips.load_params(loss.lpips_network),
         make=_make_lpips,
         least=_lpips_least,
+    ),
+    "dists": Distance(
+        weight=lambda loss: loss.dists,
+        load=lambda loss: dists.load_params(),
+        make=lambda loss: lambda params, sr, hr: jnp.mean(dists.dists(params, sr, hr)),
+        least=lambda loss: (1, "DISTS"),
     ),
 }
 

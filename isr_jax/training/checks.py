@@ -43,6 +43,7 @@ LEAST: dict[str, int] = {
     "discriminator.crop": 0,
     "loss.perceptual.weight": 0,
     "loss.lpips": 0,
+    "loss.dists": 0,
     "loss.ldl": 0,
     "loss.adversarial_weight": 0,
     "loss.feature_matching": 0,

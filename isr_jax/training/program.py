@@ -1,6 +1,6 @@
 """Training as pure functions of a config: the update, its batches, n updates at once, the plan."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -25,6 +25,9 @@ from isr_jax.training import optimizers
 from isr_jax.training.update import Batch, Metrics, Update, init_state, make_update
 
 AXIS = "devices"
+# "lr" and "hr", float32 [n h w 3] in [0, 1], and, where a degradation makes some LR crops, "own",
+# bool [n]: whether LR is the data set's own.
+Drawn = Mapping[str, Array]
 Devices = Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm] (jax hides its class)
 
 
@@ -102,7 +105,7 @@ def make_program(
 
 def make_prepare(
     config: ConfigDict,
-) -> Callable[[Key[Array, ""], Batch, int | Int[Array, ""]], Batch]:
+) -> Callable[[Key[Array, ""], Drawn, int | Int[Array, ""]], Batch]:
     """Build (key, batch, first) -> batch: degradation, sharpened targets and augmentation.
 
     With data.degradation=bicubic LR crops stay as they were cut, from the bicubic of the whole
@@ -115,7 +118,7 @@ def make_prepare(
     chances = options.augment.to_dict()
     degrade = make_degradation(options.degradation, scale=scale)
 
-    def prepare(key: Key[Array, ""], batch: Batch, first: int | Int[Array, ""]) -> Batch:
+    def prepare(key: Key[Array, ""], batch: Drawn, first: int | Int[Array, ""]) -> Batch:
         lr, hr = batch["lr"], batch["hr"]
         sharp = sharpen(hr) if options.sharpen else hr
         if options.degradation != "bicubic":
@@ -190,7 +193,7 @@ def plan(config: ConfigDict, *, step: int) -> Iterator[Planned]:
 # The metrics of n updates; of several runs at once, those of each.
 Series = dict[str, Float[Array, "*runs n"]]
 # (key, images, i, first) -> the batch of update i of a dispatch; first numbers its first example
-Draw = Callable[[Key[Array, ""], Any, Int[Array, ""], int | Int[Array, ""]], Batch]
+Draw = Callable[[Key[Array, ""], Any, Int[Array, ""], int | Int[Array, ""]], Drawn]
 
 
 def run_keys(seed: int | Integer[Array, ""]) -> Key[Array, "2"]:
@@ -213,7 +216,7 @@ def make_draw(config: ConfigDict, *, batch: int, devices: Devices = ()) -> Draw:
     """
     sample = partial(pool.sample, batch=batch, crop=sampled_crop(config), scale=config.scale)
 
-    def draw(key: Key[Array, ""], images: pool.Pool, i: Array, first: int | Array) -> Batch:
+    def draw(key: Key[Array, ""], images: pool.Pool, i: Array, first: int | Array) -> Drawn:
         if not devices:
             return sample(key, images, first=first)
         split, whole = PartitionSpec(AXIS), PartitionSpec()
@@ -281,9 +284,9 @@ def make_dispatch(config: ConfigDict, update: Update, devices: Devices) -> Dispa
     sharded = config.data.loader == "sharded_pool"
     from_pool = make_draw(config, batch=share, devices=devices if sharded else ())
 
-    def draw(key: Key[Array, ""], images: Any, i: Array, first: int | Array) -> Batch:
+    def draw(key: Key[Array, ""], images: Any, i: Array, first: int | Array) -> Drawn:
         if streaming:
-            drawn: Batch = {
+            drawn: Drawn = {
                 name: batches[i] if name == "own" else to_float(batches[i])
                 for name, batches in images.items()
             }
