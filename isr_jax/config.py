@@ -12,7 +12,7 @@ Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, A
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from isr_jax import errors
@@ -28,11 +28,12 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     # samples | folder:PATH | pairs:HR:LR | pairs:SET | list:FILE | tfds:NAME[:SPLIT], or several
-    config.data.train = _any("samples")
-    config.data.validation = _any("samples")  # the same; the validation set, whole images
+    config.data.train = FieldReference("samples", field_type=object)
+    config.data.validation = FieldReference("samples", field_type=object)  # validation set
     config.data.weights = ()  # floats > 0; of each source of data.train, () for its images' number
     config.data.weight_by = "image"  # image: all alike | area: crops in proportion to the pixels
-    # Float in [0, 1]; share of crops with an image's own LR image. None: all with bicubic, else none
+    # Float in [0, 1]; share of crops whose LR is an image's own, where it has one. None: 1 with
+    # bicubic, else 0
     config.data.paired_share = placeholder(float)
     config.data.validation_images = 0  # int >= 0; use the first so many, 0 for all
     config.data.tfds_dir = ""  # path; where TFDS keeps data sets, "" for TFDS's default
@@ -115,13 +116,6 @@ def get_config() -> ConfigDict:
     config.train.keep_best = "psnr"  # psnr | ssim | ms_ssim; the best by it is kept
     config.train.keep_every = 0  # int >= 0, updates; checkpoints so far apart are kept, 0 for none
     return config.lock()
-
-
-def _any(default: Any) -> Any:
-    """Return a field that takes values of any type."""
-    field = placeholder(object)
-    field.set(default)
-    return field
 
 
 def small() -> ConfigDict:
