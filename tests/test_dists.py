@@ -124,8 +124,8 @@ def test_the_authors_code_gives_the_same(trunk, weighting, params, monkeypatch):
 def test_identical_images_are_at_0_with_zero_gradient(params):
     _, hr = pair(9, 9)
     value, gradient = value_and_gradient(params, hr, hr)
-    assert value == 0.0
-    np.testing.assert_array_equal(gradient, 0.0)
+    np.testing.assert_allclose(value, 0.0, atol=1e-12)
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-9)
 
 
 def test_gradient_equals_finite_differences(params):
@@ -140,14 +140,13 @@ def test_gradient_equals_finite_differences(params):
         assert abs(slope) > 1e-6
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_flat_images_have_a_finite_gradient(params, value):
+def test_flat_images_have_a_finite_gradient(params):
     """Where no channel is active, the pool's root and both variances are at 0."""
     first = {**params["backbone"]["conv1_1"], "bias": jnp.full(64, -100.0)}
     dark = {**params, "backbone": {**params["backbone"], "conv1_1": first}}
     _, hr = pair(9, 9)
     for weighted in (params, dark):
-        found = value_and_gradient(weighted, jnp.full_like(hr, value), hr)
+        found = value_and_gradient(weighted, jnp.zeros_like(hr), hr)
         assert all(np.isfinite(x).all() for x in found)
 
 
@@ -162,9 +161,10 @@ def test_smooth_pools_halve_every_size(trunk):
     """Rounded up, as the padded convolution does; the other pools round down."""
     features = backbone("vgg16_l2", layers=["pool1"])
     assert features.least == 1
-    params = features.init(jax.random.key(0))
-    for size in (1, 8):
-        got = features.apply(params, jnp.zeros((1, size, size + 1, 3)))["pool1"]
+    params = jax.eval_shape(features.init, jax.random.key(0))
+    for size in (1, 2, 7, 8):
+        images = jnp.zeros((1, size, size + 1, 3))
+        got = jax.eval_shape(features.apply, params, images)["pool1"]
         x = torch.zeros(1, 64, size, size + 1)
         assert got.shape == tuple(l2_pool(x).permute(0, 2, 3, 1).shape)
 

@@ -10,9 +10,9 @@ smoother ones, the means of both images (texture) and their covariance (structur
 in SSIM, over the whole image; the similarities are weighted by weights that were fitted to human
 judgement and to patches of the same texture.
 
-The formula is that of the authors' PyTorch code, 1 - sum of weighted similarities. Each weight's
-1 - similarity is computed as a squared difference over a sum of squares: it cannot be negative, and
-equal images are at exactly 0, with zero gradient. The authors' command shrinks images to 256 pixels
+The formula is that of the authors' PyTorch code: 1 less the sum of weighted similarities. Each
+1 - similarity is computed as a squared difference over a sum of squares, which cannot be negative
+and loses no digits where images are nearly equal. The authors' command shrinks images to 256 pixels
 at the shorter side first, which pyiqa and this do not.
 
 Source: Ding, Ma, Wang & Simoncelli 2020, "Image Quality Assessment: Unifying Structure and Texture
@@ -58,7 +58,7 @@ def dists(
 
     Returns:
         Values of 0 or more; float32 for float32 images on every kind of device. The gradient is
-        finite, and zero at sr == hr.
+        finite. At sr == hr both are 0 but for the last bits that a compiler may change.
     """
     features = backbone(NETWORK, layers=STAGES, precision="highest")
     # One pass for both, so that equal images have equal features to the last bit.
