@@ -30,7 +30,7 @@ def test_r1_of_linear_and_quadratic_discriminators_is_their_closed_form(jitted):
     # A logit per pixel: those of an image are summed.
     places = wrap(lambda w: losses.r1(lambda x: jnp.sum(w * x, axis=-1), PHOTOS))
     np.testing.assert_allclose(places(w), np.sum(np.square(w)), rtol=1e-5)
-    np.testing.assert_allclose(wrap(jax.grad(places))(w), 2 * w, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.grad(places))(w), 2 * w, rtol=1e-5)
 
     flat = np.asarray(PHOTOS, np.float64).reshape(3, -1)
     a = RNG.normal(size=(flat.shape[1],) * 2)
@@ -43,7 +43,7 @@ def test_r1_of_linear_and_quadratic_discriminators_is_their_closed_form(jitted):
 
         return losses.r1(logits, PHOTOS)
 
-    value, gradient = wrap(jax.value_and_grad(quadratic))(jnp.asarray(a, jnp.float32))
+    value, gradient = jax.jit(jax.value_and_grad(quadratic))(jnp.asarray(a, jnp.float32))
     np.testing.assert_allclose(value, np.mean(np.sum(np.square(flat @ a), axis=1)), rtol=1e-4)
     outer = np.einsum("ni,nj->ij", flat @ a, flat) / 3  # of |(A + A^T) x / 2|^2 by A
     expected = outer + outer.T
@@ -113,6 +113,7 @@ def test_r1_goes_through_the_gradient_of_kernels_in_parts(monkeypatch):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1e-3, float(jnp.abs(b).max())))
     along = jax.tree.map(lambda p: jax.random.normal(keys[0], p.shape), params)
+    penalty = jax.jit(penalty)
     ahead, behind = (
         penalty(jax.tree.map(lambda p, d, s=s: p + s * d, params, along)) for s in (1e-3, -1e-3)
     )
