@@ -105,22 +105,21 @@ def test_cutblur_puts_hr_into_a_rectangle_of_lr_or_around_it(sharpened):
 
 
 def test_chances_are_each_example_s_own():
-    n = 3000
-    batch = a_batch(n, side=4, scale=1)
+    batch = a_batch(3000, side=4, scale=1)
     batch["lr"] = 1.0 - batch["hr"]
-    source = jax.device_get(batch)
-    changed = {
-        "mixup": lambda out: (np.sort(out["hr"]) != np.sort(source["hr"])).any(axis=(1, 2, 3)),
-        "cutblur": lambda out: (out["lr"] + out["hr"] != 1.0).any(axis=(1, 2, 3)),
-        "rgb": lambda out: (out["hr"] != source["hr"]).any(axis=(1, 2, 3)),
-    }
-    for name, chance in (("mixup", 0.2), ("cutblur", 0.3), ("rgb", 0.6)):
-        found = changed[name](augmented(batch, **{name: chance}))
-        share(found, chance * (5 / 6 if name == "rgb" else 1.0))
-        share(found[::2] & found[1::2], found.mean() ** 2)
-    both = augmented(batch, rgb=0.6, mixup=0.2)
-    share(changed["mixup"](both), 0.2)
-    share(changed["mixup"](both) & ~changed["rgb"](both), 0.0)
+    out = augmented(batch, rgb=0.6, mixup=0.2, cutblur=0.3)
+
+    def differ(x, y):
+        return (np.abs(x - y) > 1e-5).any(axis=(1, 2, 3))
+
+    mixed = differ(np.sort(out["hr"]), np.sort(batch["hr"]))
+    blurred = differ(out["lr"], 1.0 - out["hr"])
+    share(mixed, 0.2)
+    share(blurred, 0.3)
+    share(mixed & blurred, 0.2 * 0.3)
+    share(mixed[::2] & mixed[1::2], 0.2 * 0.2)
+    # One of the six orders is the image's own.
+    share(differ(out["hr"], np.asarray(batch["hr"]))[~mixed], 0.6 * 5 / 6)
 
 
 def test_an_example_depends_on_its_number_and_its_pair_alone():
@@ -155,7 +154,7 @@ def test_every_number_of_devices_gives_the_same(case):
     batch["lr"] = 1.0 - batch["lr"]
     expected = jax.jit(prepare)(KEY, batch, 0)
     assert (expected["lr"] != batch["lr"]).any()
-    for count in (2, 4):
+    for count in (2, 4) if case == "x2" else (4,):
         devices = jax.devices()[:count]
         shares = jax.tree.map(lambda x, n=count: x.reshape(n, -1, *x.shape[1:]), batch)
         first = jnp.arange(count, dtype=jnp.int32) * (8 // count)
