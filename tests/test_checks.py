@@ -120,8 +120,8 @@ def test_wrong_fields_of_every_architecture_are_named(published, changed, said):
 
 def test_a_scale_that_the_generator_does_not_have_is_refused():
     config = base.small()
-    config.scale = 1
-    with pytest.raises(UserError, match=r"config\.scale is 1; resnet supports 2, 3, 4, 8"):
+    config.scale = 5
+    with pytest.raises(UserError, match=r"config\.scale is 5; resnet supports 1, 2, 3, 4, 8"):
         checks.check(config, devices=1)
 
 

@@ -200,13 +200,13 @@ def test_a_first_process_that_is_not_there_is_said(monkeypatch):
 def test_a_first_process_that_waits_in_vain_says_so():
     """In a process of its own, because JAX would abort it."""
     code = (
-        "from isr_jax import distributed; distributed.JOINING = 0.5;"
+        "from isr_jax import distributed; distributed.JOINING = 1;"
         f"distributed.start(coordinator='127.0.0.1:{free_port()}', processes=2, process=0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        "process 0 of 2 has waited 0.5 s for the others; start them all, with the same "
+        "process 0 of 2 has waited 1 s for the others; start them all, with the same "
         "--coordinator and --processes\n"
     )
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from isr_jax.data.examples import UnusableImageError
 from isr_jax.data.pairs import find_sets, load_pair
-from isr_jax.data.sources import open_source
+from isr_jax.data.sources import load_all, open_source
 from isr_jax.errors import UserError
 from isr_jax.photo.formats import FORMATS, SUFFIXES, format_of, image_files
 from isr_jax.photo.reading import decode_rgb, open_photo
@@ -77,7 +77,7 @@ def test_postscript_is_refused_by_every_reader(tmp_path, name):
         load_pair(found.pairs[0], scale=2)
 
 
-def test_sixteen_bit_rgb_is_rounded_for_training_and_evaluation(tmp_path):
+def test_sixteen_bit_rgb_is_kept_for_training_and_rounded_for_evaluation(tmp_path):
     """0x01FF is 1.99 of 255 levels, of which dropping the low byte would make 1."""
     (tmp_path / "hr").mkdir()
     deep = pixels(dtype=np.uint16)
@@ -86,7 +86,9 @@ def test_sixteen_bit_rgb_is_rounded_for_training_and_evaluation(tmp_path):
     wanted = np.floor(deep / 257.0 + 0.5).astype(np.uint8)
     assert (wanted[0, 0] == 2).all()
     source = open_source(f"folder:{tmp_path}", "train", scale=2)
-    np.testing.assert_array_equal(source.load(0).hr, wanted)
+    np.testing.assert_array_equal(source.load(0).hr, deep)
+    (photo,) = load_all(source, min_size=2, warn=pytest.fail)
+    np.testing.assert_array_equal(photo.hr, wanted)
     (found,) = find_sets(tmp_path, scales=(2,))
     np.testing.assert_array_equal(load_pair(found.pairs[0], scale=2)[1], wanted)
 
