@@ -12,8 +12,8 @@ Source: Ledig et al. 2017 (SRGAN), section 3.2: crops of 96 px, batches of 16, A
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict, FieldReference
-from ml_collections.config_dict import placeholder
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
 
 from isr_jax import errors
 from isr_jax.models.discriminators import DISCRIMINATORS
