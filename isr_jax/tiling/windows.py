@@ -217,7 +217,7 @@ def _most_bytes(traced: Any, *, start: int | None = None, stop: int | None = Non
     Args:
         traced: the jaxpr of the network, in which the input of each convolution has its number as
             its name.
-        start: the convolution whose input is there already.
+        start: the convolution whose input is given.
         stop: the convolution whose input is computed.
     """
 
