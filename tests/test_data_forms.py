@@ -224,6 +224,7 @@ def write_deep_pairs(root, photos, scale):
         (root / "lr" / file.name).write_bytes(imagecodecs.png_encode(lr))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader, scale", [("pool", 2), ("stream", 2), ("pool", 1)])
 def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, scale):
     """Pairs of 8 and 16 bits, a list and a folder, weighted, for 100 updates; stopped after 50.
