@@ -16,7 +16,7 @@ from isr_jax.errors import UserError
 from isr_jax.protocols import PROTOCOLS, Scores, measure, measure_interpolation
 from isr_jax.resize import resize_uint8
 
-# (sr, hr, *, crop) -> distance, as perceptual.lpips.Lpips
+# (sr, hr, *, crop) -> distance, as perceptual.inputs.ImageDistance
 Distance = Callable[..., float]
 # (sr, *, crop) -> score, as perceptual.niqe.Niqe
 Quality = Callable[..., float]

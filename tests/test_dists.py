@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 from isr_jax.errors import UserError
 from isr_jax.perceptual import weight_files as weights
 from isr_jax.perceptual.backbones import backbone
-from isr_jax.perceptual.dists import CHANNELS, STAGES, Dists, dists, load_dists, load_params
+from isr_jax.perceptual.dists import CHANNELS, STAGES, dists, load_dists, load_params
+from isr_jax.perceptual.inputs import ImageDistance
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
@@ -171,7 +172,7 @@ def test_smooth_pools_halve_every_size(trunk):
 
 def test_uint8_images_are_cropped_and_scaled(folder):
     measure = load_dists(folder=folder)
-    assert isinstance(measure, Dists)
+    assert isinstance(measure, ImageDistance)
     sr, hr = RNG.integers(0, 256, (2, 17, 17, 3), dtype=np.uint8)
     floats = [jnp.array(x[None, 4:-4, 4:-4] / 255.0, jnp.float32) for x in (sr, hr)]
     value = measure(sr, hr, crop=4)

@@ -7,7 +7,8 @@ import pytest
 
 from isr_jax.errors import UserError
 from isr_jax.perceptual.backbones import backbone
-from isr_jax.perceptual.lpips import Lpips, load_lpips, load_params, lpips
+from isr_jax.perceptual.inputs import ImageDistance
+from isr_jax.perceptual.lpips import load_lpips, load_params, lpips
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 
@@ -168,7 +169,7 @@ def test_small_images_are_refused(folder, network):
 
 def test_uint8_images_are_cropped_and_scaled(folder):
     measure = load_lpips("alex", folder=folder)
-    assert isinstance(measure, Lpips)
+    assert isinstance(measure, ImageDistance)
     sr, hr = RNG.integers(0, 256, (2, 45, 40, 3), dtype=np.uint8)
     floats = [jnp.array(x[None] / 255.0, jnp.float32) for x in (sr, hr)]
     np.testing.assert_allclose(measure(sr, hr), lpips(measure.params, *floats)[0], rtol=1e-5)

@@ -86,7 +86,7 @@ def decode_image(
 
 
 def area_of(file: Path | BufferedIOBase) -> int:
-    """Return the number of pixels that an image's header declares; 0 where there is no image."""
+    """Return the number of pixels that an image's header declares; 0 if it cannot be read."""
     try:
         photo = open_photo(file) if isinstance(file, Path) else OpenPhoto(file, "image")
     except UserError:

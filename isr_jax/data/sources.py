@@ -63,7 +63,7 @@ class Source(Protocol):
         ...
 
     def area(self, i: int) -> int:
-        """Return the number of HR pixels of image `i`, which its header declares; 0 of no image."""
+        """Return the number of HR pixels of image `i`, by its header; 0 if it cannot be read."""
         ...
 
     def fingerprint(self) -> str:

@@ -36,6 +36,7 @@ from isr_jax.loss_study.candidates import Candidate, candidates_of
 from isr_jax.loss_study.results import Results, Scored, best_by_mean_rank, summarise
 from isr_jax.loss_study.runs import Course, Interrupted, Training, Validation, train_runs
 from isr_jax.perceptual import lpips
+from isr_jax.perceptual.inputs import ImageDistance
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
 from isr_jax.training.loaders import open_validation
@@ -122,7 +123,7 @@ def _study(
     return StudyResult(run, results)
 
 
-def _distance(network: str, say: Callable[[str], None]) -> lpips.Lpips | None:
+def _distance(network: str, say: Callable[[str], None]) -> ImageDistance | None:
     if network == "none":
         return None
     if network == "auto" and not lpips.at_hand("alex"):

@@ -159,23 +159,17 @@ def _loss(one: CandidateResult) -> str:
     """Return the nonzero weights of a loss in words."""
     loss = one["loss"]
     parts = [f"{weight:g} {name}" for name, weight in loss["content"].items() if weight]
-    if loss["perceptual"]["weight"]:
-        parts.append(f"{loss['perceptual']['weight']:g} perceptual")
-    if loss["lpips"]:
-        parts.append(f"{loss['lpips']:g} lpips ({loss['lpips_network']})")
-    if loss["dists"]:
-        parts.append(f"{loss['dists']:g} dists")
-    if loss["ldl"]:
-        parts.append(f"{loss['ldl']:g} ldl")
-    if loss["adversarial_weight"]:
-        parts.append(f"{loss['adversarial_weight']:g} adversarial ({loss['adversarial']})")
-    if loss["feature_matching"]:
-        parts.append(f"{loss['feature_matching']:g} feature matching")
-    if loss["r1"]:
-        parts.append(f"R1 of gamma {loss['r1']:g}")
-    if loss["d_pause"]:
-        parts.append(f"pauses below {loss['d_pause']:g}")
-    return " + ".join(parts)
+    others = {
+        "{:g} perceptual": loss["perceptual"]["weight"],
+        f"{{:g}} lpips ({loss['lpips_network']})": loss["lpips"],
+        "{:g} dists": loss["dists"],
+        "{:g} ldl": loss["ldl"],
+        f"{{:g}} adversarial ({loss['adversarial']})": loss["adversarial_weight"],
+        "{:g} feature matching": loss["feature_matching"],
+        "R1 of gamma {:g}": loss["r1"],
+        "pauses below {:g}": loss["d_pause"],
+    }
+    return " + ".join(parts + [text.format(weight) for text, weight in others.items() if weight])
 
 
 def _markdown(results: Results) -> str:

@@ -20,18 +20,17 @@ Similarity", section 3 and equations 4 to 6.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from isr_jax.errors import UserError
 from isr_jax.models.layers import Params
 from isr_jax.perceptual import weight_files as weights
 from isr_jax.perceptual.backbones import backbone, params_from_torch
-from isr_jax.perceptual.inputs import rgb_pair
+from isr_jax.perceptual.inputs import ImageDistance
 
 NETWORK = "vgg16_l2"
 # The image, and the stages behind it, with their numbers of channels.
@@ -124,37 +123,9 @@ def load_params(*, folder: str | Path | None = None) -> Params:
     return {"backbone": params, "alpha": alpha, "beta": beta}
 
 
-class Dists(NamedTuple):
-    """DISTS of uint8 images, for tables; see `load_dists`."""
-
-    params: Params
-
-    def __call__(
-        self,
-        sr: UInt8[np.ndarray, "sh sw *sc"],
-        hr: UInt8[np.ndarray, "hh hw *hc"],
-        *,
-        crop: int = 0,
-    ) -> float:
-        """Return the distance of one pair of images; lower is better.
-
-        Each new size of image is compiled anew. Memory is that of LPIPS with vgg.
-
-        Args:
-            sr: the image to score, 0..255, RGB or one channel, which stands for all three.
-            hr: the truth, of the same size.
-            crop: pixels left out along each side.
-
-        Raises:
-            UserError: other channels, sizes that differ, or nothing left after cropping.
-        """
-        pair = rgb_pair(sr, hr, crop=crop)
-        return float(_jitted(self.params, *pair)[0])
+def load_dists(*, folder: str | Path | None = None) -> ImageDistance:
+    """Load DISTS for uint8 images; see `load_params`. Memory is that of LPIPS with vgg."""
+    return ImageDistance(load_params(folder=folder), _COMPILED)
 
 
-_jitted = jax.jit(dists)
-
-
-def load_dists(*, folder: str | Path | None = None) -> Dists:
-    """Load DISTS as a callable (sr, hr, *, crop=0) -> float on uint8 images; see `load_params`."""
-    return Dists(load_params(folder=folder))
+_COMPILED = jax.jit(dists)

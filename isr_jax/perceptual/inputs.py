@@ -1,7 +1,10 @@
 """uint8 images as the perceptual metrics take them: cropped, and as a float batch."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from isr_jax.errors import UserError
 from isr_jax.images import to_float
@@ -22,7 +25,40 @@ def cropped(image: UInt8[np.ndarray, "h w *c"], *, crop: int) -> UInt8[np.ndarra
     return image[crop : h - crop, crop : w - crop]
 
 
-def rgb_pair(
+class ImageDistance(NamedTuple):
+    """A distance of uint8 images, for tables.
+
+    Attributes:
+        params: of its network.
+        compiled: (params, sr, hr) -> the distance of each pair of images in [0, 1].
+    """
+
+    params: Any
+    compiled: Callable[..., Float[Array, " n"]]
+
+    def __call__(
+        self,
+        sr: UInt8[np.ndarray, "sh sw *sc"],
+        hr: UInt8[np.ndarray, "hh hw *hc"],
+        *,
+        crop: int = 0,
+    ) -> float:
+        """Return the distance of one pair of images; lower is better.
+
+        Each new size of image is compiled anew, in about half a second.
+
+        Args:
+            sr: the image to score, 0..255, RGB or one channel, which stands for all three.
+            hr: the truth, of the same size.
+            crop: pixels left out along each side.
+
+        Raises:
+            UserError: other channels, sizes that differ, or too little left after cropping.
+        """
+        return float(self.compiled(self.params, *_rgb_pair(sr, hr, crop=crop))[0])
+
+
+def _rgb_pair(
     sr: UInt8[np.ndarray, "sh sw *sc"], hr: UInt8[np.ndarray, "hh hw *hc"], *, crop: int
 ) -> tuple[Float[np.ndarray, "1 h w 3"], Float[np.ndarray, "1 h w 3"]]:
     """Return two images as batches of one in [0, 1]; one channel stands for all three.

@@ -17,20 +17,20 @@ Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a
 Metric", section 3 and equation 1.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from isr_jax import errors
 from isr_jax.errors import UserError
 from isr_jax.models.layers import Params
 from isr_jax.perceptual import weight_files as weights
 from isr_jax.perceptual.backbones import backbone, params_from_torch
-from isr_jax.perceptual.inputs import rgb_pair
+from isr_jax.perceptual.inputs import ImageDistance
 
 EPSILON = 1e-10
 
@@ -125,46 +125,19 @@ def load_params(network: str, *, folder: str | Path | None = None) -> Params:
     return {"backbone": params, "linear": linear}
 
 
-class Lpips(NamedTuple):
-    """LPIPS of uint8 images, for tables; see `load_lpips`."""
-
-    params: Params
-    network: str
-
-    def __call__(
-        self,
-        sr: UInt8[np.ndarray, "sh sw *sc"],
-        hr: UInt8[np.ndarray, "hh hw *hc"],
-        *,
-        crop: int = 0,
-    ) -> float:
-        """Return the distance of one pair of images; lower is better.
-
-        Each new size of image is compiled anew, in about half a second. On a CPU a pixel takes
-        about 90 bytes of memory with alex, 300 with squeeze and 2000 with vgg: 6 GB for an image
-        of DIV2K.
-
-        Args:
-            sr: the image to score, 0..255, RGB or one channel, which stands for all three.
-            hr: the truth, of the same size.
-            crop: pixels left out along each side.
-
-        Raises:
-            UserError: other channels, sizes that differ, or too little left after cropping.
-        """
-        pair = rgb_pair(sr, hr, crop=crop)
-        return float(_jitted(self.params, *pair, network=self.network)[0])
-
-
-_jitted = jax.jit(lpips, static_argnames="network")
-
-
 def _trunk(network: str) -> Trunk:
     if network not in NETWORKS:
         raise errors.unknown("LPIPS network", network, NETWORKS)
     return NETWORKS[network]
 
 
-def load_lpips(network: str, *, folder: str | Path | None = None) -> Lpips:
-    """Load LPIPS as a callable (sr, hr, *, crop=0) -> float on uint8 images; see `load_params`."""
-    return Lpips(load_params(network, folder=folder), network)
+def load_lpips(network: str, *, folder: str | Path | None = None) -> ImageDistance:
+    """Load LPIPS for uint8 images; arguments and errors are those of `load_params`.
+
+    On a CPU a pixel takes about 90 bytes of memory with alex, 300 with squeeze and 2000 with vgg: 6
+    GB for an image of DIV2K.
+    """
+    return ImageDistance(load_params(network, folder=folder), _COMPILED[network])
+
+
+_COMPILED = {network: jax.jit(partial(lpips, network=network)) for network in NETWORKS}

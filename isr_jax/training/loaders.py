@@ -41,18 +41,9 @@ class Loader(Protocol):
 class PoolLoader:
     """Every image in device memory: all updates share the same inputs, and there is no state."""
 
-    def __init__(
-        self,
-        source: sources.Source,
-        config: ConfigDict,
-        *,
-        frozen: Any,
-        devices: Devices,
-        warn: Callable[[str], None],
-    ) -> None:
-        """Put the images and the frozen parameters on the devices."""
-        images = _load_pool(source, config, devices, warn=warn)
-        self._inputs = Inputs(frozen=distributed.on_devices(frozen, on_all(devices)), images=images)
+    def __init__(self, images: pool.Pool, *, frozen: Any) -> None:
+        """Keep a pool and the frozen parameters, which are on the devices."""
+        self._inputs = Inputs(frozen=frozen, images=images)
 
     def take(self, n: int) -> Inputs:
         """Return the pool: each update draws its batch from it by its key."""
@@ -72,32 +63,9 @@ class PoolLoader:
 class StreamLoader:
     """Batches that Grain cuts on the host, for data sets that do not fit in device memory."""
 
-    def __init__(
-        self,
-        source: sources.Source,
-        config: ConfigDict,
-        *,
-        frozen: Any,
-        devices: Devices,
-        warn: Callable[[str], None],
-    ) -> None:
-        """Open the stream, and put the frozen parameters on all devices."""
-        # Imported late: the pool does not need Grain.
-        from isr_jax.data.stream import open_stream
-
-        self._batches = open_stream(
-            source,
-            choices=choices_of(config, source, np.arange(len(source))),
-            flagged=config.data.degradation != "bicubic",
-            crop=sampled_crop(config),
-            batch=config.data.batch,
-            seed=config.seed,
-            workers=config.data.workers,
-            process=(jax.process_index(), jax.process_count()),
-            warn=warn,
-        )
-        self._frozen = distributed.on_devices(frozen, on_all(devices))
-        self._devices = devices
+    def __init__(self, batches: Any, *, frozen: Any, devices: Devices) -> None:
+        """Keep a `data.stream.Stream`, and the frozen parameters, which are on the devices."""
+        self._batches, self._frozen, self._devices = batches, frozen, devices
 
     def take(self, n: int) -> Inputs:
         """Return the next n batches, stacked."""
@@ -142,9 +110,24 @@ def open_loader(
     source = _open(config, "train")
     for fault in source.faults:
         warn(f"skipped {fault}")
-    if options.loader == "stream":
-        return StreamLoader(source, config, frozen=frozen, devices=devices, warn=warn)
-    return PoolLoader(source, config, frozen=frozen, devices=devices, warn=warn)
+    placed = distributed.on_devices(frozen, on_all(devices))
+    if options.loader != "stream":
+        return PoolLoader(_load_pool(source, config, devices, warn=warn), frozen=placed)
+    # Imported late: the pool does not need Grain.
+    from isr_jax.data.stream import open_stream
+
+    batches = open_stream(
+        source,
+        choices=choices_of(config, source, np.arange(len(source))),
+        flagged=options.degradation != "bicubic",
+        crop=sampled_crop(config),
+        batch=options.batch,
+        seed=config.seed,
+        workers=options.workers,
+        process=(jax.process_index(), jax.process_count()),
+        warn=warn,
+    )
+    return StreamLoader(batches, frozen=placed, devices=devices)
 
 
 def choices_of(
