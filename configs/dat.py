@@ -9,12 +9,12 @@ updates. The authors start 4x from 2x; here it starts from scratch, without stoc
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values of a variant; `:smoke` for a minute on a CPU."""
-    config = base.psnr_recipe(
+    config = recipes.psnr_recipe(
         f"dat_{variant}" if variant in ("2", "small", "light") else "dat",
         crop=256,
         batch=32,
@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
         steps=500_000,
         b2=0.99,
     )
-    config = base.variant_of(config, variant, of=("2", "small", "light"))
+    config = recipes.variant_of(config, variant, of=("2", "small", "light"))
     if variant == "smoke":
         config.generator.width = 32  # its smallest
     return config

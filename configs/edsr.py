@@ -9,13 +9,13 @@ The paper starts the network for 4x from the one for 2x; here it starts from scr
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 from isr_jax.models import GENERATORS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:baseline`, and `:smoke` for a minute on a CPU."""
-    config = base.div2k()
+    config = recipes.div2k()
     published = "edsr_baseline" if variant == "baseline" else "edsr"
     config.generator = ConfigDict(GENERATORS[published])
     config.data.crop = 192
@@ -25,4 +25,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.g_optimizer.schedule = "milestones"
     config.g_optimizer.milestones = (200_000,)
     config.train.steps = 300_000
-    return base.variant_of(config, variant, of=("baseline",))
+    return recipes.variant_of(config, variant, of=("baseline",))

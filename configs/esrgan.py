@@ -13,13 +13,13 @@ paper trains on DIV2K, Flickr2K and OST; here on DIV2K. VGG19: isr_jax.perceptua
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 from isr_jax.models import DISCRIMINATORS, GENERATORS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:psnr`, and `:smoke` for a minute on a CPU."""
-    config = base.div2k()
+    config = recipes.div2k()
     config.generator = ConfigDict(GENERATORS["rrdbnet"])
     config.discriminator = ConfigDict(DISCRIMINATORS["vgg"])
     config.data.crop = 128
@@ -40,4 +40,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.g_optimizer.milestones = config.d_optimizer.milestones = milestones
     config.train.init_from = "runs/esrgan-psnr"
     config.train.steps = 400_000
-    return base.variant_of(config, variant, of=("psnr",))
+    return recipes.variant_of(config, variant, of=("psnr",))

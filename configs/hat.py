@@ -10,12 +10,12 @@ without stochastic depth.
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values of a variant; `:smoke` for a minute on a CPU."""
-    config = base.psnr_recipe(
+    config = recipes.psnr_recipe(
         f"hat_{variant}" if variant in ("small", "large") else "hat",
         crop=256,
         batch=32,
@@ -24,4 +24,4 @@ def get_config(variant: str = "") -> ConfigDict:
         steps=500_000,
         b2=0.99,
     )
-    return base.variant_of(config, variant, of=("small", "large"))
+    return recipes.variant_of(config, variant, of=("small", "large"))

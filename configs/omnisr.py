@@ -9,12 +9,12 @@ epochs of 800 updates, and has a weight decay of 1e-4, for which there is no fie
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:smoke` for a minute on a CPU."""
-    config = base.psnr_recipe(
+    config = recipes.psnr_recipe(
         "omnisr",
         crop=256,
         batch=64,
@@ -23,4 +23,4 @@ def get_config(variant: str = "") -> ConfigDict:
         steps=800_000,
         b2=0.999,
     )
-    return base.variant_of(config, variant)
+    return recipes.variant_of(config, variant)

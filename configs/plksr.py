@@ -9,13 +9,13 @@ The authors start 4x from 2x, for 5e4 updates at 1e-4.
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values of a variant; `:smoke` for a minute on a CPU."""
     published = {"tiny": "plksr_tiny", "real": "realplksr", "dysample": "realplksr_dysample"}
-    config = base.psnr_recipe(
+    config = recipes.psnr_recipe(
         published.get(variant, "plksr"),
         crop=384,
         batch=64,
@@ -24,4 +24,4 @@ def get_config(variant: str = "") -> ConfigDict:
         steps=450_000,
         b2=0.99,
     )
-    return base.variant_of(config, variant, of=tuple(published))
+    return recipes.variant_of(config, variant, of=tuple(published))

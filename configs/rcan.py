@@ -9,12 +9,12 @@ Source: Zhang et al. 2018 (RCAN), section 4.1: L1, crops of 48 LR px, batches of
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:smoke` for a minute on a CPU."""
-    config = base.psnr_recipe(
+    config = recipes.psnr_recipe(
         "rcan",
         crop=192,
         batch=16,
@@ -23,4 +23,4 @@ def get_config(variant: str = "") -> ConfigDict:
         steps=1_000_000,
         b2=0.999,
     )
-    return base.variant_of(config, variant)
+    return recipes.variant_of(config, variant)

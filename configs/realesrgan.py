@@ -11,7 +11,7 @@ in configs/realesrnet.py. VGG19: isr_jax.perceptual.weight_files.
 from ml_collections import ConfigDict
 
 from configs import realesrnet
-from isr_jax.config import variant_of
+from isr_jax.recipes import variant_of
 
 
 def get_config(variant: str = "") -> ConfigDict:

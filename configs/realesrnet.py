@@ -10,13 +10,13 @@ DIV2K, Flickr2K and OST; here on DIV2K.
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 from isr_jax.models import DISCRIMINATORS, GENERATORS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:smoke` for a minute on a CPU."""
-    config = base.div2k()
+    config = recipes.div2k()
     config.generator = ConfigDict(GENERATORS["rrdbnet"])
     config.discriminator = ConfigDict(DISCRIMINATORS["unet"])
     config.data.crop = 256
@@ -32,4 +32,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.g_optimizer.b2 = 0.99
     config.train.init_from = "runs/esrgan-psnr"
     config.train.steps = 1_000_000
-    return base.variant_of(config, variant)
+    return recipes.variant_of(config, variant)

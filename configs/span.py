@@ -8,12 +8,12 @@ of 64 LR px, batches of 64, Adam at 5e-4 (b1 = 0.9, b2 = 0.999), halved every 2e
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the recipe; `:smoke` for a minute on a CPU."""
-    config = base.psnr_recipe(
+    config = recipes.psnr_recipe(
         "span",
         crop=256,
         batch=64,
@@ -22,4 +22,4 @@ def get_config(variant: str = "") -> ConfigDict:
         steps=1_000_000,
         b2=0.999,
     )
-    return base.variant_of(config, variant)
+    return recipes.variant_of(config, variant)

@@ -9,7 +9,7 @@ squared error, 1e-3 times the adversarial loss, crops of 96 px, batches of 16, A
 
 from ml_collections import ConfigDict
 
-from isr_jax.config import div2k, variant_of
+from isr_jax.recipes import div2k, variant_of
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -8,7 +8,7 @@ b1 = 0.9 at 1e-4 for 1e6 updates. The paper trains on ImageNet; here on DIV2K.
 
 from ml_collections import ConfigDict
 
-from isr_jax.config import div2k, variant_of
+from isr_jax.recipes import div2k, variant_of
 
 
 def get_config(variant: str = "") -> ConfigDict:

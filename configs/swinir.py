@@ -10,12 +10,12 @@ stochastic depth.
 
 from ml_collections import ConfigDict
 
-from isr_jax import config as base
+from isr_jax import recipes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the published values; `:light`, and `:smoke` for a minute on a CPU."""
-    config = base.psnr_recipe(
+    config = recipes.psnr_recipe(
         "swinir_light" if variant == "light" else "swinir",
         crop=256 if variant == "light" else 192,
         batch=32,
@@ -24,4 +24,4 @@ def get_config(variant: str = "") -> ConfigDict:
         steps=500_000,
         b2=0.999,
     )
-    return base.variant_of(config, variant, of=("light",))
+    return recipes.variant_of(config, variant, of=("light",))

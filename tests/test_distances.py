@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isr_jax import config as base
-from isr_jax import losses
+from isr_jax import losses, recipes
 from isr_jax.errors import UserError
 from isr_jax.perceptual import distances
 from isr_jax.perceptual.lpips import load_params, lpips
@@ -110,4 +110,4 @@ def test_what_cannot_be_is_named(changed, said):
 def test_a_smoke_variant_needs_no_file():
     config = base.get_config()
     config.loss.lpips = 1.0
-    assert distances.weights(base.variant_of(config, "smoke").loss) == {}
+    assert distances.weights(recipes.variant_of(config, "smoke").loss) == {}
