@@ -226,16 +226,18 @@ def report_folder(photos: int) -> None:
     upscaler(photo)
     print(f"| {photos} photos of 1152x864 to | s | computation, s | share |\n|---|---:|---:|---:|")
     with TemporaryDirectory() as folder:
+        source = Path(folder) / "photos"
+        source.mkdir()
         for i in range(photos):
             content = imagecodecs.jpeg8_encode(np.roll(photo, 10 * i, axis=1), level=95)
-            (Path(folder) / f"{i:02}.jpg").write_bytes(content)
+            (source / f"{i:02}.jpg").write_bytes(content)
         for form in ("jpeg", "png"):
             start = time.perf_counter()
             for _ in range(photos):
                 upscaler(photo)
             alone = time.perf_counter() - start
             start = time.perf_counter()
-            upscale_files(upscaler, [folder], out=Path(folder) / form, format=form)
+            upscale_files(upscaler, [source], out=Path(folder) / form, format=form)
             took = time.perf_counter() - start
             print(f"| {form.upper()} | {took:.1f} | {alone:.1f} | {alone / took:.2f} |", flush=True)
 

@@ -10,7 +10,6 @@ from safetensors.numpy import load_file
 
 import isr_jax
 from isr_jax import cli, config, export, protocols, resize
-from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.cli import data, evaluate, options, upscale
@@ -194,7 +193,6 @@ def test_what_a_file_does_not_tell_is_said_and_can_be_set(tmp_path, capsys):
 
 def test_choices_are_the_keys_of_the_tables():
     """The parser repeats them, to answer without loading JAX."""
-    assert tuple(single_files.PRETRAINED) == options.PRETRAINED
     assert tuple(resize.METHODS) == options.INTERPOLATIONS
     assert options.MAX_PIXELS == limits.MAX_PIXELS
     assert tuple(writing.FORMATS) == upscale.FILE_FORMATS

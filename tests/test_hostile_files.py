@@ -266,7 +266,7 @@ def test_weights_are_finite_floats(tmp_path, damage, message):
     """In a file of ours; the others go through the same check."""
     from safetensors import safe_open
 
-    from isr_jax.checkpoints.single_files import PRETRAINED
+    from isr_jax.pretrained import PRETRAINED
 
     with safe_open(PRETRAINED["compact-x2"], framework="numpy") as opened:
         metadata = opened.metadata()
@@ -309,7 +309,7 @@ def test_pytorch_files_hold_what_they_declare(tmp_path):
 def test_a_network_whose_output_overflows_is_an_error_for_that_image(tmp_path):
     from safetensors import safe_open
 
-    from isr_jax.checkpoints.single_files import PRETRAINED
+    from isr_jax.pretrained import PRETRAINED
 
     with safe_open(PRETRAINED["compact-x2"], framework="numpy") as opened:
         metadata = opened.metadata()

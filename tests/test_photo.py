@@ -1,5 +1,6 @@
 """The one decoder of image files: what it opens, what it refuses, and how it rounds."""
 
+import gc
 import os
 import sys
 
@@ -118,3 +119,15 @@ def test_a_declared_size_is_refused_before_it_is_decoded(tmp_path):
     Image.fromarray(pixels()).save(path)
     with pytest.raises(UserError, match="declares 10x12 pixels, more than the limit of 100"):
         open_photo(path, max_pixels=100)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.bmp", "a.gif"])
+def test_pillows_copy_of_the_pixels_does_not_outlive_decoding(tmp_path, name):
+    """It would lie beside the result, which takes all the memory that there is."""
+    Image.fromarray(pixels()).save(tmp_path / name)
+    photo = open_photo(tmp_path / name)
+    decoded = photo.read()
+    gc.collect()
+    holders = [x for x in gc.get_objects() if isinstance(x, Image.Image)]
+    assert [x for x in holders if x.size == (10, 12)] == []
+    assert next(decoded.pages).pixels.shape == (12, 10, 3)

@@ -1,6 +1,7 @@
 """The models that come with the package: what they are, their scores, and flat colours."""
 
 import importlib
+import json
 import os
 from pathlib import Path
 
@@ -13,25 +14,14 @@ from PIL import Image
 import isr_jax
 from isr_jax import images
 from isr_jax.checkpoints.restore import architecture, restore_generator
-from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.models.generators import make_upscale
+from isr_jax.pretrained import PRETRAINED, Card, describe
 from isr_jax.resize import resize_uint8
 from isr_jax.training import checks
 from tests.helpers.command import run
 
 VARIANTS = {"compact-x2": "x2", "compact-x3": "x3", "compact-x4": ""}
-# PSNR-Y in dB and SSIM-Y of Set5, as README.md has them.
-SET5 = {
-    "compact-x2": (37.37, 0.9576),
-    "compact-x3": (33.60, 0.9201),
-    "compact-x4": (31.32, 0.8823),
-}
-
-
-def test_there_is_a_file_for_every_name():
-    assert set(PRETRAINED) == set(VARIANTS)
-    for file in PRETRAINED.values():
-        assert file.stat().st_size < 10**6
+MODELS = Path(__file__).parent.parent / "docs/models.md"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -84,14 +74,80 @@ def test_tiles_give_what_the_whole_photograph_gives(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SET5)
-def test_scores_are_those_of_the_readme(name):
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_scores_are_those_of_the_card(name):
     if "ISR_DATA" not in os.environ:
         pytest.skip("needs ISR_DATA, the folder of benchmark images")
-    (found,) = isr_jax.evaluate(name, Path(os.environ["ISR_DATA"]) / "benchmarks/Set5")["sets"]
-    psnr, ssim = SET5[name]
-    assert found["psnr"] == pytest.approx(psnr, abs=0.01)
-    assert found["ssim"] == pytest.approx(ssim, abs=0.0002)
+    sets = Path(os.environ["ISR_DATA"]) / "benchmarks"
+    for title, (psnr, ssim) in describe(name).card["scores"].items():
+        (found,) = isr_jax.evaluate(name, sets / title)["sets"]
+        assert found["psnr"] == pytest.approx(psnr, abs=0.01)
+        assert found["ssim"] == pytest.approx(ssim, abs=0.0002)
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_card_says_all_there_is_to_say(name):
+    model = describe(name)
+    assert set(Card.__annotations__) - set(model.card) <= {"base"}
+    assert model.card.get("base", name) in PRETRAINED
+    restored = restore_generator(name)
+    assert model.parameters == sum(x.size for x in jax.tree.leaves(restored.params))
+    assert (model.scale, model.architecture) == (
+        restored.config.scale,
+        restored.config.generator.name,
+    )
+    row = next(line for line in MODELS.read_text().splitlines() if f"`{name}`" in line)
+    for scores in model.card["scores"].values():
+        assert "{:.2f}/{:.4f}".format(*scores) in row
+
+
+def test_all_models_take_less_than_8_megabytes():
+    assert sum(file.stat().st_size for file in PRETRAINED.values()) < 8e6
+
+
+def test_models_are_listed(capsys):
+    code, out, _ = run(capsys, "models")
+    assert code == 0
+    for name in PRETRAINED:
+        (line,) = [line for line in out.splitlines() if name in line]
+        assert f"{describe(name).card['scores']['Set5'][0]:.2f}" in line
+    code, out, _ = run(capsys, "models", "compact-x3", "--json")
+    (model,) = json.loads(out)
+    assert (model["name"], model["scale"], model["card"]["base"]) == ("compact-x3", 3, "compact-x4")
+    code, _, (line,) = run(capsys, "models", "compact-x9")
+    assert code == 1
+    assert "there is no model compact-x9" in line
+
+
+def test_a_card_goes_with_the_file(tmp_path, capsys):
+    card, mine = tmp_path / "card.json", tmp_path / "mine.safetensors"
+    card.write_text('{"purpose": "foxes", "updates": 7, "scores": {"Set5": [30.0, 0.8]}}')
+    assert run(capsys, "export", "compact-x2", mine, "--card", card)[0] == 0
+    assert describe(mine).card == json.loads(card.read_text())
+    copy = tmp_path / "copy.safetensors"
+    assert run(capsys, "export", mine, copy)[0] == 0
+    assert describe(copy).card["purpose"] == "foxes"
+    x = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    np.testing.assert_array_equal(isr_jax.load(copy)(x), isr_jax.load("compact-x2")(x))
+
+
+@pytest.mark.parametrize(
+    ("card", "to", "message"),
+    [
+        ("{", "safetensors", "cannot be used as a card"),
+        ('{"purpos": "foxes"}', "safetensors", "did you mean purpose?"),
+        ('{"updates": "7"}', "safetensors", "updates of a card is '7'"),
+        ('{"scores": {"Set5": 30}}', "safetensors", "scores of a card"),
+        ("{}", "stablehlo", "holds no card"),
+    ],
+)
+def test_a_card_that_cannot_be_used_is_named(tmp_path, capsys, card, to, message):
+    (tmp_path / "card.json").write_text(card)
+    options = ("export", "compact-x2", tmp_path / f"a.{to}", "--card", tmp_path / "card.json")
+    code, _, (line,) = run(capsys, *options)
+    assert code == 1
+    assert message in line
+    assert not (tmp_path / f"a.{to}").exists()
 
 
 @pytest.mark.parametrize(("options", "scale"), [((), 4), (("--scale", 3), 3)])

@@ -18,11 +18,11 @@ from ml_collections import ConfigDict
 
 from isr_jax import distributed, errors
 from isr_jax.checkpoints import single_files
-from isr_jax.checkpoints.single_files import PRETRAINED
 from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError
 from isr_jax.models import Generator
 from isr_jax.models.generators import complete, generator_of
+from isr_jax.pretrained import PRETRAINED
 from isr_jax.pytorch.key_maps import KEY_MAPS
 from isr_jax.pytorch.leaves import torch_leaves
 from isr_jax.pytorch.state_dicts import choose_key_map, import_torch

@@ -20,14 +20,9 @@ from isr_jax import tensor_files
 from isr_jax.config import tuples
 from isr_jax.errors import UserError, one_line
 from isr_jax.models.generators import complete, generator
+from isr_jax.pretrained import ENTRY, Card
 
 _ENTRY = "isr_jax"  # in the metadata: distinguishes these files from PyTorch's
-
-# The models of configs/compact.py, trained on T91 and BSD400, by the name of a MODEL.
-PRETRAINED = {
-    name: Path(__file__).parent.parent / "pretrained" / f"{name}.safetensors"
-    for name in ("compact-x2", "compact-x3", "compact-x4")
-}
 
 
 class Saved(NamedTuple):
@@ -38,16 +33,20 @@ class Saved(NamedTuple):
     config: dict[str, Any]
 
 
-def to_bytes(params: Any, stats: Any, config: Mapping[str, Any]) -> bytes:
+def to_bytes(
+    params: Any, stats: Any, config: Mapping[str, Any], *, card: Card | None = None
+) -> bytes:
     """Return the content of a file.
 
     Args:
         params, stats: float32 arrays.
         config: "scale", and "generator", its name and fields.
+        card: what the model is; see `isr_jax.pretrained`.
     """
     arrays = flatten_dict({"params": params, "stats": stats}, sep="/")
     plain = {name: np.asarray(x) for name, x in arrays.items()}
-    return safetensors.save(plain, metadata={_ENTRY: json.dumps(dict(config))})
+    metadata = {_ENTRY: json.dumps(dict(config))} | ({ENTRY: json.dumps(card)} if card else {})
+    return safetensors.save(plain, metadata=metadata)
 
 
 def read(file: Path) -> Saved | None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from isr_jax.cli import data, demo, evaluate, rerun, upscale, weights
+from isr_jax.cli import data, demo, evaluate, models, rerun, upscale, weights
 from isr_jax.cli.options import Parser
 from isr_jax.errors import UsageError, UserError, one_line, silence_libraries
 
@@ -19,6 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "upscale": Command("upscale photos", upscale.add_options),
+    "models": Command("list the models that come with the package", models.add_options),
     "evaluate": Command("score a model on benchmark sets", evaluate.add_options),
     "data": Command("look at images before training on them", data.add_options),
     "rerun": Command("train once more what a run folder says", rerun.add_options),

@@ -9,7 +9,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-PRETRAINED = ("compact-x2", "compact-x3", "compact-x4")
+from isr_jax.pretrained import PRETRAINED
+
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 MAX_PIXELS = 10**9
 

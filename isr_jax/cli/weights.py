@@ -67,6 +67,12 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "default: by FILE's suffix",
     )
     add_weights(parser)
+    parser.add_argument(
+        "--card",
+        metavar="FILE",
+        help="a JSON file that says what the model is, which isr models shows; safetensors only; "
+        "default: the model's own card",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(run=run_export)
 
@@ -80,6 +86,7 @@ def run_export(options: argparse.Namespace) -> int:
         options.file,
         format=options.format,
         weights=options.weights,
+        card=options.card,
         overwrite=options.overwrite,
     )
     print(written)

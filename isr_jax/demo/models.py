@@ -6,8 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from isr_jax.checkpoints.restore import INTERPOLATIONS, PRETRAINED, is_run_folder, saved_scale
+from isr_jax.checkpoints.restore import INTERPOLATIONS, is_run_folder, saved_scale
 from isr_jax.errors import UserError
+from isr_jax.pretrained import PRETRAINED
 
 if TYPE_CHECKING:
     from isr_jax.upscaling.upscaler import Upscaler

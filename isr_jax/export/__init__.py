@@ -28,6 +28,7 @@ from isr_jax.errors import UserError, one_line
 from isr_jax.export.onnx import to_onnx
 from isr_jax.export.stablehlo import to_stablehlo
 from isr_jax.files import replacing
+from isr_jax.pretrained import Card, card_of, read_card
 
 SUFFIXES = {
     ".onnx": "onnx",
@@ -37,18 +38,18 @@ SUFFIXES = {
 }
 
 
-def to_safetensors(restored: Restored) -> bytes:
-    """Return a generator as the bytes of a single file."""
+def to_safetensors(restored: Restored, *, card: Card | None = None) -> bytes:
+    """Return a generator as the bytes of a single file, with a card if there is one."""
     options = restored.config.generator.to_dict()
     config = {"scale": restored.config.scale, "generator": options}
-    return single_files.to_bytes(restored.params, restored.stats, config)
+    return single_files.to_bytes(restored.params, restored.stats, config, card=card)
 
 
 # In float32 for other programs: few ONNX runtimes convolve in bfloat16.
-EXPORTERS: dict[str, Callable[[Restored], bytes]] = {
-    "onnx": lambda restored: to_onnx(*restored[:3]),
-    "stablehlo": lambda restored: to_stablehlo(*restored[:3]),
-    "safetensors": to_safetensors,
+EXPORTERS: dict[str, Callable[[Restored, Card], bytes]] = {
+    "onnx": lambda restored, card: to_onnx(*restored[:3]),
+    "stablehlo": lambda restored, card: to_stablehlo(*restored[:3]),
+    "safetensors": lambda restored, card: to_safetensors(restored, card=card),
 }
 
 
@@ -58,6 +59,7 @@ def export_model(
     *,
     format: str | None = None,
     weights: Literal["ema", "raw"] = "ema",
+    card: str | Path | None = None,
     overwrite: bool = False,
 ) -> str:
     """Write a generator to a file, whole or not at all.
@@ -67,6 +69,8 @@ def export_model(
         file: the file to write; missing parent folders are created.
         format: a key of EXPORTERS; by default that of the file's suffix (SUFFIXES).
         weights: the EMA (default) or the raw parameters.
+        card: a JSON file that says what the model is (see `isr_jax.pretrained`), for safetensors;
+            None for the card of a model that is such a file itself.
         overwrite: replace an existing file.
 
     Returns:
@@ -89,8 +93,11 @@ def export_model(
         raise UserError(f"{file} is a folder; name a file")
     if file.exists() and not overwrite:
         raise UserError(f"{file} already exists; name another file, or add --overwrite")
+    if card is not None and format != "safetensors":
+        raise UserError(f"{format} holds no card; leave out --card, or write safetensors")
+    known = read_card(card) if card is not None else card_of(model)
     restored = restore_generator(model, weights=weights, dtype="float32")
-    content, scale = EXPORTERS[format](restored), restored.config.scale
+    content, scale = EXPORTERS[format](restored, known), restored.config.scale
     _write(file, content)
     written = f"{file}: {format}, {len(content) / 1e6:.1f} MB"
     if format == "safetensors":

@@ -123,6 +123,7 @@ class OpenPhoto:
     def close(self) -> None:
         """Close the file; the pages that are not decoded yet are lost."""
         self._stack.close()
+        self._image = None  # closed, Pillow keeps the pixels
 
     def read(self, *, first_only: bool = False) -> Photo:
         """Decode the first page, and read the metadata.
@@ -145,6 +146,7 @@ class OpenPhoto:
             first = next(pages)
             if count == 1:
                 self.close()
+                pages.close()  # where Pillow's copy of the pixels would stay beside the result
         except BaseException as error:
             self.close()
             if not isinstance(error, Exception):
@@ -201,7 +203,7 @@ class OpenPhoto:
         self._file.seek(place)
         return content
 
-    def _named(self, pages: Iterator[Page]) -> Iterator[Page]:
+    def _named(self, pages: Iterator[Page]) -> Generator[Page]:
         """Yield the pages, name the file where one is damaged, and close it at the end."""
         try:
             while True:

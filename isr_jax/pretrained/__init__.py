@@ -1,0 +1,114 @@
+"""The models that come with the package, and their cards.
+
+    isr models
+    isr models compact-x4 --json
+
+A card says what a model is for and how it was made. It travels in the metadata of the model's file,
+where `isr export RUN FILE --card CARD.json` puts it; docs/models.md prints it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from isr_jax.errors import UserError, one_line, unknown
+
+# By the name of a MODEL.
+PRETRAINED = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.safetensors"))}
+ENTRY = "isr_jax.card"  # of a card, in the metadata
+
+
+class Card(TypedDict, total=False):
+    """What a model is; a card of your own may leave out what does not apply.
+
+    `strength` mixes the model with `base`, the model that its parameters were initialised from.
+    """
+
+    purpose: str  # in a few words
+    base: str
+    data: str  # that it was trained on
+    commands: list[str]  # that made it, in turn
+    updates: int
+    hours: float  # of training
+    machine: str
+    scores: dict[str, list[float]]  # PSNR-Y in dB and SSIM-Y by set, protocol vdsr
+    licence: str  # of the weights
+    invents: str  # what it adds that the photo may not have had
+
+
+class Model(NamedTuple):
+    """A model's file in a few figures, and its card, {} without one."""
+
+    name: str
+    scale: int
+    architecture: str
+    parameters: int
+    size: int  # bytes
+    card: Card
+
+
+def check_card(card: Any) -> Card:
+    """Return a card whose fields have the right names and types.
+
+    Raises:
+        UserError: for the first that has not.
+    """
+    if not isinstance(card, dict):
+        raise UserError("a card is a JSON object")
+    kinds = {"updates": int, "hours": (int, float), "commands": list, "scores": dict}
+    for name, value in card.items():
+        if name not in Card.__annotations__:
+            raise unknown("field of a card", name, Card.__annotations__)
+        if not isinstance(value, kinds.get(name, str)):
+            raise UserError(f"{name} of a card is {value!r}, which is of the wrong type")
+    pairs = list(card.get("scores", {}).values())
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise UserError("scores of a card are [PSNR, SSIM] by set")
+    return Card(**card)
+
+
+def read_card(file: str | Path) -> Card:
+    """Read a card from a JSON file.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        return check_card(json.loads(Path(file).expanduser().read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be used as a card: {one_line(error)}") from error
+
+
+def card_of(model: str | Path) -> Card:
+    """Return the card in a model's file, {} for a model without one."""
+    try:
+        return describe(model).card
+    except UserError:
+        return Card()
+
+
+def describe(model: str | Path) -> Model:
+    """Describe a shipped model, or a file that `isr export` wrote, without reading its arrays.
+
+    Raises:
+        UserError: there is no such file, or it is another kind of file.
+    """
+    import math
+
+    from isr_jax import tensor_files
+
+    file = PRETRAINED.get(str(model), Path(model).expanduser())
+    if not file.exists():
+        raise UserError(
+            f"there is no model {model}: give a file written by isr export, or one of "
+            f"{', '.join(PRETRAINED)}"
+        )
+    try:
+        header = tensor_files.read_header(file)
+        saved = json.loads(header.metadata["isr_jax"])
+        card = check_card(json.loads(header.metadata.get(ENTRY, "{}")))
+        scale, architecture = int(saved["scale"]), str(saved["generator"]["name"])
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{model} is not a file written by isr export: {one_line(error)}") from None
+    parameters = sum(map(math.prod, header.shapes.values()))
+    return Model(file.stem, scale, architecture, parameters, file.stat().st_size, card)
