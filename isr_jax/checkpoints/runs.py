@@ -41,6 +41,7 @@ KEEPING: dict[str, Any] = {"keep": 2, "keep_best": "psnr", "keep_every": 0}
 # The values of fields that older configs lack.
 IMPLIED = {
     "generator.name": "resnet",
+    "generator.channels": 3,
     "generator.img_range": 1.0,
     "generator.equivariant": False,
     "discriminator.name": "classifier",
