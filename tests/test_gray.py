@@ -223,9 +223,8 @@ FIELDS = {
     "generator.equivariant": True,
 }
 FORMS = {
-    "sharded_pool": {"data.augment.mixup": 0.5},
     "stream": {"loss.feature_matching": 0.1, "train.parallel": "pmap"},
-    "pool": {"data.degradation": "second_order", "data.crop": 16, "data.margin": 4},
+    "sharded_pool": {"data.degradation": "second_order", "data.crop": 16, "data.margin": 4},
 }
 
 
@@ -256,6 +255,7 @@ def gray_run(photos, tmp_path_factory):
     return run, config
 
 
+@pytest.mark.slow
 def test_gray_training_resumes_bit_for_bit(gray_run, tmp_path):
     straight, config = gray_run
     check_resumes(config, straight, tmp_path / "resumed")

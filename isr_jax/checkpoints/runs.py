@@ -45,8 +45,7 @@ IMPLIED = {
     "generator.img_range": 1.0,
     "generator.equivariant": False,
     "discriminator.name": "classifier",
-    "g_optimizer.name": "adam",
-    "d_optimizer.name": "adam",
+    **dict.fromkeys(("g_optimizer.name", "d_optimizer.name"), "adam"),
 }
 
 
