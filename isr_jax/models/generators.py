@@ -65,7 +65,7 @@ class Generator(NamedTuple):
     @property
     def channels(self) -> int:
         """Channels of the images: 3, but 1 of a network for gray ones, and 4 with alpha."""
-        return self.module.channels
+        return getattr(self.module, "channels", 3)
 
 
 def complete(options: Mapping[str, Any], *, scale: int) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
         # Not jitted: XLA takes minutes to compile the draws of a deep network at once.
-        lr = jax.ShapeDtypeStruct((1, 8, 8, module.channels), jnp.float32)
+        lr = jax.ShapeDtypeStruct((1, 8, 8, getattr(module, "channels", 3)), jnp.float32)
         variables = module.lazy_init(key, lr, train=False)
         return variables["params"], variables.get("batch_stats", {})
 
@@ -126,7 +126,7 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
 
 def channels_of(config: ConfigDict) -> int:
     """Return the channels of the images that the generator of a config makes; see `Generator`."""
-    return complete(config.generator.to_dict(), scale=config.scale)["channels"]
+    return complete(config.generator.to_dict(), scale=config.scale).get("channels", 3)
 
 
 def generator_of(

@@ -331,8 +331,8 @@ def upscale_colours(batch: Images, result: Upscaled, gray: Upscale, *, scale: in
         gray: images of one channel -> these upscaled.
         scale: the scale factor.
 
-    Source: Dong et al. 2014 (SRCNN), section 4: "we only consider the luminance channel". Luma and
-    chroma are those of BT.601, full swing, as `images.rgb_to_gray`.
+    Source: Dong et al. 2014 (SRCNN), section 4. Luma and chroma are those of BT.601, full swing, as
+    of `images.rgb_to_gray`.
     """
     most = float(np.iinfo(batch.dtype).max)
     for image, upscaled in zip(batch, result, strict=True):
