@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
     config.data.augment.mixup = 0.0  # of being mixed with its neighbour in the batch
     config.data.augment.cutblur = 0.0  # of HR in a part of its LR image; scale 1 only
 
+    # Every published one has channels: 1 trains on the luma of the images, for use on gray ones.
     config.generator = ConfigDict(GENERATORS["srresnet"])
 
     config.discriminator = ConfigDict(DISCRIMINATORS["classifier"])

@@ -200,7 +200,7 @@ def has_adversarial(loss: ConfigDict) -> bool:
     return bool(loss.adversarial_weight or loss.feature_matching)
 
 
-def r1(logits: Callable[[Float[Array, "n h w 3"]], Logits], hr: Float[Array, "n h w 3"]) -> Scalar:
+def r1(logits: Callable[[Images], Logits], hr: Images) -> Scalar:
     """Return the mean over images of the squared norm of the gradient of their logits.
 
     The discriminator's loss has gamma / 2 of it (`config.loss.r1` is gamma): then D is flat at
@@ -235,9 +235,10 @@ def feature_matching(sr: Sequence[Feature], hr: Sequence[Feature]) -> Scalar:
 def artifact_map(sr: Images, hr: Images, ema: Images) -> Float[Array, "n h w 1"]:
     """Return how likely each pixel of sr is an artifact, 0 or more; LDL weights pixels by it.
 
-    With R = sum over the channels of |hr - sr|, it is Var(R of the image) ** (1 / 5) times
-    Var(R in the 7x7 window about the pixel), and 0 where R is below that of the EMA's output.
-    Variances are unbiased, windows are padded by reflection, and the gradient goes through both.
+    With R = sum over red, green and blue of |hr - sr|, which is 3 |hr - sr| of gray, it is
+    Var(R of the image) ** (1 / 5) times Var(R in the 7x7 window about the pixel), and 0 where R is
+    below that of the EMA's output. Variances are unbiased, windows are padded by reflection, and
+    the gradient goes through both.
 
     Args:
         sr: the generator's output, of 4 pixels a side or more.
@@ -250,6 +251,8 @@ def artifact_map(sr: Images, hr: Images, ema: Images) -> Float[Array, "n h w 1"]
     residual, residual_ema = (
         jnp.sum(jnp.abs(hr - x), axis=-1, keepdims=True) for x in (sr, lax.stop_gradient(ema))
     )
+    if sr.shape[-1] == 1:
+        residual, residual_ema = 3.0 * residual, 3.0 * residual_ema
     variance = jnp.var(residual, axis=(1, 2, 3), keepdims=True, ddof=1)
     # The power has no finite slope at 0, where all residuals are equal, and the local variance 0.
     varies = variance > 1e-30

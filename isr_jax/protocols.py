@@ -1,23 +1,28 @@
-"""PSNR, SSIM and MS-SSIM of uint8 images in float64, by the protocols of published tables."""
+"""PSNR, SSIM and MS-SSIM in float64, by the protocols of published tables.
+
+These are of 8 bits. Images of 16 bits are compared likewise, in 0..255 with fractions of 1/257:
+what the protocols round to 8 bits is rounded to 16.
+"""
 
 from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, UInt8, UInt16
 from scipy.ndimage import correlate1d
 
 from isr_jax import errors
 from isr_jax.errors import UserError
-from isr_jax.images import rgb_to_y, to_uint8
+from isr_jax.images import rgb_to_y, to_unsigned
 from isr_jax.metrics import GAUSSIAN, WINDOW, halve, ms_ssim_weights
-from isr_jax.resize import Scale, as_fraction, resize_float64, resize_uint8
+from isr_jax.resize import Scale, as_fraction, resize_float64, resize_uint8, resize_uint16
 
 # basicsr-color: BasicSR itself reads gray files as colour, so in tables made by it the luma of
 # Set14's gray image counts, whose errors are 1.3 dB smaller than those of its one channel.
 PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb")
 
+Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
 _STRIP_PIXELS = 2**18  # of a plane in float64 at a time: a dozen arrays of 2 MB
 
@@ -34,8 +39,8 @@ class Scores(NamedTuple):
 
 
 def measure(
-    sr: UInt8[np.ndarray, "sh sw *sc"],
-    hr: UInt8[np.ndarray, "hh hw *hc"],
+    sr: UInt8[np.ndarray, "sh sw *sc"] | UInt16[np.ndarray, "sh sw *sc"],
+    hr: UInt8[np.ndarray, "hh hw *hc"] | UInt16[np.ndarray, "hh hw *hc"],
     *,
     crop: int,
     protocol: str = "vdsr",
@@ -43,20 +48,24 @@ def measure(
     """Score one image as the literature does, with peak 255.
 
     Args:
-        sr: the image to score, 0..255, RGB or one channel.
-        hr: the HR image, of the same shape. One channel is scored as it is, except under
+        sr: the image to score, 0..255 or 0..65535, RGB or one channel.
+        hr: the HR image, of the same shape and type. One channel is scored as it is, except under
             basicsr-color.
         crop: pixels cropped from each side; by convention, the scale factor.
-        protocol: vdsr (luma rounded to uint8), basicsr (luma not rounded), basicsr-color (the same,
-            of one channel too) or rgb (the mean over three channels; one mean squared error over
-            all of them for PSNR).
+        protocol: vdsr (luma rounded to integers of the images' type), basicsr (luma not rounded),
+            basicsr-color (the same, of one channel too) or rgb (the mean over three channels; one
+            mean squared error over all of them for PSNR).
 
     Works through the images in strips: beside them it needs memory for a quarter of one in
     float64, twice, and some tens of megabytes.
 
     Raises:
-        UserError: an unknown protocol, shapes that differ, or nothing left after cropping.
+        UserError: an unknown protocol, shapes or types that differ, or nothing left after cropping.
     """
+    if sr.dtype != hr.dtype:
+        raise UserError(
+            f"cannot compare {8 * sr.itemsize} bits with {8 * hr.itemsize}; convert one of them"
+        )
     (sp, sh, sw), (hp, h, w) = ((len(_planes_of(x, protocol)), *x.shape[:2]) for x in (sr, hr))
     if (sp, sh, sw) != (hp, h, w):
         raise UserError(
@@ -75,8 +84,8 @@ def measure(
 
 
 def measure_interpolation(
-    lr: UInt8[np.ndarray, "lh lw *lc"],
-    hr: UInt8[np.ndarray, "hh hw *hc"],
+    lr: UInt8[np.ndarray, "lh lw *lc"] | UInt16[np.ndarray, "lh lw *lc"],
+    hr: UInt8[np.ndarray, "hh hw *hc"] | UInt16[np.ndarray, "hh hw *hc"],
     *,
     scale: Scale,
     method: str = "bicubic",
@@ -84,14 +93,14 @@ def measure_interpolation(
 ) -> Scores:
     """Score an interpolation of lr, with ceil(scale) pixels cropped, as published tables do.
 
-    Under vdsr the luma (or the one channel), rounded to uint8, is upscaled in float and rounded.
+    Under vdsr the luma (or the one channel), rounded to integers, is upscaled in float and rounded.
     Where lr is the exact bicubic of hr, as in every benchmark set, published rows never saw lr:
     there it is hr's luma, shrunk without rounding, that is upscaled, and so it is here. Under
     the others lr itself is upscaled, as by MATLAB's `imresize`, and measured.
 
     Args:
-        lr: the image to upscale, 0..255, RGB or one channel.
-        hr: the truth, already cut to scale times the size of lr.
+        lr: the image to upscale, 0..255 or 0..65535, RGB or one channel.
+        hr: the truth, of the same type, already cut to scale times the size of lr.
         scale: the factor.
         method: nearest, bilinear, bicubic or lanczos.
         protocol: as for `measure`.
@@ -100,14 +109,15 @@ def measure_interpolation(
         UserError: as for `measure` and `resize.resize_uint8`.
     """
     factor = as_fraction(scale)
+    resize = resize_uint8 if lr.dtype == np.uint8 else resize_uint16
     if protocol != "vdsr":
-        sr = resize_uint8(lr, scale=factor, method=method)
+        sr = resize(lr, scale=factor, method=method)
         return measure(sr, hr, crop=ceil(factor), protocol=protocol)
-    luma: np.ndarray = luma_uint8(lr)
-    truth = luma_uint8(hr)
-    if np.array_equal(lr, resize_uint8(hr, scale=1 / factor)):
+    luma: np.ndarray = _luma(lr)
+    truth = _luma(hr)
+    if lr.dtype == hr.dtype and np.array_equal(lr, resize(hr, scale=1 / factor)):
         luma = resize_float64(truth, scale=1 / factor)
-    upscaled = resize_uint8(luma, scale=factor, method=method, round_between=False)
+    upscaled = resize(luma, scale=factor, method=method, round_between=False)
     return measure(upscaled, truth, crop=ceil(factor))
 
 
@@ -117,11 +127,22 @@ def luma_uint8(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w"]:
     Raises:
         UserError: neither RGB nor one channel.
     """
+    return _luma(image)
+
+
+def _luma(image: Pixels) -> UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]:
+    """Return the luma, or the one channel, that vdsr compares, as integers of the image's type."""
     (plane,) = _planes_of(image, "vdsr")
-    luma = np.empty(plane.shape, np.uint8)
+    luma = np.empty(plane.shape, image.dtype)
+    levels = _levels(image)
     for strip in _strips(*plane.shape):
-        luma[strip] = plane.rows(strip)
+        luma[strip] = np.rint(levels * plane.rows(strip))
     return luma
+
+
+def _levels(image: Pixels) -> int:
+    """Return how many levels of its type an image has to one of 0..255: 1, or 257 of 16 bits."""
+    return np.iinfo(image.dtype).max // 255
 
 
 class Plane(NamedTuple):
@@ -134,8 +155,9 @@ class Plane(NamedTuple):
     rows: Callable[[slice], Float64[np.ndarray, "r w"]]
 
 
-def _planes_of(image: UInt8[np.ndarray, "h w *c"], protocol: str) -> list[Plane]:
+def _planes_of(image: Pixels, protocol: str) -> list[Plane]:
     """Return the channels that a protocol compares."""
+    peak, levels = float(np.iinfo(image.dtype).max), _levels(image)
     if protocol not in PROTOCOLS:
         raise errors.unknown("protocol", protocol, PROTOCOLS)
     h, w = image.shape[:2]
@@ -146,11 +168,12 @@ def _planes_of(image: UInt8[np.ndarray, "h w *c"], protocol: str) -> list[Plane]
         image = np.broadcast_to(image, (h, w, 3))
 
     def channel(i: int) -> Plane:
-        return Plane((h, w), lambda strip: image[strip, :, i].astype(np.float64))
+        return Plane((h, w), lambda strip: image[strip, :, i].astype(np.float64) / levels)
 
     def luma(strip: slice) -> Float64[np.ndarray, "r w"]:
-        y = rgb_to_y(image[strip] / 255.0)[..., 0]
-        return to_uint8(y).astype(np.float64) if protocol == "vdsr" else y * 255.0
+        y = rgb_to_y(image[strip] / peak)[..., 0]
+        rounded = protocol == "vdsr"
+        return to_unsigned(y, image.dtype).astype(np.float64) / levels if rounded else y * 255.0
 
     if image.shape[2] == 3 and protocol != "rgb":
         return [Plane((h, w), luma)]

@@ -126,10 +126,11 @@ def resize_uint8(
 
 
 def resize_uint16(
-    image: UInt16[np.ndarray, "h w *c"],
+    image: UInt16[np.ndarray, "h w *c"] | Float[np.ndarray, "h w *c"],
     *,
     scale: Scale,
     method: str = "bicubic",
+    round_between: bool = True,
     rows: tuple[int, int] | None = None,
     cols: tuple[int, int] | None = None,
 ) -> UInt16[np.ndarray, "oh ow *c"]:
@@ -140,23 +141,26 @@ def resize_uint16(
     Raises:
         UserError: as for `resize_uint8`.
     """
-    return _resize_rounded(image, np.uint16, scale, None, method, rows=rows, cols=cols)
+    return _resize_rounded(
+        image, np.uint16, scale, None, method, round_between=round_between, rows=rows, cols=cols
+    )
 
 
 def resize_float64(
-    image: UInt8[np.ndarray, "h w *c"] | Float[np.ndarray, "h w *c"],
+    image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"] | Float[np.ndarray, "h w *c"],
     *,
     scale: Scale | None = None,
     size: tuple[int, int] | None = None,
     method: str = "bicubic",
+    rows: tuple[int, int] | None = None,
 ) -> Float64[np.ndarray, "oh ow *c"]:
     """Resize an image of any range on the host in float64, without rounding or clamping.
 
     Arguments and errors are those of `resize_uint8`.
     """
-    row_taps, col_taps = (_taps(*a, method) for a in _axes(image.shape[:2], scale, size))
+    down, across = (_taps(*a, method) for a in _axes(image.shape[:2], scale, size))
     planes = image.reshape(*image.shape[:2], -1)
-    result = _separable(planes, row_taps, col_taps, None, between=False)
+    result = _separable(planes, _window(down, rows, "rows"), across, None, between=False)
     return result.reshape(*result.shape[:2], *image.shape[2:])
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
 from isr_jax import errors
 from isr_jax.errors import UserError
-from isr_jax.protocols import PROTOCOLS, Scores, measure, measure_interpolation
-from isr_jax.resize import resize_uint8
+from isr_jax.protocols import PROTOCOLS, Pixels, Scores, measure, measure_interpolation
+from isr_jax.resize import resize_uint8, resize_uint16
 
 # (sr, hr, *, crop) -> distance, as perceptual.inputs.ImageDistance
 Distance = Callable[..., float]
@@ -90,9 +90,7 @@ class Scorer(NamedTuple):
         extras = {"lpips": self.distance, "dists": self.dists, "niqe": self.niqe}
         return (*Scores._fields, *(name for name, function in extras.items() if function))
 
-    def image(
-        self, sr: UInt8[np.ndarray, "h w *c"], hr: UInt8[np.ndarray, "h w *c"]
-    ) -> dict[str, float]:
+    def image(self, sr: Pixels, hr: Pixels) -> dict[str, float]:
         """Score an SR image against its HR image, by metric.
 
         Where an image is too small for a metric, its score is nan (psnr inf where identical).
@@ -104,8 +102,8 @@ class Scorer(NamedTuple):
 
     def interpolation(
         self,
-        lr: UInt8[np.ndarray, "lh lw *c"],
-        hr: UInt8[np.ndarray, "h w *c"],
+        lr: UInt8[np.ndarray, "lh lw *c"] | UInt16[np.ndarray, "lh lw *c"],
+        hr: Pixels,
         *,
         method: str = "bicubic",
     ) -> dict[str, float]:
@@ -113,7 +111,8 @@ class Scorer(NamedTuple):
         scores = measure_interpolation(
             lr, hr, scale=self.scale, method=method, protocol=self.protocol
         )
-        return self._scores(scores, lambda: resize_uint8(lr, scale=self.scale, method=method), hr)
+        resize = resize_uint8 if lr.dtype == np.uint8 else resize_uint16
+        return self._scores(scores, lambda: resize(lr, scale=self.scale, method=method), hr)
 
     def _scores(
         self, scores: Scores, sr: np.ndarray | Callable[[], np.ndarray], hr: np.ndarray

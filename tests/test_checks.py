@@ -99,7 +99,11 @@ def fields_of(name):
             {"dtype": "float16"},
             "unknown config.generator.dtype 'float16'; choose one of",
         ),
-        ("span", {"channels": 1}, "config.generator.channels is 1; training images are RGB"),
+        (
+            "span",
+            {"channels": 4},
+            "config.generator.channels is 4; training images are RGB or gray",
+        ),
         ("dat", {"split": (8, 3)}, r"config.generator.split is \(8, 3\); it is a height and a"),
         ("swinir", {"heads": (7,) * 6}, "config.generator.width=180 is not divisible by"),
         ("edsr", {"img_range": 0.0}, "config.generator.img_range is 0.0; it must be above 0"),

@@ -41,11 +41,11 @@ KEEPING: dict[str, Any] = {"keep": 2, "keep_best": "psnr", "keep_every": 0}
 # The values of fields that older configs lack.
 IMPLIED = {
     "generator.name": "resnet",
+    "generator.channels": 3,
     "generator.img_range": 1.0,
     "generator.equivariant": False,
     "discriminator.name": "classifier",
-    "g_optimizer.name": "adam",
-    "d_optimizer.name": "adam",
+    **dict.fromkeys(("g_optimizer.name", "d_optimizer.name"), "adam"),
 }
 
 

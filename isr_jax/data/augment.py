@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from isr_jax.degrade.parameters import example_keys
 
-Batch = Mapping[str, Float[Array, "n _ _ 3"]]
+Batch = Mapping[str, Float[Array, "n _ _ c"]]
 Keys = Key[Array, " n"]
 
 MIXUP_ALPHA = 1.2  # both parameters of the beta distribution of an example's own share
@@ -26,7 +26,7 @@ _ORDERS = tuple(itertools.permutations(range(3)))  # of the colour channels
 
 
 def permute_rgb(keys: Keys, batch: Batch) -> Batch:
-    """Put the colour channels of each example in a random order, one of six."""
+    """Put the colour channels of each RGB example in a random order, one of six."""
     which = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(_ORDERS)))(keys)
     order = jnp.array(_ORDERS)[which][:, None, None]
     return {name: jnp.take_along_axis(x, order, axis=-1) for name, x in batch.items()}
@@ -38,7 +38,7 @@ def mixup(keys: Keys, batch: Batch) -> Batch:
     So neighbours must be together wherever a batch is split; their number n is even.
     """
 
-    def neighbours(x: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+    def neighbours(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
     own = jax.vmap(lambda key: jax.random.beta(key, MIXUP_ALPHA, MIXUP_ALPHA))(keys)

@@ -20,10 +20,11 @@ Span = tuple[int, int]
 
 
 class Decoded(NamedTuple):
-    """One image of a source: HR [h, w, 3] and, where the source has its own, LR.
+    """One image of a source: HR [h, w, c] and, where the source has its own, LR.
 
-    h and w are multiples of the scale; LR is [h/scale, w/scale, 3]. Either is uint16 where its file
-    has 16 bits per channel. Of a benchmark set, both are uint8 and can have one channel, [h, w].
+    c is 3, or 1 of a source in gray. h and w are multiples of the scale; LR is [h/scale, w/scale,
+    c]. Either is uint16 where its file has 16 bits per channel. Of a benchmark set, gray images are
+    [h, w].
     """
 
     name: str
@@ -32,7 +33,9 @@ class Decoded(NamedTuple):
 
 
 class ImagePair(NamedTuple):
-    """An image to train on or to score: HR [h, w, 3] with its LR [h/scale, w/scale, 3].
+    """An image to train on or to score: HR [h, w, c] with its LR [h/scale, w/scale, c].
+
+    c is 3, or 1 of gray images.
 
     Attributes:
         name: of its file.
@@ -41,8 +44,8 @@ class ImagePair(NamedTuple):
     """
 
     name: str
-    hr: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
-    lr: UInt8[np.ndarray, "lr_h lr_w 3"] | UInt16[np.ndarray, "lr_h lr_w 3"]
+    hr: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
+    lr: UInt8[np.ndarray, "lr_h lr_w c"] | UInt16[np.ndarray, "lr_h lr_w c"]
     own: bool = False
 
 

@@ -13,18 +13,17 @@ Where a set has no LR images, they are made by the exact bicubic of its HR image
 import os
 import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
-from isr_jax.data.examples import UnusableImageError, decode_image, fit
+from isr_jax.data.examples import Pixels, UnusableImageError, decode_image, fit, shrink
 from isr_jax.errors import UserError
 from isr_jax.photo.formats import KINDS, is_photo
+from isr_jax.photo.pixels import to_16_bits
 from isr_jax.photo.reading import open_photo
-from isr_jax.resize import resize_uint8
 
 # The folder of HR images, and that of LR images.
 LAYOUTS = (
@@ -115,10 +114,15 @@ def lr_folders(root: Path) -> set[Path]:
 
 def load_pair(
     pair: PairFiles, *, scale: int
-) -> tuple[UInt8[np.ndarray, "h w *c"], UInt8[np.ndarray, "sh sw *c"]]:
+) -> tuple[
+    UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"],
+    UInt8[np.ndarray, "sh sw *c"] | UInt16[np.ndarray, "sh sw *c"],
+]:
     """Decode a pair as (LR, HR), with HR cropped to scale times the size of LR.
 
-    One channel of gray stays one channel, [h, w], where both files have just that.
+    One channel of gray stays one channel, [h, w], where both files have just that. Both images are
+    uint16 where one of the files has more than 8 bits: 8-bit values are the same fractions of 65535
+    there.
 
     Raises:
         UserError: naming the file that is unreadable, too small or of another scale.
@@ -127,18 +131,20 @@ def load_pair(
     lr = None if pair.lr is None else _read(pair.lr)
     if lr is not None and lr.ndim != hr.ndim:
         hr, lr = (np.stack([x] * 3, axis=-1) if x.ndim == 2 else x for x in (hr, lr))
+    if lr is not None and lr.dtype != hr.dtype:
+        hr, lr = to_16_bits(hr), to_16_bits(lr)
     _, hr, lr = fit(str(pair.lr or pair.hr), hr, lr, scale=scale)
     if not hr.size:
         raise UnusableImageError(f"{pair.hr}: smaller than {scale}x{scale} pixels")
-    return (resize_uint8(hr, scale=Fraction(1, scale)) if lr is None else lr), hr
+    return (shrink(hr, scale=scale) if lr is None else lr), hr
 
 
-def _read(file: Path) -> UInt8[np.ndarray, "h w *c"]:
+def _read(file: Path) -> Pixels:
     try:
         opened = open(file, "rb")  # noqa: SIM115 (closed by the decoder)
     except OSError as error:
         raise UnusableImageError(f"{file}: {error.strerror}") from error
-    return decode_image(opened, name=str(file), keep_gray=True)
+    return decode_image(opened, name=str(file), keep_gray=True, keep_bits=True)
 
 
 Layout = tuple[Path, dict[int | None, Path]]

@@ -91,6 +91,7 @@ def make_pool(photos: Sequence[ImagePair], *, page_length: int = 2**30) -> Pool:
         scale=photos[0].hr.shape[0] // photos[0].lr.shape[0],
         parts=1,
         mine=[0],
+        channels=photos[0].hr.shape[2],
         deep=any(x.dtype == np.uint16 for photo in photos for x in (photo.hr, photo.lr)),
         page_length=page_length,
     )
@@ -105,6 +106,7 @@ def make_parts(
     parts: int,
     mine: Sequence[int],
     deep: bool,
+    channels: int = 3,
     page_length: int = 2**30,
 ) -> Pool:
     """Pack those parts of a sharded pool that are this process's, as NumPy arrays.
@@ -118,18 +120,19 @@ def make_parts(
         parts: how many there are.
         mine: those of this process.
         deep: whether pages are uint16.
+        channels: of the images: 3, or 1 of gray ones.
         page_length: as for `make_pool`.
 
     Raises:
         UserError: if an image takes 2 GiB or more.
     """
     layout = partial(_pack, part=table.part, parts=parts, mine=mine, length=page_length, deep=deep)
-    pixels = 3 * table.size.prod(axis=1, dtype=np.int64)
-    hr = layout({i: photo.hr for i, photo in photos.items()}, pixels, image=table.image)
+    values = channels * table.size.prod(axis=1, dtype=np.int64)
+    hr = layout({i: photo.hr for i, photo in photos.items()}, values, image=table.image)
     lr = layout(
         {i: photo.lr for i, photo in photos.items()},
-        3 * (table.size // scale).prod(axis=1, dtype=np.int64),
-        image=np.arange(len(pixels)),
+        channels * (table.size // scale).prod(axis=1, dtype=np.int64),
+        image=np.arange(len(values)),
     )
     height, width = table.size.T
     places = (*hr[1:], *lr[1:], height, width)
@@ -143,10 +146,11 @@ def sample(
     batch: int,
     crop: int,
     scale: int,
+    channels: int = 3,
     first: int | Int[Array, ""] = 0,
     axis_name: str | None = None,
 ) -> dict[str, Array]:
-    """Random crops: {"lr": [batch, crop/scale, crop/scale, 3], "hr": [batch, crop, crop, 3]}.
+    """Random crops: {"lr": [batch, crop/scale, crop/scale, c], "hr": [batch, crop, crop, c]}.
 
     Each is cut from a random image, by its chance, at a uniformly random position (a multiple of
     `scale` in HR pixels), and both are turned by one of the eight symmetries of the square. Values
@@ -162,12 +166,14 @@ def sample(
         batch: number of examples (static).
         crop: side of the HR crop in pixels, a multiple of `scale` (static).
         scale: the factor between HR and LR (static).
+        channels: c, of the images: 3, or 1 of gray ones (static).
         first: number of the first example within the whole batch; may be traced.
         axis_name: of the devices that each have a part of a sharded pool. Each then cuts what it
             has of the batch, and returns its share of the whole: [batch/devices ...].
 
     Source: random crops and the eight symmetries as in EDSR (Lim et al. 2017), section 4.2.
     """
+    cut = partial(_cut, channels=channels)
 
     def example(i: Int[Array, ""]) -> dict[str, Array]:
         keys = jax.random.split(jax.random.fold_in(key, i), 4)
@@ -179,10 +185,8 @@ def sample(
         h, w = pool.height[n] // scale, pool.width[n] // scale  # of the LR image
         y = jax.random.randint(keys[1], (), 0, h - crop // scale + 1)
         x = jax.random.randint(keys[2], (), 0, w - crop // scale + 1)
-        lr = _cut(pool.lr, pool.lr_page[n], pool.lr_offset[n], w, y, x, crop // scale)
-        hr = _cut(
-            pool.hr, pool.hr_page[n], pool.hr_offset[n], w * scale, y * scale, x * scale, crop
-        )
+        lr = cut(pool.lr, pool.lr_page[n], pool.lr_offset[n], w, y, x, crop // scale)
+        hr = cut(pool.hr, pool.hr_page[n], pool.hr_offset[n], w * scale, y * scale, x * scale, crop)
         k = jax.random.randint(keys[3], (), 0, 8)
         drawn = {"lr": lr, "hr": hr, "k": k}
         if pool.own.size:
@@ -206,7 +210,7 @@ def _shared(x: Array, axis_name: str) -> Array:
 
 
 def _pack(
-    images: Mapping[int, UInt8[np.ndarray, "_ _ 3"] | UInt16[np.ndarray, "_ _ 3"]],
+    images: Mapping[int, UInt8[np.ndarray, "_ _ _"] | UInt16[np.ndarray, "_ _ _"]],
     sizes: Int64[np.ndarray, " n"],
     *,
     image: Int[np.ndarray, " n"],
@@ -254,8 +258,11 @@ def _cut(
     y: Int32[Array, ""],
     x: Int32[Array, ""],
     size: int,
-) -> UInt8[Array, "size size 3"] | UInt16[Array, "size size 3"]:
+    *,
+    channels: int,
+) -> UInt8[Array, "size size c"] | UInt16[Array, "size size c"]:
     # One slice of contiguous values per row: under vmap a gather of rows, not of single elements.
-    starts = offset + 3 * ((y + jnp.arange(size)) * width + x)
-    rows = jax.vmap(lambda start: lax.dynamic_slice(pages, (page, start), (1, 3 * size)))(starts)
-    return rows.reshape(size, size, 3)
+    starts = offset + channels * ((y + jnp.arange(size)) * width + x)
+    row = (1, channels * size)
+    rows = jax.vmap(lambda start: lax.dynamic_slice(pages, (page, start), row))(starts)
+    return rows.reshape(size, size, channels)

@@ -26,7 +26,7 @@ from isr_jax.processes import end_with_parent
 class Stream:
     """An endless iterator over batches; made by `open_stream`.
 
-    A batch is {"lr": uint8 [batch, crop/scale, crop/scale, 3], "hr": uint8 [batch, crop, crop, 3]},
+    A batch is {"lr": uint8 [batch, crop/scale, crop/scale, c], "hr": uint8 [batch, crop, crop, c]},
     uint16 where a file of the batch has more than 8 bits, and, where asked for, "own": bool
     [batch], whether LR is the source's own.
     """

@@ -6,7 +6,7 @@ random for every example; `process` applies it with `kernels`, `filters`, `noise
 Every example of a batch draws its own kernels, scale factors, methods, noise and JPEG qualities, so
 no pool of earlier pairs is needed to vary the degradations within a batch.
 
-Images are float32 [n h w 3] in [0, 1].
+Images are float32 [n h w 3], or gray [n h w 1], in [0, 1].
 """
 
 from isr_jax.degrade.filters import sharpen

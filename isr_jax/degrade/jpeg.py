@@ -79,9 +79,9 @@ _ALONG_COLS = np.kron(_dct_matrix(), np.eye(8, dtype=np.float32))
 
 
 def jpeg(
-    images: Float[Array, "n h w 3"],
+    images: Float[Array, "n h w c"],
     quality: Float[Array, " n"] | Int[Array, " n"],
-) -> Float[Array, "n h w 3"]:
+) -> Float[Array, "n h w c"]:
     """Compress and decompress each image at its own quality.
 
     For whole-number qualities this is what Pillow reads back from its own file (libjpeg-turbo 3.2),
@@ -90,7 +90,8 @@ def jpeg(
     repeats chroma, which is not done here.
 
     Args:
-        images: float in [0, 1]; clipped and rounded to 8 bits first. The gradient is zero.
+        images: RGB or gray, float in [0, 1]; clipped and rounded to 8 bits first. The gradient is
+            zero. A gray image becomes a gray file, which has luma alone.
         quality: libjpeg's, in [1, 100]; may be traced, and need not be a whole number.
 
     Returns:
@@ -115,10 +116,10 @@ def tables(quality: Float[Array, "*n"] | Int[Array, "*n"]) -> Float[Array, "*n 2
 
 
 def plane_jpeg(
-    planes: Float[Array, "3 h w"],
+    planes: Float[Array, "c h w"],
     size: Int[Array, "2"],
     quality: Float[Array, ""] | Int[Array, ""],
-) -> Float[Array, "3 h w"]:
+) -> Float[Array, "c h w"]:
     """Compress and decompress one image, channels first, as `jpeg` does.
 
     Args:
@@ -127,12 +128,16 @@ def plane_jpeg(
         quality: as in `jpeg`.
     """
     _, h, w = planes.shape
-    ycc = _to_ycc(jnp.floor(255.0 * jnp.clip(planes, 0.0, 1.0) + 0.5))
+    levels = jnp.floor(255.0 * jnp.clip(planes, 0.0, 1.0) + 0.5)
+    ycc = _to_ycc(levels) if len(planes) > 1 else levels
     # Pad to whole blocks of the halved chroma by repeating the edge pixels.
     rows, cols = (
         jnp.minimum(jnp.arange(-(-n // 16) * 16), size[axis] - 1) for axis, n in enumerate((h, w))
     )
-    luma, cb, cr = ycc[:, rows][:, :, cols]
+    padded = ycc[:, rows][:, :, cols]
+    if len(planes) == 1:
+        return _code(padded[0], tables(quality)[0])[None, :h, :w] / 255.0
+    luma, cb, cr = padded
     half = (size + 1) // 2
     # libjpeg repeats the last row of the halved chroma instead of halving repeated rows.
     below = jnp.minimum(jnp.arange(len(rows) // 2), half[0] - 1)

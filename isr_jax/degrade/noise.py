@@ -1,6 +1,6 @@
 """Gaussian and Poisson noise, with independent channels or the same noise in all three (gray).
 
-Both are computed from an image's normal deviates z [3 h w] by arithmetic alone. Rejection sampling
+Both are computed from an image's normal deviates z [c h w] by arithmetic alone. Rejection sampling
 would loop as long as the slowest pixel of the batch.
 
 Source: Wang et al. 2021 (Real-ESRGAN), section 3.1, "Noise", and the released code's definitions.
@@ -11,7 +11,7 @@ from jax import lax
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
-Planes = Float[Array, "3 h w"]
+Planes = Float[Array, "c h w"]
 
 _GRAY = (0.2989, 0.587, 0.114)  # BT.601 luma, with the weights PyTorch code uses
 _FEW = 10.0  # smaller Poisson means are summed up, larger ones expanded
@@ -36,15 +36,18 @@ def plane_noise(
 
     Args:
         z: independent standard normal deviates.
-        planes: the image, in [0, 1].
+        planes: the image, RGB or one channel, in [0, 1].
         size: rows and columns of the image, at the top left of its array.
         poisson: whether the noise is Poisson rather than Gaussian.
         strength: sigma of Gaussian noise in levels of 255; scale factor of Poisson noise.
-        gray: whether the three channels get the same noise.
+        gray: whether the three channels get the same noise; of one channel it changes nothing.
     """
-    red, green, blue = planes
-    luma = _GRAY[0] * red + _GRAY[1] * green + _GRAY[2] * blue
-    levels = jnp.round(255.0 * jnp.clip(jnp.where(gray, luma, planes), 0.0, 1.0))
+    seen = planes
+    if len(planes) > 1:
+        red, green, blue = planes
+        luma = _GRAY[0] * red + _GRAY[1] * green + _GRAY[2] * blue
+        seen = jnp.where(gray, luma, planes)
+    levels = jnp.round(255.0 * jnp.clip(seen, 0.0, 1.0))
     levels = lax.stop_gradient(levels)
     values = _power_of_two(count_levels(levels, size)).astype(jnp.float32)
 

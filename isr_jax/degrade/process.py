@@ -7,6 +7,8 @@ Random sizes under static shapes: every image lies at the top left of an array a
 largest size that the settings allow, and borders are handled where the image ends (see `filters`).
 So an example costs the same whatever it draws, and no branches are needed, all of which would run.
 
+Gray images get noise in their one channel, and are compressed as gray JPEG files.
+
 Where Real-ESRGAN's program deviates from the tools that it imitates, this follows the tools: JPEG
 has rounded tables, 8-bit pixels, whole-number qualities, repeated edges and libjpeg's upsampling
 (the program has none of these), and area and resizing by a factor are OpenCV's.
@@ -39,7 +41,7 @@ from isr_jax.errors import UserError, unknown
 from isr_jax.images import to_float, to_uint8
 from isr_jax.resize import resize
 
-Images = Float[Array, "n h w 3"]
+Images = Float[Array, "n h w c"]  # RGB or gray
 Shape = tuple[int, int]
 
 
@@ -52,7 +54,7 @@ def apply(
     settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
     sizes: Int[Array, "n 2"] | None = None,
-) -> Float[Array, "n lh lw 3"]:
+) -> Float[Array, "n lh lw c"]:
     """Degrade each image with its own parameters.
 
     Args:
@@ -90,7 +92,7 @@ def second_order(
     settings: Settings = REAL_ESRGAN,
     first: int | Int[Array, ""] = 0,
     sizes: Int[Array, "n 2"] | None = None,
-) -> Float[Array, "n lh lw 3"]:
+) -> Float[Array, "n lh lw c"]:
     """Draw the parameters and apply them.
 
     Example i depends on key, first + i and its own image alone.
@@ -118,7 +120,7 @@ def bicubic(
     *,
     scale: int,
     first: int | Int[Array, ""] = 0,
-) -> Float[Array, "n lh lw 3"]:
+) -> Float[Array, "n lh lw c"]:
     """Shrink with MATLAB's bicubic, rounded to 8 bits once; nothing is random.
 
     The border is the crop's. `data.pool` instead cuts LR crops out of the bicubic of the whole
@@ -133,7 +135,7 @@ def bicubic(
     return to_float(to_uint8(resize(hr, scale=1 / scale)))
 
 
-Degradation = Callable[..., Float[Array, "n lh lw 3"]]
+Degradation = Callable[..., Float[Array, "n lh lw c"]]
 
 DEGRADATIONS: dict[str, Degradation] = {"bicubic": bicubic, "second_order": second_order}
 
@@ -156,12 +158,12 @@ def make_degradation(name: str, *, scale: int) -> Degradation:
 def _apply_one(
     key: Key[Array, ""],
     parameters: Parameters,
-    hr: Float[Array, "3 h w"],
+    hr: Float[Array, "c h w"],
     size: Int[Array, "2"] | None,
     *,
     scale: int,
     settings: Settings,
-) -> Float[Array, "3 lh lw"]:
+) -> Float[Array, "c lh lw"]:
     first_key, second_key = jax.random.split(key)
     first, second = parameters.first, parameters.second
     hr_shape = (hr.shape[1], hr.shape[2])
@@ -189,12 +191,12 @@ def _largest(shape: Shape, settings: PassSettings) -> Shape:
 def _blur_resize_noise(
     key: Key[Array, ""],
     this: Pass,
-    x: Float[Array, "3 h w"],
+    x: Float[Array, "c h w"],
     size: Int[Array, "2"],
     *,
     base: Int[Array, "2"],
     most: Shape,
-) -> tuple[Float[Array, "3 oh ow"], Int[Array, "2"]]:
+) -> tuple[Float[Array, "c oh ow"], Int[Array, "2"]]:
     """Apply one pass without its JPEG; the new size is the factor times base, at most `most`."""
     x = plane_blur(x, size, this.kernel)
     new = jnp.floor(this.factor * base.astype(jnp.float32)).astype(jnp.int32)

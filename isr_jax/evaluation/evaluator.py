@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS
 from isr_jax.data.pairs import PairFiles, find_sets, load_pair
@@ -172,7 +172,7 @@ def evaluate(
 
 def _score(
     upscaler: Upscaler, pair: PairFiles, scorer: Scorer
-) -> tuple[dict[str, float], UInt8[np.ndarray, "h w *c"]]:
+) -> tuple[dict[str, float], UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]]:
     """Return the scores of one image, and the SR image."""
     lr, hr = load_pair(pair, scale=upscaler.scale)
     sr = upscaler(lr)

@@ -39,7 +39,7 @@ from isr_jax.perceptual import lpips
 from isr_jax.perceptual.inputs import ImageDistance
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
-from isr_jax.training.loaders import open_validation
+from isr_jax.training.loaders import open_images, open_validation
 from isr_jax.training.program import make_program, run_of
 from isr_jax.training.run_folder import open_run
 from isr_jax.training.runtime import explained, stop_signals, use_compilation_cache
@@ -136,9 +136,7 @@ def _distance(network: str, say: Callable[[str], None]) -> ImageDistance | None:
 
 def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[ImagePair]:
     options = config.data
-    source = sources.open_source(
-        options.train, "train", scale=config.scale, tfds_dir=options.tfds_dir or None
-    )
+    source = open_images(config, "train")
     crop = sampled_crop(config)
     photos = sources.load_all(source, min_size=crop, warn=say)
     if config.study.learning_rates and len(photos) <= config.study.tune_images:

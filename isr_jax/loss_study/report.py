@@ -338,7 +338,8 @@ def _row(run: Path, results: Results, photo: ImagePair, number: int) -> Row:
     for name, one in results["candidates"].items():
         file = run / "candidates" / name / "images" / f"{number}.png"
         if not one["diverged"]:
-            upscaled[name] = np.asarray(Image.open(file).convert("RGB"))
+            mode = "RGB" if photo.hr.shape[2] == 3 else "L"
+            upscaled[name] = np.atleast_3d(np.asarray(Image.open(file).convert(mode)))
     window = _window(photo.hr, upscaled["bicubic"])
     cells = [Cell("HR", "ground truth", _uri(photo.hr[window]))]
     for name, image in upscaled.items():
@@ -349,7 +350,7 @@ def _row(run: Path, results: Results, photo: ImagePair, number: int) -> Row:
 
 
 def _window(
-    hr: UInt8[np.ndarray, "h w 3"], bicubic: UInt8[np.ndarray, "h w 3"]
+    hr: UInt8[np.ndarray, "h w c"], bicubic: UInt8[np.ndarray, "h w c"]
 ) -> tuple[slice, slice]:
     """Where bicubic is furthest from the photograph: there, what a network learnt shows."""
     side = min(CROP, *hr.shape[:2])
@@ -361,7 +362,9 @@ def _window(
     return slice(int(y), int(y) + side), slice(int(x), int(x) + side)
 
 
-def _uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
+def _uri(image: UInt8[np.ndarray, "h w c"]) -> str:
     data = io.BytesIO()
-    Image.fromarray(image).save(data, format="PNG", optimize=True)
+    Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(
+        data, format="PNG", optimize=True
+    )
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -72,7 +72,7 @@ class Validation(NamedTuple):
 
     def upscaled(
         self, states: State, alive: Sequence[bool]
-    ) -> list[tuple[int, list[UInt8[np.ndarray, "h w 3"]]]]:
+    ) -> list[tuple[int, list[UInt8[np.ndarray, "h w c"]]]]:
         """Return the SR images of the EMA of each run that is alive."""
         one = jax.local_devices()[0]
         ema, stats = jax.device_put((states.ema, states.g_stats), one)

@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "n h w 3"], *, train: bool
+        self, images: Float[Array, "n h w c"], *, train: bool
     ) -> tuple[Float[Array, " n"], Features]:
         """Return logits of being real, and features."""
         dtype = jnp.dtype(self.dtype)

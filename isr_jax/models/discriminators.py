@@ -49,7 +49,7 @@ class Discriminator(NamedTuple):
     Attributes:
         init: key -> (params, stats); stats are spectral norm's vectors, {} without it.
         apply: (params, stats, images, *, train) -> (logits, features, stats). Images are float
-            [n crop crop 3] in [0, 1]; logits are float32, [n], or [n h w] with a logit per
+            [n crop crop c] in [0, 1]; logits are float32, [n], or [n h w] with a logit per
             patch or pixel; features are the activations of every convolution but the last, for
             feature matching. Under jit, unused ones cost nothing. When training, spectral norm
             does one power iteration per call.
@@ -75,13 +75,14 @@ def complete(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def discriminator(
-    options: Mapping[str, Any], *, crop: int, axis_name: str | None = None
+    options: Mapping[str, Any], *, crop: int, channels: int = 3, axis_name: str | None = None
 ) -> Discriminator:
     """Build a discriminator by the name of its architecture.
 
     Args:
         options: as for `complete`; the defaults are the published values.
         crop: side in pixels of the images that it will see.
+        channels: of these images.
         axis_name: pmap axis over which batch norm takes its statistics; None for one program.
 
     Raises:
@@ -100,12 +101,12 @@ def discriminator(
         )
 
     def init(key: Key[Array, ""]) -> tuple[Params, Params]:
-        images = jnp.zeros((1, crop, crop, 3), jnp.float32)
+        images = jnp.zeros((1, crop, crop, channels), jnp.float32)
         variables = jax.jit(partial(module.init, train=False))(key, images)
         return variables["params"], variables.get("spectral", {})
 
     def apply(
-        params: Params, stats: Params, images: Float[Array, "n h w 3"], *, train: bool
+        params: Params, stats: Params, images: Float[Array, "n h w c"], *, train: bool
     ) -> tuple[Float[Array, " n *map"], Features, Params]:
         variables = {"params": params, "spectral": stats}
         # Batch norm also writes running statistics, which are not used.
@@ -117,8 +118,10 @@ def discriminator(
     return Discriminator(init, apply)
 
 
-def make_discriminator(config: ConfigDict, *, axis_name: str | None = None) -> Discriminator:
-    """Build the discriminator of a config; see `models.discriminator`."""
+def make_discriminator(
+    config: ConfigDict, *, channels: int = 3, axis_name: str | None = None
+) -> Discriminator:
+    """Build the discriminator of a config, for images of the generator's channels."""
     options = config.discriminator.to_dict()
     crop = options.pop("crop") or config.data.crop
-    return discriminator(options, crop=crop, axis_name=axis_name)
+    return discriminator(options, crop=crop, channels=channels, axis_name=axis_name)

@@ -64,7 +64,7 @@ class Generator(NamedTuple):
 
     @property
     def channels(self) -> int:
-        """Channels of the images: 3, but of a network for gray or transparent ones."""
+        """Channels of the images: 3, but 1 of a network for gray ones, and 4 with alpha."""
         return getattr(self.module, "channels", 3)
 
 
@@ -124,6 +124,11 @@ def generator(options: Mapping[str, Any], *, scale: int, axis_name: str | None =
     return Generator(init, apply, scale, module)
 
 
+def channels_of(config: ConfigDict) -> int:
+    """Return the channels of the images that the generator of a config makes; see `Generator`."""
+    return complete(config.generator.to_dict(), scale=config.scale).get("channels", 3)
+
+
 def generator_of(
     config: ConfigDict, *, dtype: str | None = None, axis_name: str | None = None
 ) -> Generator:
@@ -134,11 +139,11 @@ def generator_of(
     return generator(options, scale=config.scale, axis_name=axis_name)
 
 
-Upscale = Callable[[Any, Any, UInt8[np.ndarray, "h w 3"]], UInt8[Array, "sh sw 3"]]
+Upscale = Callable[[Any, Any, UInt8[np.ndarray, "h w c"]], UInt8[Array, "sh sw c"]]
 
 
 def make_upscale(generator: Generator) -> Upscale:
-    """Return a jitted (params, stats, uint8 [h w 3]) -> uint8 [scale*h scale*w 3]."""
+    """Return a jitted (params, stats, uint8 [h w c]) -> uint8 [scale*h scale*w c]."""
 
     @jax.jit
     def upscale(params: Any, stats: Any, image: Any) -> Array:

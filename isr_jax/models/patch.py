@@ -35,7 +35,7 @@ class Patch(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "n h w 3"], *, train: bool
+        self, images: Float[Array, "n h w c"], *, train: bool
     ) -> tuple[Float[Array, "n ph pw"], Features]:
         """Return logits of being real, and features."""
         dtype = jnp.dtype(self.dtype)

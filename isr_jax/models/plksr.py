@@ -97,6 +97,7 @@ class PLKSR(nn.Module):
     }
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8
+    channels: Literal[1, 3, 4] = 3  # of the image: gray, RGB, RGB and alpha
     width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
     blocks: Annotated[int, Bound(0, 1024)] = 28
     kernel: Annotated[int, Bound(1, 99)] = 17  # of the large convolution, pixels, odd
@@ -110,7 +111,7 @@ class PLKSR(nn.Module):
     check = staticmethod(_check)
 
     @nn.compact
-    def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
+    def __call__(self, lr: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n sh sw c"]:
         """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
         x = conv(self.width, gain=PUBLISHED, dtype=dtype, name="feats.0")(lr.astype(dtype))
@@ -128,7 +129,8 @@ class PLKSR(nn.Module):
                 dtype=dtype,
             )
             x = x + recomputed(self, lambda _, x, block=block: block(x), x, remat=self.remat)
-        sr = named_sub_pixel(x, self.scale, 3, name=f"feats.{self.blocks + 1}", dtype=dtype)
+        last = f"feats.{self.blocks + 1}"
+        sr = named_sub_pixel(x, self.scale, self.channels, name=last, dtype=dtype)
         return sr.astype(jnp.float32) + upsample_nearest(lr, self.scale)
 
 
@@ -146,6 +148,7 @@ class RealPLKSR(nn.Module):
     }
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8
+    channels: Literal[1, 3, 4] = 3  # of the image: gray, RGB, RGB and alpha
     width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
     blocks: Annotated[int, Bound(0, 1024)] = 28
     kernel: Annotated[int, Bound(1, 99)] = 17  # of the large convolution, pixels, odd
@@ -169,7 +172,7 @@ class RealPLKSR(nn.Module):
         return None
 
     @nn.compact
-    def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
+    def __call__(self, lr: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n sh sw c"]:
         """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
         x = conv(self.width, gain=PUBLISHED, dtype=dtype, name="feats.0")(lr.astype(dtype))
@@ -179,9 +182,10 @@ class RealPLKSR(nn.Module):
         # A dropout layer, 0 in what is published, has a place in the sequence.
         last = f"feats.{self.blocks + 2}"
         if self.upsampler == "pixelshuffle":
-            sr = named_sub_pixel(x, self.scale, 3, name=last, dtype=dtype)
+            sr = named_sub_pixel(x, self.scale, self.channels, name=last, dtype=dtype)
             return sr.astype(jnp.float32) + upsample_nearest(lr, self.scale)
-        x = conv(3 * self.scale**2, gain=PUBLISHED, dtype=dtype, name=last)(x).astype(jnp.float32)
+        pixels = self.channels * self.scale**2
+        x = conv(pixels, gain=PUBLISHED, dtype=dtype, name=last)(x).astype(jnp.float32)
         return self._sampled(x + jnp.repeat(lr, self.scale**2, axis=-1))
 
     def _residual(self, x: Array, name: str, dtype: Any) -> Array:
@@ -211,33 +215,43 @@ class RealPLKSR(nn.Module):
         )
         return groups(x)
 
-    def _sampled(self, x: Float[Array, "n h w c"]) -> Float[Array, "n sh sw 3"]:
+    def _sampled(self, x: Float[Array, "n h w d"]) -> Float[Array, "n sh sw c"]:
         """Upsample by bilinear samples near each pixel, at places that depend on the features.
 
         Source: Liu et al. 2023, "Learning to Upsample by Learning to Sample" (DySample), section 3.
         """
-        r, groups = self.scale, sample_groups(self.scale)
+        r, groups = self.scale, sample_groups(self.scale, self.channels)
 
         def layer(channels: int, part: str, *, bias: bool = True) -> nn.Conv:
             return conv(channels, kernel=1, gain=0.02, bias=bias, dtype=jnp.float32, name=part)
 
         offset = layer(2 * groups * r * r, "to_img.offset")(x)
         scope = nn.sigmoid(layer(2 * groups * r * r, "to_img.scope", bias=False)(x))
-        offset = 0.5 * offset * scope + initial_places(r).ravel()
+        offset = 0.5 * offset * scope + initial_places(r, self.channels).ravel()
         sr = sample(x, offset, factor=r, groups=groups)
-        return layer(3, "to_img.end_conv")(sr) if r > 1 else sr
+        return layer(self.channels, "to_img.end_conv")(sr) if r > 1 else sr
 
 
-def sample_groups(scale: int) -> int:
-    """Return into how many groups of channels, each with its own places, DySample divides."""
-    return 3 if scale % 2 else 4
+def sample_groups(scale: int, channels: int) -> int:
+    """Return into how many groups of channels, each with its own places, DySample divides.
+
+    Args:
+        scale: scale factor.
+        channels: of the image.
+    """
+    return channels if scale % 2 else 4
 
 
-def initial_places(factor: int) -> Float[np.ndarray, "2 g r r"]:
-    """Return the places of bilinear interpolation, right and down from the pixel's centre."""
+def initial_places(factor: int, channels: int) -> Float[np.ndarray, "2 g r r"]:
+    """Return the places of bilinear interpolation, right and down from the pixel's centre.
+
+    Args:
+        factor: of upsampling.
+        channels: of the image.
+    """
     at = ((np.arange(factor) - (factor - 1) / 2) / factor).astype(np.float32)
     places = np.stack(np.broadcast_arrays(at, at[:, None]))
-    return np.repeat(places[:, None], sample_groups(factor), axis=1)
+    return np.repeat(places[:, None], sample_groups(factor, channels), axis=1)
 
 
 @jax.named_call

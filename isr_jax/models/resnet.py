@@ -64,6 +64,7 @@ class ResNet(nn.Module):
     }
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8
+    channels: Literal[1, 3, 4] = 3  # of the image: gray, RGB, RGB and alpha
     width: Annotated[int, Bound(1, 4096)] = 64  # channels of the trunk
     blocks: Annotated[int, Bound(0, 1024)] = 16  # residual blocks
     convs: Literal[1, 2] = 2  # 3x3 convolutions per block
@@ -75,11 +76,12 @@ class ResNet(nn.Module):
     kernel: Annotated[int, Bound(1, 99)] = 3  # of the first and last convolution, pixels, odd
     head_activation: bool = False  # after the first convolution
     # progressive: a sub-pixel layer for each factor of 2 or 3 and a last convolution; direct: one
-    # sub-pixel layer to RGB (Shi et al. 2016)
+    # sub-pixel layer to the image (Shi et al. 2016)
     tail: Literal["direct", "progressive"] = "progressive"
     tail_activation: bool = False  # after each progressive sub-pixel layer
     global_skip: Literal["none", "nearest", "bilinear", "bicubic"] = "none"  # add the resized input
-    # Subtracted from the input and, without a global skip, added to the output; in [0, 1]
+    # Subtracted from the input and, without a global skip, added to the output; in [0, 1]. Images
+    # other than RGB have none.
     rgb_mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     img_range: float = 1.0  # the value of white inside the network, above 0
     equivariant: bool = False  # commute with changes of contrast and of colour
@@ -101,10 +103,10 @@ class ResNet(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
+    def __call__(self, lr: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n sh sw c"]:
         """Upscale a batch of images."""
         dtype = jnp.dtype(self.dtype)
-        mean = jnp.asarray(self.rgb_mean, jnp.float32)
+        mean = jnp.asarray(self.rgb_mean if self.channels == 3 else 0.0, jnp.float32)
         x = (lr - mean) * self.img_range
         x = head = self._activated(self._first()(x).astype(dtype), "head")
         for i in range(self.blocks):
@@ -149,10 +151,11 @@ class ResNet(nn.Module):
         # With a global skip the network starts at zero, and so as the interpolation.
         gain = 1.0 if self.global_skip == "none" else 0.0
         if self.tail == "direct":
-            return SubPixel(self.scale, 3, gain, dtype, self._bias)(x)
+            return SubPixel(self.scale, self.channels, gain, dtype, self._bias)(x)
         for factor in FACTORS[self.scale]:
             x = self._activated(SubPixel(factor, self.width, 1.0, dtype, self._bias)(x), "tail")
-        return conv(3, kernel=self.kernel, bias=self._bias, gain=gain, dtype=dtype)(x)
+        last = conv(self.channels, kernel=self.kernel, bias=self._bias, gain=gain, dtype=dtype)
+        return last(x)
 
 
 class MSRResNet(nn.Module):
@@ -167,13 +170,14 @@ class MSRResNet(nn.Module):
     variants: ClassVar[dict[str, dict[str, Any]]] = {"msrresnet": {}}
 
     scale: int  # scale factor: 2, 3 or 4
+    channels: Literal[1, 3, 4] = 3  # of the image: gray, RGB, RGB and alpha
     width: Annotated[int, Bound(1, 4096)] = 64  # channels
     blocks: Annotated[int, Bound(0, 1024)] = 16  # of two 3x3 convolutions with a ReLU between
     dtype: DType = "float32"  # of the computation; parameters are float32
     remat: bool = False  # compute blocks again in the backward pass, to save memory
 
     @nn.compact
-    def __call__(self, lr: Float[Array, "n h w 3"], *, train: bool) -> Float[Array, "n sh sw 3"]:
+    def __call__(self, lr: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n sh sw c"]:
         """Upscale a batch of images."""
         dtype, gain = jnp.dtype(self.dtype), 0.02
         x = nn.leaky_relu(conv(self.width, gain=gain, dtype=dtype)(lr.astype(dtype)), 0.1)
@@ -184,5 +188,5 @@ class MSRResNet(nn.Module):
         for factor in FACTORS[self.scale]:
             x = nn.leaky_relu(SubPixel(factor, self.width, gain, dtype)(x), 0.1)
         x = nn.leaky_relu(conv(self.width, gain=gain, dtype=dtype)(x), 0.1)
-        x = conv(3, gain=gain, dtype=dtype)(x).astype(jnp.float32)
+        x = conv(self.channels, gain=gain, dtype=dtype)(x).astype(jnp.float32)
         return x + resize.upsample(lr, scale=self.scale, method="bilinear")

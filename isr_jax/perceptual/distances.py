@@ -20,7 +20,7 @@ from isr_jax.perceptual import dists, lpips
 from isr_jax.perceptual.backbones import backbone
 from isr_jax.perceptual.vgg_loss import load_vgg19, make_perceptual_loss
 
-Images = Float[Array, "n h w 3"]
+Images = Float[Array, "n h w c"]  # RGB, or gray, which stands for all three
 Scalar = Float[Array, ""]
 
 
@@ -93,8 +93,24 @@ def weights(loss: ConfigDict) -> dict[str, float]:
 
 
 def make(loss: ConfigDict) -> dict[str, Callable[[Params, Images, Images], Scalar]]:
-    """Build the distances of `config.loss` that have a weight; see `Distance.make`."""
-    return {name: DISTANCES[name].make(loss) for name in weights(loss)}
+    """Build the distances of `config.loss` that have a weight; see `Distance.make`.
+
+    These take gray images too: the one channel stands for all three.
+    """
+    return {name: _of_any(DISTANCES[name].make(loss)) for name in weights(loss)}
+
+
+def _of_any(
+    distance: Callable[[Params, Images, Images], Scalar],
+) -> Callable[[Params, Images, Images], Scalar]:
+    """Return a distance of RGB images as one of gray images too."""
+
+    def of_any(params: Params, sr: Images, hr: Images) -> Scalar:
+        if sr.shape[-1] == 1:
+            sr, hr = (jnp.repeat(x, 3, axis=-1) for x in (sr, hr))
+        return distance(params, sr, hr)
+
+    return of_any
 
 
 def load_frozen(loss: ConfigDict) -> dict[str, Params]:

@@ -1,16 +1,20 @@
-"""uint8 images as the perceptual metrics take them: cropped, and as a float batch."""
+"""Images of 8 or 16 bits as the perceptual metrics take them: cropped, and as a float batch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, UInt8, UInt16
 
 from isr_jax.errors import UserError
 from isr_jax.images import to_float
 
+Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
-def cropped(image: UInt8[np.ndarray, "h w *c"], *, crop: int) -> UInt8[np.ndarray, "ch cw d"]:
+
+def cropped(
+    image: Pixels, *, crop: int
+) -> UInt8[np.ndarray, "ch cw d"] | UInt16[np.ndarray, "ch cw d"]:
     """Return an image without `crop` pixels along each side, its channels last.
 
     Raises:
@@ -26,7 +30,7 @@ def cropped(image: UInt8[np.ndarray, "h w *c"], *, crop: int) -> UInt8[np.ndarra
 
 
 class ImageDistance(NamedTuple):
-    """A distance of uint8 images, for tables.
+    """A distance of images of 8 or 16 bits, for tables.
 
     Attributes:
         params: of its network.
@@ -38,8 +42,8 @@ class ImageDistance(NamedTuple):
 
     def __call__(
         self,
-        sr: UInt8[np.ndarray, "sh sw *sc"],
-        hr: UInt8[np.ndarray, "hh hw *hc"],
+        sr: UInt8[np.ndarray, "sh sw *sc"] | UInt16[np.ndarray, "sh sw *sc"],
+        hr: UInt8[np.ndarray, "hh hw *hc"] | UInt16[np.ndarray, "hh hw *hc"],
         *,
         crop: int = 0,
     ) -> float:
@@ -48,7 +52,8 @@ class ImageDistance(NamedTuple):
         Each new size of image is compiled anew, in about half a second.
 
         Args:
-            sr: the image to score, 0..255, RGB or one channel, which stands for all three.
+            sr: the image to score, 0..255 or 0..65535, RGB or one channel, which stands for all
+                three.
             hr: the truth, of the same size.
             crop: pixels left out along each side.
 
@@ -59,7 +64,10 @@ class ImageDistance(NamedTuple):
 
 
 def _rgb_pair(
-    sr: UInt8[np.ndarray, "sh sw *sc"], hr: UInt8[np.ndarray, "hh hw *hc"], *, crop: int
+    sr: UInt8[np.ndarray, "sh sw *sc"] | UInt16[np.ndarray, "sh sw *sc"],
+    hr: UInt8[np.ndarray, "hh hw *hc"] | UInt16[np.ndarray, "hh hw *hc"],
+    *,
+    crop: int,
 ) -> tuple[Float[np.ndarray, "1 h w 3"], Float[np.ndarray, "1 h w 3"]]:
     """Return two images as batches of one in [0, 1]; one channel stands for all three.
 
@@ -72,5 +80,5 @@ def _rgb_pair(
     return _rgb(first), _rgb(second)
 
 
-def _rgb(image: UInt8[np.ndarray, "h w c"]) -> Float[np.ndarray, "1 h w 3"]:
+def _rgb(image: Pixels) -> Float[np.ndarray, "1 h w 3"]:
     return to_float(np.repeat(image, 3 // image.shape[2], axis=2)[None])

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Float, Float64, Int, UInt8, UInt16
 from scipy.ndimage import correlate, correlate1d
 from scipy.special import gamma
 
@@ -31,6 +31,7 @@ from isr_jax import errors
 from isr_jax.errors import UserError
 from isr_jax.perceptual import weight_files as weights
 from isr_jax.perceptual.inputs import cropped
+from isr_jax.photo.pixels import to_8_bits
 
 BLOCK = 96  # pixels, of which one block has so many a side
 FEATURES = 36  # 18 at each of two scales
@@ -141,7 +142,11 @@ FORMS: dict[str, Form] = {
 
 
 def niqe(
-    image: UInt8[np.ndarray, "h w *c"], pristine: Pristine, *, form: str = "matlab", crop: int = 0
+    image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"],
+    pristine: Pristine,
+    *,
+    form: str = "matlab",
+    crop: int = 0,
 ) -> float:
     """Return NIQE of one image; lower is better.
 
@@ -149,8 +154,9 @@ def niqe(
     half of it in single precision or float64, and some tens of megabytes.
 
     Args:
-        image: 0..255, RGB or one channel. What is left of whole blocks of 96x96 pixels, at the
-            right and at the bottom, is not looked at.
+        image: 0..255, or 0..65535, which is rounded to the 8 bits of the pristine photographs; RGB
+            or one channel. What is left of whole blocks of 96x96 pixels, at the right and at the
+            bottom, is not looked at.
         pristine: what `load_pristine` gives.
         form: matlab or pyiqa.
         crop: pixels left out along each side.
@@ -165,7 +171,7 @@ def niqe(
     if form not in FORMS:
         raise errors.unknown("NIQE form", form, FORMS)
     chosen = FORMS[form]
-    image = cropped(image, crop=crop)
+    image = to_8_bits(cropped(image, crop=crop))
     h, w = (side // BLOCK for side in image.shape[:2])
     if h * w < chosen.least:
         raise UserError(
@@ -265,7 +271,9 @@ class Niqe(NamedTuple):
     pristine: Pristine
     form: str
 
-    def __call__(self, image: UInt8[np.ndarray, "h w *c"], *, crop: int = 0) -> float:
+    def __call__(
+        self, image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"], *, crop: int = 0
+    ) -> float:
         """Return NIQE of one image; see `niqe`."""
         return niqe(image, self.pristine, form=self.form, crop=crop)
 
@@ -298,7 +306,7 @@ def load_pristine(*, path: str | Path | None = None) -> Pristine:
 
 
 def load_niqe(form: str, *, folder: str | Path | None = None) -> Niqe:
-    """Load NIQE as a callable (image, *, crop=0) -> float on uint8 images.
+    """Load NIQE as a callable (image, *, crop=0) -> float on images of 8 or 16 bits.
 
     Args:
         form: matlab or pyiqa.

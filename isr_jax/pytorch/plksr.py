@@ -12,13 +12,15 @@ from isr_jax.pytorch.key_map import KeyMap, Options, StateDict, length, shuffled
 def _detect(state: StateDict) -> tuple[dict[str, Any], int]:
     last = length(state, "feats") - 1
     large = state["feats.1.lk.conv.weight"]
+    width, channels = state["feats.0.weight"].shape[:2]
     options = {
-        "width": state["feats.0.weight"].shape[0],
+        "channels": channels,
+        "width": width,
         "kernel": large.shape[2],
         "partial": large.shape[0],
         "attention": "feats.1.attn.f.0.weight" in state,
     }
-    scale = isqrt(state[f"feats.{last}.weight"].shape[0] // 3)
+    scale = isqrt(state[f"feats.{last}.weight"].shape[0] // channels)
     if "feats.1.channel_mixer.0.weight" in state:
         options |= {
             "blocks": last - 2,
@@ -41,8 +43,9 @@ def _pixels(options: Options, scale: int) -> dict[str, tuple[int, int]]:
 def _places(options: Options, state: StateDict) -> dict[str, np.ndarray]:
     if options["upsampler"] != "dysample" or not state:
         return {}
-    scale = isqrt(state[f"feats.{options['blocks'] + 2}.weight"].shape[0] // 3)
-    return {"to_img.init_pos": initial_places(scale).reshape(1, -1, 1, 1)}
+    channels = options["channels"]
+    scale = isqrt(state[f"feats.{options['blocks'] + 2}.weight"].shape[0] // channels)
+    return {"to_img.init_pos": initial_places(scale, channels).reshape(1, -1, 1, 1)}
 
 
 KEY_MAPS: dict[str, KeyMap] = {

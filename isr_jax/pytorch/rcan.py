@@ -39,7 +39,8 @@ def _pixels(options: Options, scale: int) -> dict[str, tuple[int, int]]:
 def _extras(options: Options, state: StateDict) -> dict[str, np.ndarray]:
     if not options["norm"]:
         return {}
-    return mean_shift_extras({"img_range": 255.0, "rgb_mean": DIV2K_MEAN}, state)
+    fields = {"channels": 3, "img_range": 255.0, "rgb_mean": DIV2K_MEAN}
+    return mean_shift_extras(fields, state)
 
 
 KEY_MAPS: dict[str, KeyMap] = {

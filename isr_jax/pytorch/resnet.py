@@ -22,7 +22,8 @@ def _detect_resnet(head: str, block: str, up: str) -> Detect:
     """
 
     def detect(state: StateDict) -> tuple[dict[str, Any], int]:
-        options = {"width": state[head].shape[0], "blocks": count(state, block)}
+        width, channels = state[head].shape[:2]
+        options = {"channels": channels, "width": width, "blocks": count(state, block)}
         ups = [value.shape for key, value in state.items() if re.fullmatch(up, key)]
         return options, prod(isqrt(shape[0] // shape[1]) for shape in ups)
 
@@ -92,7 +93,7 @@ def _mean_shift(state: StateDict) -> dict[str, Any]:
 
 
 def mean_shift_extras(options: Options, state: StateDict) -> dict[str, np.ndarray]:
-    """Return two fixed 1x1 convolutions, which subtract the mean and add it back.
+    """Return two fixed 1x1 convolutions, which subtract the mean of RGB and add it back.
 
     Raises:
         UserError: the range could not be detected from them.
@@ -105,6 +106,8 @@ def mean_shift_extras(options: Options, state: StateDict) -> dict[str, np.ndarra
         "add_mean.weight": eye.copy(),
         "add_mean.bias": shift,
     }
+    if options["channels"] != 3:
+        shifts = {}
     if _mean_shift(shifts)["img_range"] != options["img_range"]:
         raise UserError(
             f"a mean shift of {shift.tolist()} cannot encode img_range="

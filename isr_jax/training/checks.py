@@ -13,7 +13,7 @@ from isr_jax.config import flatten
 from isr_jax.degrade import DEGRADATIONS
 from isr_jax.errors import UserError, unknown
 from isr_jax.models.discriminators import make_discriminator
-from isr_jax.models.generators import complete
+from isr_jax.models.generators import channels_of
 from isr_jax.perceptual import distances, lpips
 from isr_jax.perceptual.vgg_loss import CRITERIA
 from isr_jax.training.optimizers import OPTIMIZERS, SCHEDULES
@@ -95,8 +95,8 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         UserError: for the first field that cannot work.
     """
     try:
-        complete(config.generator.to_dict(), scale=config.scale)
-        make_discriminator(config)
+        channels = channels_of(config)
+        make_discriminator(config, channels=channels)
     except UserError as error:
         # The networks' own messages do not know that they are part of a config.
         named = re.sub(r"\b(generator|discriminator|scale)\b", r"config.\1", str(error), count=1)
@@ -120,11 +120,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
-    if values.get("generator.channels", 3) != 3:
-        raise UserError(
-            f"config.generator.channels is {values['generator.channels']}; training images are "
-            "RGB: set it to 3"
-        )
+    _check_channels(config, channels)
     share = config.data.paired_share
     if share is not None and not 0 <= share <= 1:
         raise UserError(f"config.data.paired_share is {share}; it must be in [0, 1]")
@@ -175,6 +171,24 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             "a batch (config.train.accumulate)"
         )
     return advice
+
+
+def _check_channels(config: ConfigDict, channels: int) -> None:
+    if channels == 4:
+        raise UserError(
+            "config.generator.channels is 4; training images are RGB or gray: set it to 3 or 1"
+        )
+    if channels != 1:
+        return
+    for name, value in (
+        ("data.augment.rgb", config.data.augment.rgb),
+        ("loss.content.chroma", config.loss.content.chroma),
+    ):
+        if value:
+            raise UserError(
+                f"config.{name} is {value}, and with config.generator.channels=1 images have no "
+                "colours; set it to 0"
+            )
 
 
 def _check_accumulate(config: ConfigDict, devices: int) -> None:

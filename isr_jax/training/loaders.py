@@ -15,6 +15,8 @@ from isr_jax.config import sampled_crop
 from isr_jax.data import pool, sources
 from isr_jax.data.choices import Choices, make_choices, share_of_pairs
 from isr_jax.data.examples import ImagePair, shrink, stacked
+from isr_jax.data.gray import in_gray
+from isr_jax.models.generators import channels_of
 from isr_jax.training.program import AXIS, Devices, Inputs, on_all
 from isr_jax.training.validation import degraded
 
@@ -107,7 +109,7 @@ def open_loader(
         UserError: for a data set that cannot be read or has no usable image.
     """
     options = config.data
-    source = _open(config, "train")
+    source = open_images(config, "train")
     for fault in source.faults:
         warn(f"skipped {fault}")
     placed = distributed.on_devices(frozen, on_all(devices))
@@ -192,7 +194,15 @@ def _load_pool(
         if i in photos
     }
     deep = bool(known[:, 2].any())
-    images = pool.make_parts(chosen, table, scale=source.scale, parts=parts, mine=mine, deep=deep)
+    images = pool.make_parts(
+        chosen,
+        table,
+        scale=source.scale,
+        parts=parts,
+        mine=mine,
+        deep=deep,
+        channels=channels_of(config),
+    )
     whole = on_all(devices)
     split = on_all(devices, axis=AXIS) if sharded else whole
     shardings = [split if name in pool.PAGES else whole for name in pool.Pool._fields]
@@ -206,13 +216,19 @@ def _with_lr(photo: ImagePair, *, own: bool, scale: int) -> ImagePair:
 
 def fingerprints(config: ConfigDict) -> dict[str, str]:
     """Return the fingerprint of the images of `data.train` and `data.validation`."""
-    return {split: _open(config, split).fingerprint() for split in ("train", "validation")}
+    return {split: open_images(config, split).fingerprint() for split in ("train", "validation")}
 
 
-def _open(config: ConfigDict, split: Literal["train", "validation"]) -> sources.Source:
-    return sources.open_source(
+def open_images(config: ConfigDict, split: Literal["train", "validation"]) -> sources.Source:
+    """Open the images of `data.train` or `data.validation`, in gray for a generator of gray.
+
+    Raises:
+        UserError: as for `sources.open_source`.
+    """
+    source = sources.open_source(
         config.data[split], split, scale=config.scale, tfds_dir=config.data.tfds_dir or None
     )
+    return in_gray(source) if channels_of(config) == 1 else source
 
 
 def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[ImagePair]:
@@ -222,7 +238,7 @@ def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[Ima
     `config.data.degradation`, always the same.
     """
     options = config.data
-    source = _open(config, "validation")
+    source = open_images(config, "validation")
     # SSIM's window must fit once the border is cropped.
     least = 11 + 2 * config.scale
     photos = sources.load_all(

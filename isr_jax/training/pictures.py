@@ -16,7 +16,7 @@ from isr_jax.resize import resize_uint8
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.training.record import read_records
 
-Image = UInt8[np.ndarray, "_ _ 3"]
+Image = UInt8[np.ndarray, "_ _ c"]  # RGB or gray
 
 # The colour-blind safe palette of Okabe and Ito.
 BLUE, ORANGE, RED, GRAY = "#0072B2", "#E69F00", "#D55E00", "#6E6E6E"
@@ -81,14 +81,17 @@ def _caption(image: Image, hr: Image, scale: int) -> str:
     return f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
 
 
-def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side: int) -> Image:
+def _column(
+    image: Image, name: str, caption: str, corner: tuple[int, int], side: int
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Draw two lines of text, the image with the detail framed, and the detail, COLUMN wide."""
     y, x = corner
-    framed = PIL.Image.fromarray(image).convert("RGB")
+    image = np.broadcast_to(image, (*image.shape[:2], 3))
+    framed = PIL.Image.fromarray(image)
     frame = (x, y, x + side - 1, y + side - 1)
     ImageDraw.Draw(framed).rectangle(frame, outline=RED, width=max(2, image.shape[1] // 160))
     height = round(COLUMN * image.shape[0] / image.shape[1])
-    detail = PIL.Image.fromarray(image[y : y + side, x : x + side]).convert("RGB")
+    detail = PIL.Image.fromarray(image[y : y + side, x : x + side])
 
     column = PIL.Image.new("RGB", (COLUMN + GAP, HEADER + height + GAP + COLUMN + GAP), "white")
     draw, font = ImageDraw.Draw(column), ImageFont.load_default(14)

@@ -18,14 +18,14 @@ from isr_jax.data.augment import augment
 from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.images import to_float
 from isr_jax.models import discriminators, generator
-from isr_jax.models.generators import Generator
+from isr_jax.models.generators import Generator, channels_of
 from isr_jax.perceptual import distances
 from isr_jax.state import State
 from isr_jax.training import optimizers
 from isr_jax.training.update import Batch, Metrics, Update, init_state, make_update
 
 AXIS = "devices"
-# "lr" and "hr", float32 [n h w 3] in [0, 1], and, where a degradation makes some LR crops, "own",
+# "lr" and "hr", float32 [n h w c] in [0, 1], and, where a degradation makes some LR crops, "own",
 # bool [n]: whether LR is the data set's own.
 Drawn = Mapping[str, Array]
 Devices = Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm] (jax hides its class)
@@ -70,7 +70,7 @@ def make_program(
     """
     axis_name = AXIS if config.train.parallel == "pmap" else None
     g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
-    d = discriminators.make_discriminator(config, axis_name=axis_name)
+    d = discriminators.make_discriminator(config, channels=g.channels, axis_name=axis_name)
     g_optimizer = optimizers.make_optimizer(
         config.g_optimizer, steps=config.train.steps, learning_rate=g_learning_rate
     )
@@ -145,7 +145,7 @@ class Inputs(NamedTuple):
     Attributes:
         frozen: parameters of the networks that the loss compares in, by name.
         images: the pool, from which each update draws its batch inside the program, or the batches
-            {"lr", "hr"} of n updates from the stream, uint8 [n batch h w 3], new in each dispatch.
+            {"lr", "hr"} of n updates from the stream, uint8 [n batch h w c], new in each dispatch.
     """
 
     frozen: Any
@@ -215,6 +215,7 @@ def make_draw(config: ConfigDict, *, batch: int, devices: Devices = ()) -> Draw:
         devices: those that each have a part of a sharded pool; () for a whole pool.
     """
     sample = partial(pool.sample, batch=batch, crop=sampled_crop(config), scale=config.scale)
+    sample = partial(sample, channels=channels_of(config))
 
     def draw(key: Key[Array, ""], images: pool.Pool, i: Array, first: int | Array) -> Drawn:
         if not devices:

@@ -27,7 +27,7 @@ from isr_jax.perceptual import distances
 from isr_jax.state import State
 from isr_jax.training.optimizers import evaluated_params
 
-Batch = Mapping[str, Float[Array, "n _ _ 3"]]
+Batch = Mapping[str, Float[Array, "n _ _ c"]]
 Metrics = dict[str, Float[Array, ""]]
 
 

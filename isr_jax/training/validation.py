@@ -22,7 +22,7 @@ BASELINES = ("nearest", "bilinear", "bicubic")
 
 
 # (params, stats, images) -> their SR images
-UpscaleAll = Callable[[Any, Any, Sequence[ImagePair]], list[UInt8[np.ndarray, "h w 3"]]]
+UpscaleAll = Callable[[Any, Any, Sequence[ImagePair]], list[UInt8[np.ndarray, "h w c"]]]
 
 
 def make_upscale_all(generator: Generator, photos: Sequence[ImagePair]) -> UpscaleAll:
@@ -51,7 +51,7 @@ def make_upscale_all(generator: Generator, photos: Sequence[ImagePair]) -> Upsca
 
     def upscale_all(
         params: Any, stats: Any, photos: Sequence[ImagePair]
-    ) -> list[UInt8[np.ndarray, "h w 3"]]:
+    ) -> list[UInt8[np.ndarray, "h w c"]]:
         upscale = tiled(params, stats)
         return [upscale(photo.lr[None])[0] for photo in photos]
 
@@ -60,7 +60,7 @@ def make_upscale_all(generator: Generator, photos: Sequence[ImagePair]) -> Upsca
 
 def validate(
     upscale: UpscaleAll, state: State, photos: Sequence[ImagePair], *, scale: int
-) -> tuple[dict[str, float], list[UInt8[np.ndarray, "h w 3"]]]:
+) -> tuple[dict[str, float], list[UInt8[np.ndarray, "h w c"]]]:
     """Return the EMA's mean scores over whole images, and its images."""
     ema, stats = jax.tree.map(lambda x: x.addressable_data(0), (state.ema, state.g_stats))
     outputs = upscale(ema, stats, photos)

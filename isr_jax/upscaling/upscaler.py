@@ -65,7 +65,8 @@ class Upscaler:
 
         Returns:
             The same dtype and channels, `scale` times as high and wide. Fully transparent pixels
-            take the colour of the nearest visible pixel.
+            take the colour of the nearest visible pixel. A generator of gray images upscales the
+            luma of RGB, to which bicubic chroma is added.
 
         Raises:
             UserError: another dtype or shape.
