@@ -45,10 +45,6 @@ def rgb_to_gray(
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(rgb.dtype)
 
 
-# The same weights, without rounding.
-LUMA = np.array([19595, 38470, 7471]) / 65536.0
-
-
 def to_uint8(images: Float[AnyArray, "*shape"]) -> UInt8[AnyArray, "*shape"]:
     """Clip [0, 1] images and round them half up to 0..255, as MATLAB's `im2uint8` does."""
     return to_unsigned(images, np.uint8)

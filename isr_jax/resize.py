@@ -152,15 +152,14 @@ def resize_float64(
     scale: Scale | None = None,
     size: tuple[int, int] | None = None,
     method: str = "bicubic",
-    rows: tuple[int, int] | None = None,
 ) -> Float64[np.ndarray, "oh ow *c"]:
     """Resize an image of any range on the host in float64, without rounding or clamping.
 
     Arguments and errors are those of `resize_uint8`.
     """
-    down, across = (_taps(*a, method) for a in _axes(image.shape[:2], scale, size))
+    row_taps, col_taps = (_taps(*a, method) for a in _axes(image.shape[:2], scale, size))
     planes = image.reshape(*image.shape[:2], -1)
-    result = _separable(planes, _window(down, rows, "rows"), across, None, between=False)
+    result = _separable(planes, row_taps, col_taps, None, between=False)
     return result.reshape(*result.shape[:2], *image.shape[2:])
 
 

@@ -80,13 +80,14 @@ class Window(NamedTuple):
     """The generator's input for a tile.
 
     Attributes:
-        pixels: in [0, 1], as the generator sees them; outside the image, its nearest pixel.
+        pixels: in [0, 1]; outside the image, its nearest pixel. A generator of one channel sees
+            each channel of the image as a plane; for others there is one plane.
         inside: the window's rows [first, last) and columns [first, last) inside the image.
         corner: the tile's first row and column in the window.
         sides: of the tile.
     """
 
-    pixels: Float32[np.ndarray, "*d 1 t u c"]
+    pixels: Float32[np.ndarray, "*d planes t u c"]
     inside: Int32[np.ndarray, "*d 4"]
     corner: Int32[np.ndarray, "*d 2"]
     sides: Int32[np.ndarray, "*d 2"]
@@ -262,17 +263,19 @@ def cut(image: Image, tile: Tile, symmetry: int, plan: Plan, *, way: Way, window
         rows, columns = rows - first[0], columns - last[0]
         image = fill_hidden(image[..., :-1], image[..., -1])
     return Window(
-        _seen(images.to_float(image[rows[:, None], columns]), plan.channels),
+        _planes(images.to_float(image[rows[:, None], columns]), plan.channels),
         np.array([*vertical, *horizontal], np.int32),
         np.array([y, x], np.int32),
         np.array((tile.width, tile.height) if symmetry & 4 else tile[3:5], np.int32),
     )
 
 
-def _seen(pixels: Float32[np.ndarray, "t u c"], channels: int) -> Float32[np.ndarray, "1 t u d"]:
+def _planes(
+    pixels: Float32[np.ndarray, "t u c"], channels: int
+) -> Float32[np.ndarray, "planes t u d"]:
     """Return pixels as a generator of so many channels sees them."""
     if channels == 1:
-        return pixels[None]
+        return np.moveaxis(pixels, -1, 0)[..., None]
     colours = pixels[..., :3] if pixels.shape[-1] > 2 else pixels[..., :1]
     colours = np.broadcast_to(colours, (*pixels.shape[:2], 3))
     if channels == 3:

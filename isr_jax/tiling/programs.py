@@ -63,12 +63,12 @@ def make_programs(network: Windowed, devices: Sequence[Any], symmetries: Sequenc
     def in_one(params: Any, stats: Any, windows: Any, *, way: Way, dtype: np.dtype) -> View:
         @partial(on_devices, in_specs=(same, same, each))
         def upscale(params: Any, stats: Any, windows: Any) -> View:
-            (pixels,) = windows.pixels
+            (planes,) = windows.pixels
             if way == "exact":
-                sr = network.apply(params, stats, pixels, windows.inside)
+                sr = network.apply(params, stats, planes, _insides(windows))
             else:
-                sr = network.whole(params, stats, pixels)
-            return _rounded(sr, dtype)
+                sr = network.whole(params, stats, planes)
+            return _rounded(_joined(sr), dtype)
 
         return upscale(params, stats, windows)
 
@@ -77,7 +77,7 @@ def make_programs(network: Windowed, devices: Sequence[Any], symmetries: Sequenc
         @partial(on_devices, in_specs=(same, same, each))
         def compute(params: Any, stats: Any, windows: Any) -> Array:
             assert network.split
-            return network.split.head(params, stats, windows.pixels[0], windows.inside)[None]
+            return network.split.head(params, stats, windows.pixels[0], _insides(windows))[None]
 
         return compute(params, stats, windows)
 
@@ -119,11 +119,12 @@ def make_programs(network: Windowed, devices: Sequence[Any], symmetries: Sequenc
         dtype: np.dtype,
     ) -> View:
         assert network.split
-        n, _, height, width, channels = windows.pixels.shape
+        n, planes, height, width, channels = windows.pixels.shape
         corners = np.stack([tile.corner for tile in tiles])
         sides = np.stack([tile.sides for tile in tiles])
         features = head(params, stats, windows)
-        shape = (n, height * network.scale, width * network.scale, channels)
+        outputs = planes if planes > 1 else channels
+        shape = (n, height * network.scale, width * network.scale, outputs)
         view = empty(shape=shape, dtype=dtype)
         for place in np.ndindex(*-(-sides.max(axis=0) // piece)):
             start = corners + np.minimum(np.multiply(place, piece), np.maximum(sides - piece, 0))
@@ -170,6 +171,16 @@ def make_programs(network: Windowed, devices: Sequence[Any], symmetries: Sequenc
     return Programs(mesh.size, place, upscale, finish)
 
 
+def _insides(windows: Any) -> Int32[Array, "planes 4"]:
+    """Return what is inside the image, of each plane of a device's window."""
+    return jnp.broadcast_to(windows.inside, (windows.pixels.shape[1], 4))
+
+
+def _joined(sr: Float[Array, "planes h w c"]) -> Float[Array, "1 h w _"]:
+    """Return the planes of an image as its channels."""
+    return jnp.moveaxis(sr, 0, -1)[None, ..., 0, :] if len(sr) > 1 else sr
+
+
 def _rounded(sr: Float[Array, "n h w c"], dtype: np.dtype) -> View:
     """Return integers, or floats as they are, and whether each image was finite."""
     finite = jnp.isfinite(sr).all(axis=(1, 2, 3))
@@ -177,11 +188,11 @@ def _rounded(sr: Float[Array, "n h w c"], dtype: np.dtype) -> View:
 
 
 def _add_piece(
-    tail: Callable[..., Float[Array, "1 h w c"]],
+    tail: Callable[..., Float[Array, "planes h w c"]],
     network: Windowed,
     split: Split,
-    pixels: Float[Array, "1 t u c"],
-    features: Float[Array, "1 _ _ d"],
+    planes: Float[Array, "planes t u c"],
+    features: Float[Array, "planes _ _ d"],
     inside: Int32[Array, "4"],
     start: Int32[Array, "2"],
     view: View,
@@ -192,18 +203,24 @@ def _add_piece(
     scale, fold, radius = network.scale, network.multiple, split.radius
     sides = [
         min(-(-(side + 2 * radius + fold - 1) // fold) * fold, all_)
-        for side, all_ in zip(piece, pixels.shape[1:3], strict=True)
+        for side, all_ in zip(piece, planes.shape[1:3], strict=True)
     ]
-    room = jnp.array(pixels.shape[1:3], jnp.int32) - jnp.array(sides, jnp.int32)
+    room = jnp.array(planes.shape[1:3], jnp.int32) - jnp.array(sides, jnp.int32)
     first = jnp.clip((start - radius) // fold * fold, 0, room)
 
     def part(x: Array, resolution: Any) -> Array:
         row, column = first * resolution.numerator // resolution.denominator
         height, width = (int(side * resolution) for side in sides)
-        return jax.lax.dynamic_slice(x, (0, row, column, 0), (1, height, width, x.shape[-1]))
+        return jax.lax.dynamic_slice(x, (0, row, column, 0), (len(x), height, width, x.shape[-1]))
 
     shifted = inside - jnp.repeat(first, 2)
-    out = tail(part(pixels, Fraction(1)), part(features, split.resolution), shifted[None])
+    out = _joined(
+        tail(
+            part(planes, Fraction(1)),
+            part(features, split.resolution),
+            jnp.broadcast_to(shifted, (len(planes), 4)),
+        )
+    )
     row, column = (start - first) * scale
     shape = (1, piece[0] * scale, piece[1] * scale, out.shape[-1])
     sr, finite = view
@@ -221,7 +238,7 @@ def _upright(views: Float[Array, "n h w c"], symmetry: int) -> Float[Array, "n _
 
 def _as(sr: Levels, *, gray: bool, alpha: bool) -> Levels:
     """Return those channels of a generator's output that its input has."""
-    if sr.shape[-1] < 3:  # of gray images
+    if sr.shape[-1] < 3:  # of gray planes
         return sr
     colours = images.rgb_to_gray(sr[..., :3]) if gray else sr[..., :3]
     return jnp.concatenate([colours, sr[..., 3:]], axis=-1) if alpha else colours

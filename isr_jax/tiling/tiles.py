@@ -20,9 +20,7 @@ from jaxtyping import Array, UInt8, UInt16
 
 from isr_jax import errors
 from isr_jax.errors import UserError
-from isr_jax.images import LUMA, rgb_to_gray
-from isr_jax.photo.pixels import to_16_bits
-from isr_jax.resize import resize_float64, resize_uint8, resize_uint16
+from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.cutting import (
     Image,
     Images,
@@ -33,7 +31,6 @@ from isr_jax.tiling.cutting import (
     Window,
     choose_way,
     cut,
-    fill_hidden,
     fitted,
     pieces_of,
     reflect,
@@ -68,7 +65,6 @@ class Limits(NamedTuple):
 # A large window has a small share of padding, but needs memory, and is too much for a small image.
 CPU, ACCELERATOR = Limits(256, 270 * 2**20), Limits(512, 2**31)
 SMALLEST = 64  # LR pixels; side of the smallest default tile
-_STRIP = 2**19  # SR pixels of a strip of colours in float64: a few arrays of 12 MB
 
 
 def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = None) -> Plan:
@@ -134,7 +130,7 @@ def make_tiled(
     The channels are gray, gray and alpha, RGB, or RGB and alpha. A generator of RGB sees gray as
     three equal channels, and its output is converted to gray by BT.601's weights; alpha is upscaled
     by bicubic interpolation, because a network trained on photos has not seen masks. A generator of
-    gray sees the luma of RGB, see `upscale_colours`; one of RGB and alpha sees opaque images with
+    gray sees red, green and blue one after the other; one of RGB and alpha sees opaque images with
     an alpha of 1.
 
     Args:
@@ -202,10 +198,6 @@ def make_tiled(
         result = np.empty((n, h * scale, w * scale, channels), batch.dtype)
         if channels in (2, 4) and network.channels < 4:
             upscale_alpha(batch, result, scale=scale, rows=plan.tile or h)
-        if channels > 2 and network.channels == 1:
-            gray = partial(upscale, arrays, progress=progress)
-            upscale_colours(batch, result, gray, scale=scale)
-            return result
         way = choose_way(plan, (h, w))
         window = window_for((h, w)) if way == "exact" else usual
         if way == "approximate":
@@ -317,35 +309,6 @@ def _blend(
     first = old[:shared].astype(np.float32)
     old[:shared] = np.rint(first + weight * (new[:shared].astype(np.float32) - first))
     old[shared:] = new[shared:]
-
-
-def upscale_colours(batch: Images, result: Upscaled, gray: Upscale, *, scale: int) -> None:
-    """Write red, green and blue of the result: luma as a network has it, and bicubic chroma.
-
-    That is, the bicubic of all three, plus what the network's luma is above its luma. Nothing is
-    rounded in between, but for the luma, which the network sees and returns in 16 bits.
-
-    Args:
-        batch: RGB, with or without alpha. Hidden pixels take the nearest visible colour.
-        result: to write to.
-        gray: images of one channel -> these upscaled.
-        scale: the scale factor.
-
-    Source: Dong et al. 2014 (SRCNN), section 4. Luma and chroma are those of BT.601, full swing, as
-    of `images.rgb_to_gray`.
-    """
-    most = float(np.iinfo(batch.dtype).max)
-    for image, upscaled in zip(batch, result, strict=True):
-        colours = image[..., :3]
-        if image.shape[2] == 4:
-            colours = fill_hidden(colours, image[..., 3])
-        (luma,) = gray(rgb_to_gray(to_16_bits(colours))[None])
-        rows = max(1, _STRIP // upscaled.shape[1])
-        for start in range(0, len(upscaled), rows):
-            part = slice(start, min(start + rows, len(upscaled)))
-            smooth = resize_float64(colours, scale=scale, rows=(part.start, part.stop))
-            detail = luma[part] * (most / 65535.0) - smooth @ LUMA[:, None]
-            upscaled[part, :, :3] = np.floor(np.clip(smooth + detail, 0.0, most) + 0.5)
 
 
 def upscale_alpha(batch: Images, result: Upscaled, *, scale: int, rows: int) -> None:
