@@ -27,6 +27,7 @@ TIERS = (
     ("config", "pytorch", "perceptual", "data", "degrade", "photo"),
     ("checkpoints", "tiling"),
     ("training", "upscaling"),
+    ("video",),
     ("evaluation",),
     ("loss_study",),
     ("export", "cli", "demo"),
