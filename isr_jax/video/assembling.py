@@ -157,7 +157,9 @@ def _packets(
         except av.FFmpegError:
             notices["the end of other streams is missing or damaged"] += 1
             return
-        if packet.dts is not None:
+        if packet.dts is None and packet.size:  # a cover picture; others have a time
+            packet.pts = packet.dts = packet.pts or 0
+        if packet.dts is not None:  # or it is the mark of a stream's end
             yield packet
 
 

@@ -15,6 +15,7 @@ from av.video.reformatter import Interpolation
 from jaxtyping import UInt8, UInt16
 
 RGB = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
+Upscaled = UInt8[np.ndarray, "sh sw 3"] | UInt16[np.ndarray, "sh sw 3"]
 
 _HOW = (
     Interpolation.BICUBIC

@@ -29,7 +29,7 @@ from isr_jax.progress import frame_bar
 from isr_jax.upscaling.folders import Outcome, own_share
 from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
 from isr_jax.video.assembling import assemble
-from isr_jax.video.colour import RGB
+from isr_jax.video.colour import RGB, Upscaled
 from isr_jax.video.encoding import (
     SEGMENT,
     Segment,
@@ -188,7 +188,7 @@ def _compute(
     with frame_bar(shown=progress) as bar, ThreadPoolExecutor(2) as pool:
         name = printable(video.file.name)
         row = bar.add_task(name, total=video.count, completed=start)
-        last: tuple[RGB, RGB] | None = None
+        last: tuple[RGB, Upscaled] | None = None
         reading, writing = pool.submit(_take, incoming, size), None
         done = start
         try:
@@ -223,9 +223,9 @@ def _take(incoming: Iterator[Frame], count: int) -> list[Frame]:
 def _upscaled(
     upscaler: Upscaler,
     batch: Sequence[Frame],
-    last: tuple[RGB, RGB] | None,
+    last: tuple[RGB, Upscaled] | None,
     show: Callable[[int, int], None],
-) -> list[RGB]:
+) -> list[Upscaled]:
     """Return the upscaled frames of a batch; one that equals the frame before it is not computed."""
     before = last[0] if last else None
     fresh = []
@@ -234,7 +234,7 @@ def _upscaled(
         before = frame.pixels
     todo = [frame.pixels for frame, new in zip(batch, fresh, strict=True) if new]
     computed = iter(upscaler(np.stack(todo), progress=show)) if todo else iter(())
-    results: list[RGB] = []
+    results: list[Upscaled] = []
     current = last[1] if last else None
     for new in fresh:
         current = next(computed) if new else current
@@ -250,7 +250,7 @@ class _Writer:
         self._target, self._folder, self._number = target, folder, number
         self._segment: Segment | None = None
 
-    def add(self, batch: Sequence[Frame], upscaled: Sequence[RGB]) -> None:
+    def add(self, batch: Sequence[Frame], upscaled: Sequence[Upscaled]) -> None:
         for frame, pixels in zip(batch, upscaled, strict=True):
             if self._segment is None:
                 encoder = make_encoder(self._target)

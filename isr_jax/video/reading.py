@@ -1,6 +1,7 @@
 """Read a video: what it is, and its frames in order, whatever is damaged in between."""
 
 import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ class Video(NamedTuple):
             them; None where they are not said.
         light: the largest and the average light level, cd/m^2.
         count: of its frames as the header says, or as its duration makes likely.
-        counted: whether the header says it.
+        seconds: its duration as the header says; None where it says that of the whole file only.
     """
 
     file: Path
@@ -64,7 +65,7 @@ class Video(NamedTuple):
     mastering: tuple[Fraction, ...] | None
     light: tuple[int, int] | None
     count: int | None
-    counted: bool
+    seconds: Fraction | None
 
 
 class Frame(NamedTuple):
@@ -85,14 +86,14 @@ def opened(file: Path) -> Iterator[InputContainer]:
         ) as container:
             yield container
     except (av.FFmpegError, UnicodeError) as error:
-        raise UserError(f"{file}: {reason(error)}") from error
+        refused = isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError))
+        line = "not a video that FFmpeg can read, or damaged" if refused else reason(error)
+        raise UserError(f"{file}: {line}") from error
 
 
 def reason(error: BaseException) -> str:
     """Return what FFmpeg says of an error."""
     text = getattr(error, "strerror", None) or one_line(error)
-    if isinstance(error, av.error.InvalidDataError):
-        return "not a video that FFmpeg can read, or damaged at its start"
     return text[:1].lower() + text[1:]
 
 
@@ -135,11 +136,11 @@ def _described(
 ) -> tuple[Video, list[str]]:
     colour, context = colour_of(frame), stream.codec_context
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    duration = stream.duration
-    seconds = duration * stream.time_base if duration and stream.time_base else None
+    seconds = whole = _seconds(stream)
     if seconds is None and container.duration:
-        seconds = Fraction(container.duration, av.time_base)
-    count = stream.frames or (math.ceil(seconds * rate) if seconds else None)
+        whole = Fraction(container.duration, av.time_base)
+        seconds = whole if len(container.streams) == 1 else None
+    count = stream.frames or (math.ceil(whole * rate) if whole else None)
     data = {part.type: bytes(part) for part in frame.side_data}
     video = Video(
         file=file,
@@ -157,7 +158,7 @@ def _described(
         mastering=_mastering(data.get(Type.MASTERING_DISPLAY_METADATA)),
         light=_light(data.get(Type.CONTENT_LIGHT_LEVEL)),
         count=count,
-        counted=bool(stream.frames),
+        seconds=seconds,
     )
     notices = []
     if frame.interlaced_frame:
@@ -187,7 +188,7 @@ def frames(video: Video, *, start: int, notices: Counter) -> Iterator[Frame]:
         stream = main_stream(container)
         assert stream
         usual = max(1, round(1 / (video.rate * video.time_base)))
-        last = None
+        first = last = None
         i = 0
         for i, frame in enumerate(_decoded(container, stream, notices), 1):
             pts = frame.pts if frame.pts is not None else frame.dts
@@ -197,14 +198,17 @@ def frames(video: Video, *, start: int, notices: Counter) -> Iterator[Frame]:
                 notices["timestamps that did not grow were moved"] += 1
                 pts = last + 1
             last = pts
+            first = pts if first is None else first
             if i <= start:
                 continue
             if (frame.width, frame.height) != (video.width, video.height):
                 notices["frames of another size were resized to that of the first"] += 1
             pixels = to_rgb(frame, video.colour, width=video.width, height=video.height)
             yield Frame(pixels, pts, frame.duration or usual)
-        if video.counted and video.count and i < video.count:
-            notices[f"{i} of {video.count} frames could be decoded"] += 1
+        if first is not None and last is not None and video.seconds:
+            missing = video.seconds - (last - first + usual) * video.time_base
+            if missing * video.rate > 2:
+                notices[f"{float(missing):.1f} of {float(video.seconds):.1f} s are missing"] += 1
 
 
 def _decoded(
@@ -239,6 +243,14 @@ def _sampling(frame: av.VideoFrame) -> str:
         return "420"
     across, down = chroma[0].width < frame.width, chroma[0].height < frame.height
     return "420" if across and down else "422" if across else "444"
+
+
+def _seconds(stream: VideoStream) -> Fraction | None:
+    """Return the duration of a stream that its header, or Matroska's tag, says."""
+    if stream.duration and stream.time_base:
+        return stream.duration * stream.time_base
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))
+    return int(found[1]) * 3600 + int(found[2]) * 60 + Fraction(found[3]) if found else None
 
 
 def _codec(name: str) -> str:
