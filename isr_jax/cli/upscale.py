@@ -172,7 +172,9 @@ def run(options: argparse.Namespace) -> int:
     if inputs.videos:
         from isr_jax.video.jobs import Options, upscale_videos
 
-        settings = {name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")}
+        settings = {
+            name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")
+        }
         how = Options(options.codec, options.crf, options.resume, settings)
         outcomes.append(upscale_videos(upscaler, inputs.videos, options=how, **common))
     upscaled, skipped = (sum(counts) for counts in zip(*(o[:2] for o in outcomes), strict=True))

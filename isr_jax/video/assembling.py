@@ -6,6 +6,7 @@ because those of each segment's encoder only fit within the segment.
 """
 
 import io
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,6 +15,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer, OutputContainer
+from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition, Stream
 
 from isr_jax.files import replacing
@@ -39,30 +41,33 @@ def assemble(
         scale: the scale factor.
     """
     kind, notices = CONTAINERS[file.suffix.lower()], Counter()
-    with opened(target.video.file) as source, replacing(file) as unfinished:
-        with av.open(
+    with (
+        opened(target.video.file) as source,
+        replacing(file) as unfinished,
+        av.open(
             f"file:{unfinished}",
             "w",
             format=kind.format,
             container_options=_muxer(kind.format, source),
             metadata_errors="surrogateescape",
-        ) as output:
-            main = main_stream(source)
-            assert main
-            copied: dict[int, Stream] = {}
-            encoded = None
-            for stream in source.streams:
-                if stream.index == main.index:
-                    encoded = _add_encoded(output, target, main, scale=scale)
-                elif made := _add_copied(output, stream, source, kind.format, notices):
-                    copied[stream.index] = made
-            assert encoded
-            output.metadata.update(_without(source.metadata, _OF_CONTAINER))
-            shift = _start(source)
-            output.set_chapters([_moved(chapter, shift) for chapter in source.chapters()])
-            output.start_encoding()
-            video = _timed(target, folder, segments, encoded, shift)
-            _interleave(output, source, copied, video, shift, notices)
+        ) as output,
+    ):
+        main = main_stream(source)
+        assert main
+        copied: dict[int, Stream] = {}
+        encoded = None
+        for stream in source.streams:
+            if stream.index == main.index:
+                encoded = _add_encoded(output, target, main, scale=scale)
+            elif made := _add_copied(output, stream, source, kind.format, notices):
+                copied[stream.index] = made
+        assert encoded
+        output.metadata.update(_without(source.metadata, _OF_CONTAINER))
+        shift = _start(source)
+        output.set_chapters([_moved(chapter, shift) for chapter in source.chapters()])
+        output.start_encoding()
+        video = _timed(target, folder, segments, encoded, shift)
+        _interleave(output, source, copied, video, shift, notices)
     return [f"{line} ({n})" if n > 1 else line for line, n in notices.items()]
 
 
@@ -80,7 +85,7 @@ def decoding_times(pts: list[int]) -> list[int]:
     delay = max((i - rank[time] for i, time in enumerate(pts)), default=0)
     if not shown:
         return []
-    step = max(1, min((b - a for a, b in zip(shown, shown[1:], strict=False)), default=1))
+    step = max(1, min((b - a for a, b in itertools.pairwise(shown)), default=1))
     before = [shown[0] - i * step for i in range(delay, 0, -1)]
     return (before + shown)[: len(shown)]
 
@@ -137,7 +142,7 @@ def _interleave(
         packet.stream = copied[packet.stream_index]
         try:
             output.mux_one(packet)
-        except av.error.ArgumentError:
+        except ArgumentError:
             notices["damaged packets of other streams were left out"] += 1
     while waiting:
         output.mux_one(waiting[1])
@@ -154,7 +159,7 @@ def _packets(
             packet = next(packets)
         except StopIteration:
             return
-        except av.FFmpegError:
+        except FFmpegError:
             notices["the end of other streams is missing or damaged"] += 1
             return
         if packet.dts is None and packet.size:  # a cover picture; others have a time
@@ -192,7 +197,7 @@ def _add_copied(
         try:
             _copy(trial, stream)
             trial.start_encoding()
-        except (av.FFmpegError, ValueError):
+        except (FFmpegError, ValueError):
             name = {"subtitle": "subtitles"}.get(stream.type, f"a {stream.type} stream")
             name = "a cover picture" if stream.disposition & Disposition.attached_pic else name
             notices[f"{name} ({tag}) left out: {output.format.name} does not hold such"] += 1

@@ -1,13 +1,13 @@
 """Decoded frames to RGB and back, by the matrix, range and bits of the video.
 
-swscale converts: it interpolates chroma where the video says that it is sited. Its 16-bit RGB is not
-that of this package, which reaches from 0 to 65535: white of limited range is 65280 there, and that
-of full range is the highest value, shifted. Gray is not expanded by it at all. A table of levels
-makes up for both.
+swscale converts: it interpolates chroma where the video says that it is sited. Its 16-bit RGB is
+not that of this package, which reaches from 0 to 65535: white of limited range is 65280 there, and
+that of full range is the highest value, shifted. Gray is not expanded by it at all. A table of
+levels makes up for both.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -91,7 +91,7 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, width: int, height: int) -> 
         frame.colorspace = colour.used
         frame.color_range = _FULL if colour.full else _LIMITED
     name = "rgb48le" if colour.deep else "rgb24"
-    pixels = frame.reformat(
+    pixels: Any = frame.reformat(
         width=width, height=height, format=name, interpolation=_HOW
     ).to_ndarray()
     table = _levels(colour.kind, colour.full, colour.bits)
@@ -99,7 +99,7 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, width: int, height: int) -> 
 
 
 def from_rgb(pixels: RGB, *, pix_fmt: str, used: int, full: bool) -> av.VideoFrame:
-    """Return a frame for an encoder, with chroma sited to the left, as players expect without a tag.
+    """Return a frame for an encoder, its chroma sited to the left, as players expect untagged.
 
     Odd sides of a format that needs even ones are padded by their last row or column.
 

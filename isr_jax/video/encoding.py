@@ -10,12 +10,15 @@ a job that was killed and resumed therefore writes the same file as one that was
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 from av.codec.context import Flags
+from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
 from isr_jax.errors import UserError
@@ -63,8 +66,13 @@ class Packet(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Of a segment's packets in the order of decoding: bytes, pts, and whether they are key frames;
-    and of its frames in the order in which they are shown: pts and duration."""
+    """What is known of a segment.
+
+    Attributes:
+        sizes, pts, keys: of its packets in the order of decoding, bytes, ticks, and whether
+            decoding can start there.
+        shown, durations: of its frames in the order in which they are shown, ticks.
+    """
 
     sizes: list[int]
     pts: list[int]
@@ -73,7 +81,9 @@ class Times(NamedTuple):
     durations: list[int]
 
 
-def make_target(video: Video, *, codec: str, crf: int | None, scale: int) -> tuple[Target, list[str]]:
+def make_target(
+    video: Video, *, codec: str, crf: int | None, scale: int
+) -> tuple[Target, list[str]]:
     """Return what is encoded, and lines on what the codec cannot hold."""
     kind, colour = CODECS[codec], video.colour
     notices, bits = [], min(colour.bits, 10) if colour.deep else 8
@@ -93,7 +103,7 @@ def make_target(video: Video, *, codec: str, crf: int | None, scale: int) -> tup
     crf = None if kind.crf is None else kind.crf if crf is None else crf
     options = dict(kind.options) | ({} if crf is None else {"crf": str(crf)})
     height, width = even_sides(size, pix_fmt=pix_fmt)
-    options |= encoder_parameters(codec, video, width=width)
+    options |= encoder_parameters(codec, video)
     return Target(codec, crf, width, height, pix_fmt, matrix, full, options, video), notices
 
 
@@ -121,14 +131,15 @@ def make_encoder(target: Target) -> VideoCodecContext:
     # SVT-AV1 refuses smaller ones, and x265 4.1 writes beyond its memory.
     if target.codec in ("h265", "av1") and min(target.width, target.height) < 64:
         raise UserError(
-            f"{target.video.file}: {target.codec} needs sides of 64 pixels or more: try --codec h264"
+            f"{target.video.file}: {target.codec} needs sides of 64 pixels or more: try --codec "
+            "h264"
         )
     context = av.CodecContext.create(CODECS[target.codec].encoder, "w")
     assert isinstance(context, VideoCodecContext)
     configure(context, target)
     try:
         context.open()
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise UserError(
             f"{target.codec} cannot encode {target.width}x{target.height} pixels: {reason(error)}; "
             "try another --codec"
@@ -196,16 +207,11 @@ def packets_of(folder: Path, segments: list[Times]) -> Iterator[Packet]:
                 yield Packet(data, pts, key)
 
 
-def encoder_parameters(codec: str, video: Video, *, width: int) -> dict[str, str]:
+def encoder_parameters(codec: str, video: Video) -> dict[str, str]:
     """Return an encoder's own parameters: what it always needs, and HDR10's static metadata.
 
     Source: the documentation of x264, x265 and SVT-AV1, for the units too.
     """
-    parts = ["log-level=none"] if codec == "h265" else []
-    # With AVX-512, x264 0.165's rate control reads memory that it has not written, for rows of fewer
-    # than 16 blocks: the output differs between runs.
-    if codec == "h264" and width < 256:
-        parts.append("mbtree=0")
     names = {
         "h264": ("x264-params", "mastering-display", "cll"),
         "h265": ("x265-params", "master-display", "max-cll"),
@@ -214,6 +220,11 @@ def encoder_parameters(codec: str, video: Video, *, width: int) -> dict[str, str
     if codec not in names:
         return {}
     params, display, light = names[codec]
+    parts = ["log-level=none"] if codec == "h265" else []
+    # x264 0.165's AVX-512 code for rate control reads memory that it has not written where rows
+    # have few blocks, so that its output differs between runs.
+    if codec == "h264" and _has_avx512():
+        parts.append("asm=AVX2")
     if values := video.mastering:
 
         def scaled(value: Fraction, units: int) -> str:
@@ -227,3 +238,11 @@ def encoder_parameters(codec: str, video: Video, *, width: int) -> dict[str, str
     if video.light:
         parts.append(f"{light}={video.light[0]},{video.light[1]}")
     return {params: ":".join(parts)} if parts else {}
+
+
+@cache
+def _has_avx512() -> bool:
+    """Return whether the processor has AVX-512, and so AVX2; False where Linux does not say."""
+    with suppress(OSError):
+        return " avx512f" in Path("/proc/cpuinfo").read_text()
+    return False

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import av
 import jax
 import numpy as np
+from av.error import FFmpegError
 
 import isr_jax
 from isr_jax.errors import UsageError, UserError, disk_error, is_out_of_memory, one_line, printable
@@ -39,7 +40,7 @@ from isr_jax.video.encoding import (
     read_times,
 )
 from isr_jax.video.names import VideoTask, choose_codec, plan_videos
-from isr_jax.video.reading import Frame, Video, frames, look, reason
+from isr_jax.video.reading import Frame, frames, look, reason
 
 try:
     import fcntl
@@ -123,7 +124,7 @@ def upscale_videos(
             line = disk_error(error) or one_line(error, limit=1000)
             if is_out_of_memory(error):
                 line = "out of memory: choose a smaller --tile"
-            elif isinstance(error, av.FFmpegError):
+            elif isinstance(error, FFmpegError):
                 line = reason(error)
             elif not isinstance(error, EXCUSABLE):
                 bugs.append(error)
@@ -152,9 +153,14 @@ def upscale_video(
         codec = choose_codec(video.codec, target=task.target, bits=video.colour.bits)
     target, more = make_target(video, codec=codec, crf=options.crf, scale=upscaler.scale)
     _check_memory(target, upscaler.scale)
-    if video.aspect not in (0, 1) and codec in ("av1", "ffv1") and task.target.suffix.lower() in (
-        ".mkv",
-        ".webm",
+    if (
+        video.aspect not in (0, 1)
+        and codec in ("av1", "ffv1")
+        and task.target.suffix.lower()
+        in (
+            ".mkv",
+            ".webm",
+        )
     ):
         a = video.aspect
         more.append(
@@ -173,9 +179,7 @@ def upscale_video(
     return [*lines, *more, *counted, *kept]
 
 
-def _compute(
-    upscaler: Upscaler, target: Target, folder: Path, *, progress: bool
-) -> list[str]:
+def _compute(upscaler: Upscaler, target: Target, folder: Path, *, progress: bool) -> list[str]:
     """Write the segments that are missing; return lines on what was left out of the video."""
     video, notices = target.video, Counter()
     complete = read_times(folder)
@@ -187,7 +191,7 @@ def _compute(
     writer = _Writer(target, folder, len(complete))
     with frame_bar(shown=progress) as bar, ThreadPoolExecutor(2) as pool:
         name = printable(video.file.name)
-        row = bar.add_task(name, total=video.count, completed=start)
+        row = bar.add_task(name, total=video.length, completed=start)
         last: tuple[RGB, Upscaled] | None = None
         reading, writing = pool.submit(_take, incoming, size), None
         done = start
@@ -226,7 +230,7 @@ def _upscaled(
     last: tuple[RGB, Upscaled] | None,
     show: Callable[[int, int], None],
 ) -> list[Upscaled]:
-    """Return the upscaled frames of a batch; one that equals the frame before it is not computed."""
+    """Return the upscaled frames of a batch; what equals the frame before it is not computed."""
     before = last[0] if last else None
     fresh = []
     for frame in batch:
@@ -255,9 +259,7 @@ class _Writer:
             if self._segment is None:
                 encoder = make_encoder(self._target)
                 self._segment = Segment(encoder, self._folder, self._number)
-            self._segment.add(
-                pixels, pts=frame.pts, duration=frame.duration, target=self._target
-            )
+            self._segment.add(pixels, pts=frame.pts, duration=frame.duration, target=self._target)
             if len(self._segment.times.shown) == SEGMENT:
                 self.close()
 
@@ -285,7 +287,8 @@ def _check_memory(target: Target, scale: int) -> None:
     if needed > memory() / 2:
         raise UserError(
             f"{target.video.file}: upscaled frames of {target.width}x{target.height} pixels take "
-            f"{needed / 1e9:.0f} GB, more than this machine's memory of {memory() / 1e9:.0f} GB allows"
+            f"{needed / 1e9:.0f} GB, more than this machine's memory of {memory() / 1e9:.0f} GB "
+            "allows"
         )
 
 
@@ -313,7 +316,7 @@ def _file_state(name: str) -> list[int]:
 def _job(folder: Path, key: dict[str, Any], options: Options, overwrite: bool) -> Iterator[None]:
     """Hold the folder of a job, and remove it at the end.
 
-    Where the job is interrupted or fails, the folder is kept with `resume`, if a segment is complete.
+    Where the job is interrupted or fails, the folder is kept with `resume`, if it has a segment.
     """
     file = folder / "job.json"
     folder.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ CONTAINERS = {
     ".mkv": Container("matroska", ("h264", "h265", "av1", "ffv1")),
     ".webm": Container("webm", ("av1",)),
 }
-# Containers that are read only; their videos are written to Matroska, which holds nearly everything.
+# Containers that are read only: their videos are written to Matroska, which holds nearly all.
 OTHERS = (".3gp", ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".wmv")
 
 
@@ -199,4 +199,3 @@ def _suffixes(codec: str) -> list[str]:
 def _visible(file: Path, root: Path) -> bool:
     parts = file.relative_to(root).parts
     return is_video(file) and not any(part.startswith(".") for part in parts) and file.is_file()
-

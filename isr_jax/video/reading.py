@@ -4,14 +4,16 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
+from av import logging
 from av.container import InputContainer
+from av.error import ArgumentError, EOFError, FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -26,7 +28,7 @@ _FORMATS = (
 )
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "fflags": "+genpts"}
 
-av.logging.set_level(None)  # FFmpeg's lines; what matters is raised too
+logging.set_level(None)  # FFmpeg's lines; what matters is raised too
 
 
 class Video(NamedTuple):
@@ -46,7 +48,7 @@ class Video(NamedTuple):
         mastering: primaries, white point and luminances of the mastering display, as x265 takes
             them; None where they are not said.
         light: the largest and the average light level, cd/m^2.
-        count: of its frames as the header says, or as its duration makes likely.
+        length: of it in frames, as the header says, or as its duration makes likely.
         seconds: its duration as the header says; None where it says that of the whole file only.
     """
 
@@ -64,7 +66,7 @@ class Video(NamedTuple):
     turned: tuple[int, ...] | None
     mastering: tuple[Fraction, ...] | None
     light: tuple[int, int] | None
-    count: int | None
+    length: int | None
     seconds: Fraction | None
 
 
@@ -85,8 +87,8 @@ def opened(file: Path) -> Iterator[InputContainer]:
             f"file:{file}", container_options=_OPTIONS, metadata_errors="surrogateescape"
         ) as container:
             yield container
-    except (av.FFmpegError, UnicodeError) as error:
-        refused = isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError))
+    except (FFmpegError, UnicodeError) as error:
+        refused = isinstance(error, (InvalidDataError, ArgumentError))
         line = "not a video that FFmpeg can read, or damaged" if refused else reason(error)
         raise UserError(f"{file}: {line}") from error
 
@@ -122,8 +124,8 @@ def look(file: Path, *, max_pixels: int) -> tuple[Video, list[str]]:
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > max_pixels:
             raise UserError(
-                f"{file}: declares {width}x{height} pixels, more than the limit of {max_pixels}; if "
-                "you trust the file, `isr upscale --max-pixels` raises it"
+                f"{file}: declares {width}x{height} pixels, more than the limit of {max_pixels}; "
+                "if you trust the file, `isr upscale --max-pixels` raises it"
             )
         frame = next(_decoded(container, stream, Counter()), None)
         if frame is None:
@@ -140,8 +142,8 @@ def _described(
     if seconds is None and container.duration:
         whole = Fraction(container.duration, av.time_base)
         seconds = whole if len(container.streams) == 1 else None
-    count = stream.frames or (math.ceil(whole * rate) if whole else None)
-    data = {part.type: bytes(part) for part in frame.side_data}
+    length = stream.frames or (math.ceil(whole * rate) if whole else None)
+    data = {part.type: bytes(part) for part in cast(Any, frame.side_data)}  # stubs call it a dict
     video = Video(
         file=file,
         width=frame.width,
@@ -157,7 +159,7 @@ def _described(
         turned=_integers(data.get(Type.DISPLAYMATRIX), 9),
         mastering=_mastering(data.get(Type.MASTERING_DISPLAY_METADATA)),
         light=_light(data.get(Type.CONTENT_LIGHT_LEVEL)),
-        count=count,
+        length=length,
         seconds=seconds,
     )
     notices = []
@@ -178,7 +180,7 @@ def _described(
     return video, notices
 
 
-def frames(video: Video, *, start: int, notices: Counter) -> Iterator[Frame]:
+def frames(video: Video, *, start: int, notices: Counter) -> Generator[Frame, None, None]:
     """Yield the frames of a video from one on, in the order in which they are shown.
 
     Earlier ones are decoded, because frames are counted exactly, and not converted. What is damaged
@@ -221,14 +223,14 @@ def _decoded(
             packet = next(packets)
         except StopIteration:
             return
-        except (av.FFmpegError, EOFError):
+        except FFmpegError:
             notices["the end of the video is missing or damaged"] += 1
             packet = None
         try:
             yield from stream.decode(packet)
-        except av.error.EOFError:
+        except EOFError:
             return
-        except av.FFmpegError:
+        except FFmpegError:
             notices["damaged parts of the video were left out"] += 1
         if packet is None:
             return

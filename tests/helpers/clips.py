@@ -13,7 +13,9 @@ av.logging.set_level(None)
 def pictures(count, size=(36, 48), *, dtype=np.uint8, seed=0):
     """Pictures that move: blocks of colour that are rolled, so that every frame differs."""
     rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, np.iinfo(dtype).max + 1, (size[0] // 4 + 1, size[1] // 4 + 1, 3), dtype)
+    blocks = rng.integers(
+        0, np.iinfo(dtype).max + 1, (size[0] // 4 + 1, size[1] // 4 + 1, 3), dtype
+    )
     big = blocks.repeat(4, axis=0).repeat(4, axis=1)[: size[0], : size[1]]
     return [np.ascontiguousarray(np.roll(big, (i, 2 * i), axis=(0, 1))) for i in range(count)]
 
