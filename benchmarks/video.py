@@ -1,6 +1,7 @@
 """Frames a second of upscaling a video, beside those of the computation alone.
 
     python -m benchmarks.video [--frames 48] [--size 640x360] [--codec h264] [--rounds 3]
+        [--network compact-x2]
 
 A photo that moves, in H.264 at 25 frames a second, is upscaled by compact-x2 and by SRVGGNetCompact
 of 16 layers at 4x with random parameters: decoded, computed, encoded and written. The computation
@@ -55,10 +56,14 @@ def srvgg() -> Upscaler:
     return Upscaler("SRVGG-16", network.whole.scale, None, tiled=tiled)
 
 
+NETWORKS = {"compact-x2": partial(isr_jax.load, "compact-x2"), "SRVGG-16": srvgg}
+
+
 def main() -> None:
     """Print a Markdown table."""
     parser = timing.parser(__doc__, rounds=3)
     parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--codec", default="h264")
     options = parser.parse_args()
@@ -70,7 +75,9 @@ def main() -> None:
         "| video to video, frames/s | share |\n|---|---:|---:|---:|",
         flush=True,
     )
-    for upscaler in (isr_jax.load("compact-x2"), srvgg()):
+    for network in options.network:
+        upscaler = NETWORKS[network]()
+        upscaler(images[0])  # compiles
         with TemporaryDirectory() as folder:
             clip = Path(folder) / "clip.mp4"
             write(clip, images)
@@ -78,7 +85,7 @@ def main() -> None:
                 "alone": partial(compute, upscaler, images),
                 "video": partial(whole, upscaler, clip, options.codec),
             }
-            times = timing.interleaved(ways, rounds=options.rounds)
+            times = timing.interleaved(ways, rounds=options.rounds, warm_up=0)
         alone, video = (options.frames / median(times[name]) for name in ways)
         print(
             f"| {upscaler.name}, {upscaler.scale}x | {alone:.2f} | {video:.2f} "

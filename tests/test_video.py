@@ -264,3 +264,78 @@ def test_odd_sides_are_padded_and_said(tmp_path, capsys):
     assert any("odd sides were padded by a pixel: h264 needs even ones" in line for line in lines)
     found = read_clip(tmp_path / "a_x3.mkv")
     assert found.images[0].shape == (100, 142, 3)
+
+
+def test_a_broadcast_begins_at_0_and_stays_in_sync(tmp_path, capsys):
+    clip = make_clip(tmp_path / "a.ts", pictures(20), audio=True, audio_start=11025)
+    good(capsys, clip)
+    before, after = read_clip(clip), read_clip(tmp_path / "a_x2.mkv")
+    first = min(before.times[0], before.others[0][2])
+    assert first > 0
+    assert min(after.times[0], after.others[0][2]) == 0
+    for old, new in (
+        (before.times, after.times),
+        ([o[2] for o in before.others], [o[2] for o in after.others]),
+    ):
+        assert len(old) == len(new)
+        # Matroska counts milliseconds.
+        np.testing.assert_allclose([float(t - first) for t in old], [*map(float, new)], atol=1e-3)
+
+
+def test_attachments_are_copied(tmp_path, capsys):
+    images = pictures(2)
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 36, 48, "bgr0"
+        out.add_attachment("a.ttf", "application/x-truetype-font", b"a font" * 50)
+        for image in images:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode(None))
+    assert good(capsys, tmp_path / "a.mkv") == []
+    with av.open(str(tmp_path / "a_x2.mkv")) as found:
+        (font,) = found.streams.attachments
+        assert (font.name, font.data) == ("a.ttf", b"a font" * 50)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"options": {"x264-params": "tff=1"}}, "interlaced fields were upscaled as if"),
+        ({"codec": "ffv1", "pix_fmt": "bgra"}, "transparency was left out"),
+        ({"codec": "ffv1", "pix_fmt": "yuv422p12le"}, "12 bits became 10: h265 holds no more"),
+        ({"pix_fmt": "yuv444p"}, "chroma was subsampled to 4:2:0"),
+        ({"aspect": Fraction(4, 3)}, "the pixel aspect 4:3 was left out"),
+    ],
+)
+def test_what_is_left_out_is_said(tmp_path, capsys, options, said):
+    clip = make_clip(tmp_path / "a.mkv", pictures(3, (64, 64)), **options)
+    codec = "h265" if "12" in said else "av1"
+    assert any(said in line for line in good(capsys, clip, "--codec", codec))
+
+
+def test_sampling_is_kept(tmp_path, capsys):
+    for pix_fmt in ("yuv422p", "yuv444p10le"):
+        clip = make_clip(tmp_path / f"{pix_fmt}.mkv", pictures(2, (64, 64)), pix_fmt=pix_fmt)
+        assert good(capsys, clip, "--codec", "h264") == []
+        assert read_clip(tmp_path / f"{pix_fmt}_x2.mkv").context["pix_fmt"] == pix_fmt
+
+
+def test_times_that_are_missing_or_do_not_grow_are_replaced(tmp_path, monkeypatch):
+    from collections import Counter
+
+    from isr_jax.video import reading
+
+    clip = make_clip(tmp_path / "a.mkv", pictures(2), time_base=Fraction(1, 1000), step=40, **RGB)
+    video, _ = reading.look(clip, max_pixels=10**9)
+
+    def decoded(*_):
+        for pts in (None, 40, 40, 30, None, 500):
+            frame = av.VideoFrame(48, 36, "bgr0")
+            frame.pts = pts
+            yield frame
+
+    monkeypatch.setattr(reading, "_decoded", decoded)
+    notices = Counter()
+    times = [frame.pts for frame in reading.frames(video, start=0, notices=notices)]
+    assert times == [0, 40, 41, 42, 82, 500]
+    assert notices == {"timestamps that did not grow were moved": 2}

@@ -315,3 +315,43 @@ def test_without_pyav_a_line_says_what_to_install(tmp_path, capsys, monkeypatch)
     monkeypatch.setitem(sys.modules, "av", None)
     code, lines = upscale(capsys, tmp_path / "a.mp4")
     assert (code, lines) == (1, ["videos need PyAV: run pip install 'isr-jax[video]'"])
+
+
+def test_one_process_at_a_time_works_on_a_job(tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl", reason="needs a system with flock")
+    clip = make_clip(tmp_path / "a.mkv", pictures(2), **RGB)
+    (tmp_path / ".a_x2.mkv.job").mkdir()
+    with open(tmp_path / ".a_x2.mkv.job" / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, lines = upscale(capsys, clip)
+    assert code == 1
+    assert ".a_x2.mkv.job is in use by another process" in lines[0]
+    good(capsys, clip)
+    assert files_in(tmp_path) == ["a.mkv", "a_x2.mkv"]
+
+
+def test_batches_in_flight_are_bounded(tmp_path, monkeypatch):
+    """However slow the device is, no more than the next batch is decoded."""
+    from isr_jax.video import jobs
+
+    monkeypatch.setattr(jobs, "_BATCH_FRAMES", 4)
+    clip = make_clip(tmp_path / "a.mkv", pictures(40), **RGB)
+    decoded, ahead = [0], []
+    original = jobs.frames
+
+    def counted(*arguments, **options):
+        for frame in original(*arguments, **options):
+            decoded[0] += 1
+            yield frame
+
+    def function(image):
+        ahead.append(decoded[0] - len(ahead))
+        return twice(image)
+
+    monkeypatch.setattr(jobs, "frames", counted)
+    upscaler = Upscaler("mine", 2, function, method="nearest")
+    videos = [(clip, Path(clip.name))]
+    outcome = jobs.upscale_videos(upscaler, videos, options=jobs.Options(codec="ffv1"))
+    assert outcome.failed == []
+    assert len(ahead) == 40
+    assert max(ahead) <= 8

@@ -86,7 +86,9 @@ def make_target(
 ) -> tuple[Target, list[str]]:
     """Return what is encoded, and lines on what the codec cannot hold."""
     kind, colour = CODECS[codec], video.colour
-    notices, bits = [], min(colour.bits, 10) if colour.deep else 8
+    notices, bits = [], min(colour.bits, kind.deep) if colour.deep else 8
+    if bits < colour.bits:
+        notices.append(f"{colour.bits} bits became {bits}: {codec} holds no more here")
     size = video.height * scale, video.width * scale
     if kind.sampling == ("rgb",):
         pix_fmt, matrix, full = ("rgb48le" if colour.deep else "bgr0"), 0, True
@@ -95,7 +97,7 @@ def make_target(
         sampling = "420" if colour.kind == "rgb" else sampling
         if sampling != video.sampling:
             notices.append(f"chroma was subsampled to {':'.join(sampling)}")
-        pix_fmt = f"yuv{sampling}p" + ("10le" if bits == 10 else "")
+        pix_fmt = f"yuv{sampling}p" + ("10le" if colour.deep else "")
         # BT.709 for RGB, which has no matrix of its own.
         matrix, full = colour.matrix or 1, colour.full and colour.kind != "rgb"
         if even_sides(size, pix_fmt=pix_fmt) != size:

@@ -32,7 +32,7 @@ class Codec(NamedTuple):
         crf: the default quality, 0 to 51, lower is better; None for a lossless codec.
         options: of the encoder.
         sampling: the chroma sampling that it holds: 420, 422, 444, or rgb.
-        deep: the bits per sample that it holds beside 8.
+        deep: the most bits per sample.
     """
 
     encoder: str

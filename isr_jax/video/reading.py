@@ -19,6 +19,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from isr_jax.errors import UserError, one_line
+from isr_jax.photo.limits import memory
 from isr_jax.video.colour import RGB, Colour, colour_of, to_rgb
 
 # No playlist, which could name other files, and no protocol but that of files.
@@ -127,6 +128,11 @@ def look(file: Path, *, max_pixels: int) -> tuple[Video, list[str]]:
                 f"{file}: declares {width}x{height} pixels, more than the limit of {max_pixels}; "
                 "if you trust the file, `isr upscale --max-pixels` raises it"
             )
+        if width * height * 8 > memory() / 2:
+            raise UserError(
+                f"{file}: declares {width}x{height} pixels; this machine's memory of "
+                f"{memory() / 1e9:.1f} GB is too small to decode them"
+            )
         frame = next(_decoded(container, stream, Counter()), None)
         if frame is None:
             raise UserError(f"{file}: no frame of its video can be decoded")
@@ -175,8 +181,6 @@ def _described(
     notices += [line for kind, line in lost.items() if kind in data]
     if colour.matrix != colour.used:
         notices.append("colours were upscaled by a matrix that is similar to the video's own")
-    if colour.bits > 10:
-        notices.append(f"{colour.bits} bits became 10, where the codec holds no more")
     return video, notices
 
 
@@ -238,12 +242,12 @@ def _decoded(
 
 def _sampling(frame: av.VideoFrame) -> str:
     """Return the nearest of 420, 422 and 444."""
-    chroma = [part for part in frame.format.components if part.is_chroma]
+    colours = [part for part in frame.format.components if not part.is_alpha]
     if frame.format.is_rgb:
         return "444"
-    if not chroma or frame.format.name.startswith(("gray", "ya", "mono")):
+    if len(colours) < 3:
         return "420"
-    across, down = chroma[0].width < frame.width, chroma[0].height < frame.height
+    across, down = colours[1].width < frame.width, colours[1].height < frame.height
     return "420" if across and down else "422" if across else "444"
 
 
