@@ -113,6 +113,35 @@ def test_each_codec_keeps_the_pictures(tmp_path, capsys, codec):
     assert after.times == before.times
 
 
+def test_a_deep_video_without_losses_equals_its_frames_upscaled_alone(tmp_path, capsys):
+    from collections import Counter
+
+    from isr_jax.video.reading import frames, look
+
+    images = pictures(5, (64, 64), dtype=np.uint16)
+    x265 = {"x265-params": "log-level=none"}
+    clip = make_clip(
+        tmp_path / "a.mp4", images, codec="libx265", pix_fmt="yuv420p10le", options=x265
+    )
+    good(capsys, clip, "--codec", "ffv1")
+    video, _ = look(clip, max_pixels=10**9)
+    alone = [twice(frame.pixels) for frame in frames(video, start=0, notices=Counter())]
+    assert alone[0].dtype == np.uint16
+    np.testing.assert_array_equal(read_clip(tmp_path / "a_x2.mkv", "rgb48le").images, alone)
+
+
+def test_h264_with_crf_0_keeps_every_sample(tmp_path, capsys):
+    from isr_jax.video.colour import from_rgb
+
+    images = pictures(3, (64, 64))
+    clip = make_clip(tmp_path / "a.mkv", images, **RGB)
+    good(capsys, clip, "--codec", "h264", "--crf", 0)
+    found = read_clip(tmp_path / "a_x2.mkv", "yuv420p")
+    for image, result in zip(images, found.images, strict=True):
+        frame = from_rgb(twice(image), pix_fmt="yuv420p", used=1, full=False)
+        np.testing.assert_array_equal(result, frame.to_ndarray())
+
+
 def test_frame_times_are_exact(tmp_path, capsys, monkeypatch):
     """A variable rate, with B-frames, and segments whose own decoding times would cross."""
     monkeypatch.setattr("isr_jax.video.jobs.SEGMENT", 5)

@@ -58,8 +58,8 @@ def colour_of(frame: av.VideoFrame) -> Colour:
     """Return how a frame's samples stand for colours.
 
     Without a tag, the matrix is BT.709 where the frame is wider than 1279 or higher than 576
-    pixels, and BT.601 elsewhere, as mpv and VLC assume. The range is limited.
-    Source: mp_colorspace_merge and mp_csp_guess_colorspace of mpv.
+    pixels, and BT.601 elsewhere. The range is limited.
+    Source: mpv, mp_csp_guess_colorspace.
     """
     name, parts = frame.format.name, frame.format.components
     bits = max(part.bits for part in parts)

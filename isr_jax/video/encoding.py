@@ -191,10 +191,11 @@ class Segment:
 
 
 def read_times(folder: Path) -> list[Times]:
-    """Return the times of a job's complete segments, up to the first that is missing."""
+    """Return the times of a job's complete segments, up to the first that is missing or damaged."""
     found = []
-    while (index := folder / f"{len(found):05}.json").exists():
-        found.append(Times(**json.loads(index.read_text())))
+    with suppress(FileNotFoundError, ValueError, TypeError):
+        while True:
+            found.append(Times(**json.loads((folder / f"{len(found):05}.json").read_text())))
     return found
 
 

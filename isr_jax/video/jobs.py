@@ -333,7 +333,7 @@ def _job(folder: Path, key: dict[str, Any], options: Options, overwrite: bool) -
                 f"{folder} holds an unfinished job: --resume continues it, --overwrite starts over"
             )
         if options.resume and file.exists():
-            differing = _differing(json.loads(file.read_text()), key)
+            differing = _differing(_read(file), key)
             if differing:
                 raise UserError(
                     f"{folder} cannot be resumed: {' and '.join(differing)} differ from those of "
@@ -354,6 +354,12 @@ def _job(folder: Path, key: dict[str, Any], options: Options, overwrite: bool) -
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        return json.loads(file.read_text())
+    return {}
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
