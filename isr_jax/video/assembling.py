@@ -9,6 +9,7 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -193,15 +194,18 @@ def _add_copied(
         if not (source.chapters() or "timecode" in {**source.metadata, **stream.metadata}):
             notices["a data stream that FFmpeg does not know was left out"] += 1
         return None
-    with av.open(io.BytesIO(), "w", format=format) as trial:
-        try:
-            _copy(trial, stream)
-            trial.start_encoding()
-        except (FFmpegError, ValueError):
-            name = {"subtitle": "subtitles"}.get(stream.type, f"a {stream.type} stream")
-            name = "a cover picture" if stream.disposition & Disposition.attached_pic else name
-            notices[f"{name} ({tag}) left out: {output.format.name} does not hold such"] += 1
-            return None
+    trial = av.open(io.BytesIO(), "w", format=format)
+    try:
+        _copy(trial, stream)
+        trial.start_encoding()
+    except (FFmpegError, ValueError):
+        name = {"subtitle": "subtitles"}.get(stream.type, f"a {stream.type} stream")
+        name = "a cover picture" if stream.disposition & Disposition.attached_pic else name
+        notices[f"{name} ({tag}) left out: {output.format.name} does not hold such"] += 1
+        return None
+    finally:
+        with suppress(FFmpegError):  # some formats need a packet of each stream
+            trial.close()
     return _copy(output, stream)
 
 
