@@ -259,10 +259,7 @@ def test_subtitles_and_late_sound_stay_where_they_were(tmp_path, capsys):
 def test_a_container_that_cannot_hold_a_stream_is_named(tmp_path, capsys):
     make_clip(tmp_path / "a.mkv", pictures(8), subtitle=True)
     lines = good(capsys, tmp_path / "a.mkv", "--out", tmp_path / "b.mp4")
-    assert (
-        lines == [f"{tmp_path / 'a.mkv'}: subtitles (srt) left out: mp4 does not hold such"]
-        or "left out" in lines[0]
-    )
+    assert lines == [f"{tmp_path / 'a.mkv'}: subtitles (srt) left out: mp4 does not hold such"]
     assert len(read_clip(tmp_path / "b.mp4").images) == 8
 
 

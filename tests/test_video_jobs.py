@@ -68,6 +68,7 @@ def test_a_killed_job_resumes_and_equals_one_that_was_not(tmp_path, capsys, shor
     assert f"{job}/00001.json" in files_in(tmp_path)
     assert f"{job}/00002.json" not in files_in(tmp_path)
     assert "a_x2.mp4" not in files_in(tmp_path)
+    begun = (tmp_path / job / "00000.packets").stat().st_mtime_ns
     # Nothing is thrown away unasked, and nothing of another job is used.
     code, lines = upscale(capsys, clip)
     assert code == 1
@@ -75,7 +76,6 @@ def test_a_killed_job_resumes_and_equals_one_that_was_not(tmp_path, capsys, shor
     code, lines = upscale(capsys, clip, "--resume", "--crf", 30)
     assert code == 1
     assert "cannot be resumed: the codec differ" in lines[0]
-    begun = (tmp_path / job / "00000.packets").stat().st_mtime_ns
     assert begun == (tmp_path / job / "00000.packets").stat().st_mtime_ns
     good(capsys, clip, "--resume")
     assert files_in(tmp_path) == ["a.mp4", "a_x2.mp4", "whole/a_x2.mp4"]
