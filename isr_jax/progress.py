@@ -8,6 +8,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -17,14 +18,19 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
-    """Steps per second, or seconds per step if that is the larger number."""
+    """Steps, or frames, per second, or seconds per step if that is the larger number."""
+
+    def __init__(self, unit: str = "step") -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         """Draw the column."""
         speed = task.speed or task.finished_speed
         if not speed:
-            return Text("- step/s")
-        return Text(f"{speed:.1f} step/s" if speed >= 1 else f"{1 / speed:.1f} s/step")
+            return Text(f"- {self._unit}/s")
+        slow = f"{1 / speed:.1f} s/{self._unit}"
+        return Text(f"{speed:.1f} {self._unit}/s" if speed >= 1 else slow)
 
 
 def training_bar(console: Console, *, total: int, step: int, title: str = "training") -> Progress:
@@ -57,6 +63,24 @@ def image_bar(*, shown: bool) -> Progress:
         console=Console(stderr=True, quiet=hidden),
         disable=hidden,
         transient=True,
+    )
+
+
+def frame_bar(*, shown: bool) -> Progress:
+    """Return a bar over the frames of a video on standard error, with rate and time left."""
+    hidden = not (shown and Console(stderr=True).is_terminal)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Rate("frame"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=hidden),
+        disable=hidden,
+        transient=True,
+        speed_estimate_period=120,
     )
 
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 from PIL import Image
 
-ELSEWHERE = {  # in training, in evaluation, or for some photos
-    "grain", "matplotlib", "optax", "orbax", "scipy", "skimage", "tensorboardX",
+ELSEWHERE = {  # in training, in evaluation, for some photos, or for videos
+    "av", "grain", "matplotlib", "optax", "orbax", "scipy", "skimage", "tensorboardX",
     "tensorflow_datasets", "torch",
 }  # fmt: skip
 HEAVY = {*ELSEWHERE, "PIL", "flax", "imagecodecs", "jax", "jaxlib", "numpy", "rich"}

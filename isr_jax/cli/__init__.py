@@ -18,7 +18,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "upscale": Command("upscale photos", upscale.add_options),
+    "upscale": Command("upscale photos and videos", upscale.add_options),
     "models": Command("list the models that come with the package", models.add_options),
     "evaluate": Command("score a model on benchmark sets", evaluate.add_options),
     "data": Command("look at images before training on them", data.add_options),

@@ -3,8 +3,11 @@
 import argparse
 import sys
 import traceback
+from pathlib import Path
 
 from isr_jax.cli.options import MAX_PIXELS, add_model, integer, scale_factor, shard
+from isr_jax.errors import UsageError, UserError
+from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
 FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
 
@@ -12,8 +15,12 @@ FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr upscale`."""
     parser.description = (
-        "Upscale photos: PNG, JPEG, WebP, TIFF and BMP files. Orientation, EXIF, ICC profile, "
-        "transparency, 16 bits, pages and frames are kept where the output format supports them. "
+        "Upscale photos and videos. PNG, JPEG, WebP, TIFF and BMP files: orientation, EXIF, ICC "
+        "profile, transparency, 16 bits, pages and frames are kept where the output format "
+        "supports them. MP4, MOV, MKV, WebM and other video files, which need pip install "
+        "'isr-jax[video]': audio, subtitles, chapters, colour tags, rotation, pixel aspect, frame "
+        "times and 10 bits are kept; videos are upscaled where they are named or match a "
+        "pattern, and left alone in a folder. "
         "Existing outputs are skipped, so rerunning continues where it stopped. A file that "
         "cannot be upscaled is reported on standard error, and the exit code is then 1."
     )
@@ -21,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="IN",
-        help="image files, folders (searched at any depth), and patterns such as 'photos/**/*.jpg'",
+        help="image and video files, folders of photos (searched at any depth), and patterns such "
+        "as 'photos/**/*.jpg'",
     )
     add_model(parser, default="compact-xS, where S is the scale")
     parser.add_argument(
@@ -34,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="PATH",
         help="output folder, which keeps the layout of an input folder, or output file for a "
-        "single image; default: beside each image",
+        "single image or video; default: beside each input",
     )
     parser.add_argument(
         "--suffix", help="appended to each file name; default: _xS, where S is the scale"
@@ -43,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("same", *FILE_FORMATS),
         default="same",
-        help="output format; default: same, that of each file",
+        help="output format of photos; default: same, that of each file",
     )
     parser.add_argument(
         "--quality",
@@ -52,11 +60,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="JPEG and WebP quality, 1 to 100; 100 makes WebP lossless; default: 95",
     )
+    parser.add_argument(
+        "--codec",
+        choices=("same", *CODECS),
+        default="same",
+        help="video codec; ffv1 is lossless RGB in a .mkv file; default: same, that of each video "
+        "if it is one of these, else h264 (h265 for 10 bits, av1 for WebM)",
+    )
+    parser.add_argument(
+        "--crf",
+        type=integer(0, most=51),
+        metavar="N",
+        help="video quality, 0 to 51, lower is better and larger; default: "
+        + ", ".join(f"{codec.crf} for {name}" for name, codec in CODECS.items() if codec.crf),
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep what is done of a video when it is interrupted, and continue there",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     parser.add_argument(
         "--in-place",
         action="store_true",
-        help="replace the photos themselves where an output has the same name",
+        help="replace the inputs themselves where an output has the same name",
     )
     parser.add_argument(
         "--tile",
@@ -100,9 +127,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Upscale every image, report the failures and a count; return the exit code."""
+    """Upscale every photo and video, report the failures and a count; return the exit code."""
+    inputs = split_inputs(options.inputs)
+    _check(options, inputs)
+    if inputs.videos:
+        try:
+            import av  # noqa: F401 (here, so that what is missing is said before a model is loaded)
+        except ModuleNotFoundError as error:
+            raise UserError("videos need PyAV: run pip install 'isr-jax[video]'") from error
     from isr_jax.distributed import take_own_device
-    from isr_jax.upscaling.folders import upscale_files
+    from isr_jax.upscaling.folders import Outcome, upscale_files
     from isr_jax.upscaling.upscaler import load
 
     take_own_device()
@@ -114,25 +148,56 @@ def run(options: argparse.Namespace) -> int:
         ensemble=options.ensemble,
         dtype=options.dtype,
     )
-    outcome = upscale_files(
-        upscaler,
-        options.inputs,
-        out=options.out,
-        format=options.format,
-        suffix=options.suffix,
-        quality=options.quality,
-        overwrite=options.overwrite,
-        jobs=options.jobs,
-        shard=options.shard,
-        in_place=options.in_place,
-        max_pixels=options.max_pixels,
-        progress=True,
-    )
-    skipped = f"{outcome.skipped} skipped"
-    skipped += " (already exist; --overwrite replaces them)" if outcome.skipped else ""
-    total = f"{outcome.upscaled} upscaled, {skipped}, {len(outcome.failed)} failed"
-    for bug in outcome.bugs:
-        traceback.print_exception(bug)
-    for line in (*outcome.notices, *outcome.failed, total):
+    common = {
+        "out": options.out,
+        "suffix": options.suffix,
+        "overwrite": options.overwrite,
+        "shard": options.shard,
+        "in_place": options.in_place,
+        "max_pixels": options.max_pixels,
+        "progress": True,
+    }
+    outcomes: list[Outcome] = []
+    if inputs.photos:
+        outcomes.append(
+            upscale_files(
+                upscaler,
+                inputs.photos,
+                format=options.format,
+                quality=options.quality,
+                jobs=options.jobs,
+                **common,
+            )
+        )
+    if inputs.videos:
+        from isr_jax.video.jobs import Options, upscale_videos
+
+        settings = {
+            name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")
+        }
+        how = Options(options.codec, options.crf, options.resume, settings)
+        outcomes.append(upscale_videos(upscaler, inputs.videos, options=how, **common))
+    upscaled, skipped = (sum(counts) for counts in zip(*(o[:2] for o in outcomes), strict=True))
+    failed = [line for outcome in outcomes for line in outcome.failed]
+    notices = [line for outcome in outcomes for line in outcome.notices]
+    again = " (already exist; --overwrite replaces them)" if skipped else ""
+    total = f"{upscaled} upscaled, {skipped} skipped{again}, {len(failed)} failed"
+    for outcome in outcomes:
+        for bug in outcome.bugs:
+            traceback.print_exception(bug)
+    for line in (*inputs.left, *notices, *failed, total):
         print(f"isr upscale: {line}", file=sys.stderr)
-    return 1 if outcome.failed else 0
+    return 1 if failed else 0
+
+
+def _check(options: argparse.Namespace, inputs: Inputs) -> None:
+    """Raise a UsageError for options that do not go with the inputs."""
+    out = options.out and Path(options.out).expanduser()
+    if out and inputs.photos and inputs.videos and out.suffix and not out.is_dir():
+        raise UsageError(f"--out {out} is not a folder, but there are photos and videos: name one")
+    if out and inputs.photos and is_video(out) and not out.is_dir():
+        raise UsageError(f"--out {out} is a video, but the input is not: name an image or a folder")
+    if inputs.videos and not inputs.photos and options.format != "same":
+        raise UsageError(f"--format {options.format} is for photos: videos have --codec")
+    if options.codec != "same" and CODECS[options.codec].crf is None and options.crf is not None:
+        raise UsageError(f"--crf does not go with --codec {options.codec}, which is lossless")

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 
@@ -27,6 +27,8 @@ from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
 # The most that decoded photos waiting for the device may take, and again upscaled ones waiting for
 # the disk; a single larger one is let through.
 _WAITING_BYTES = 2**31
+
+AnyTask = TypeVar("AnyTask")
 
 
 class Task(NamedTuple):
@@ -103,11 +105,7 @@ def upscale_files(
                 "if it should"
             )
     overwrite = overwrite or in_place
-    process, processes = max(
-        distributed.place(), (jax.process_index(), jax.process_count()), key=itemgetter(1)
-    )
-    i, n = shard or (process + 1, processes)
-    plan = plan[i - 1 :: n]
+    plan = own_share(plan, shard)
     # lexists: a dangling link exists too, and a name that cannot exist does not.
     todo = [task for task in plan if overwrite or not os.path.lexists(task.target)]
     failed: dict[Path, str] = {}
@@ -178,6 +176,15 @@ def upscale_files(
     lines = [failed[task.file] for task in todo if task.file in failed]
     counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs)
+
+
+def own_share(plan: Sequence[AnyTask], shard: tuple[int, int] | None) -> list[AnyTask]:
+    """Return the part of a plan that is this process's; `shard` as of `upscale_files`."""
+    process, processes = max(
+        distributed.place(), (jax.process_index(), jax.process_count()), key=itemgetter(1)
+    )
+    i, n = shard or (process + 1, processes)
+    return list(plan[i - 1 :: n])
 
 
 def plan_tasks(

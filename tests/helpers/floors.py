@@ -28,6 +28,7 @@ TIERS = (
     ("config", "pytorch", "perceptual", "data", "degrade", "photo"),
     ("recipes", "checkpoints", "tiling"),
     ("training", "upscaling"),
+    ("video",),
     ("evaluation",),
     ("loss_study",),
     ("export", "cli", "demo"),

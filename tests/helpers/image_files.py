@@ -27,7 +27,7 @@ def upscale(capsys, *arguments):
         code = stop.code
     out, err = capsys.readouterr()
     assert out == ""
-    assert "Traceback" not in err
+    assert "Traceback" not in err, err
     return code, [line.removeprefix("isr upscale: ") for line in err.splitlines()]
 
 

@@ -1,0 +1,1 @@
+"""Upscale videos: read, upscaled in batches, written in segments that a killed job resumes from."""
