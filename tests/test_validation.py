@@ -15,7 +15,6 @@ from skimage import data
 
 import isr_jax
 from isr_jax import config as base
-from isr_jax.checkpoints.runs import open_manager
 from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError
 from isr_jax.perceptual import weight_files as weights
@@ -25,6 +24,8 @@ from isr_jax.resize import resize_uint8
 from isr_jax.training import checks, scorer
 from isr_jax.training.pictures import COLUMN, GAP, HEADER, RED, centre, panel
 from isr_jax.training.record import closing_table, read_records
+from isr_jax.training.validation import score_line
+from tests.helpers.events import shown
 from tests.helpers.tiny_runs import heard, silent, tiny
 
 MODEL = Pristine(np.linspace(0.2, 2, 36), np.diag(np.linspace(0.1, 1, 36)))
@@ -59,87 +60,74 @@ def at_hand(tmp_path, monkeypatch):
     savemat(folder / "niqe_modelparameters.mat", parameters)
 
 
-MEASURED = {
-    "train.validation_metrics": ("niqe:pyiqa", "dists"),
-    "train.keep_best": "niqe",
-    "train.keep_every": 1,
-    # Large enough for the scores to move.
-    "g_optimizer.learning_rate": 1e-2,
-}
+def measured(photos, larger, **extra):
+    """A config that is validated on the larger photos, by the metrics that are at hand."""
+    fields = {
+        "data.validation": f"folder:{larger}",
+        "train.validation_metrics": ("niqe:pyiqa", "dists"),
+        "train.keep_best": "niqe",
+        "train.keep_every": 1,
+    }
+    return tiny(photos, **{**fields, **extra})
 
 
-def test_the_metrics_join_what_validation_reports(larger, tmp_path, at_hand):
+def test_the_metrics_join_what_validation_reports(photos, larger, tmp_path, at_hand):
     run, console = tmp_path / "run", heard()
-    config = tiny(larger, **MEASURED)
-    result = isr_jax.train(config, run, console=console)
+    result = isr_jax.train(measured(photos, larger), run, console=console)
     records = read_records(run)
-    measured = {r["step"]: r for r in records if r["kind"] == "validation"}
+    rows = {r["step"]: r for r in records if r["kind"] == "validation"}
     hr = np.array(PIL.Image.open(larger / "0.png"))
     lr = resize_uint8(hr, scale=0.5)
-    for step, record in measured.items():
+    for step, row in rows.items():
         sr = isr_jax.load(run, checkpoint=step)(lr)
         # The mean over the images that have one.
-        assert record["niqe"] == niqe(sr, MODEL, form="pyiqa", crop=2)
-        assert 0 < record["dists"] < 1
-    assert measured[4]["niqe"] != measured[8]["niqe"]
+        assert row["niqe"] == niqe(sr, MODEL, form="pyiqa", crop=2)
+        assert 0 < row["dists"] < 1
+    assert rows[4]["niqe"] != rows[8]["niqe"]
     (table,) = [r for r in records if r["kind"] == "baselines"]
     nearest = resize_uint8(lr, scale=2, method="nearest")
     assert table["nearest"]["niqe"] == niqe(nearest, MODEL, form="pyiqa", crop=2)
     # Less is better: the best checkpoint has the least.
-    assert isr_jax.load(run).step == min(measured, key=lambda step: measured[step]["niqe"])
+    assert isr_jax.load(run).step == min(rows, key=lambda step: rows[step]["niqe"])
     names = ["psnr", "ssim", "ms_ssim", "dists", "niqe"]
     assert list(result.scores) == names
-    assert {name: measured[8][name] for name in names} == result.scores
+    assert {name: rows[8][name] for name in names} == result.scores
     line = next(x for x in console.export_text().splitlines() if x.startswith("step 8:"))
-    gain = measured[8]["niqe"] - table["bicubic"]["niqe"]
-    assert f"NIQE {measured[8]['niqe']:.3f} ({gain:+.3f})" in line
+    gain = rows[8]["niqe"] - table["bicubic"]["niqe"]
+    assert f"NIQE {rows[8]['niqe']:.3f} ({gain:+.3f})" in line
     assert line.endswith("(lower is better for DISTS and NIQE)")
     printed = Console(record=True, width=200, file=io.StringIO())
     closing_table(printed, result.scores, result.baselines, "scores")
     assert f"{gain:+.3f}" in printed.export_text()
+    assert {("validation/niqe", 4), ("validation/niqe", 8)} <= {point[:2] for point in shown(run)}
     # Two rows of curves, and one for the others.
     with PIL.Image.open(run / "curves.png") as drawn:
         assert drawn.size == (1400, 1125)
 
 
-def test_an_older_run_takes_them_up_and_lets_them_go(larger, tmp_path, at_hand):
-    """The comparison with interpolation is recorded anew; what has no score is never the best."""
-    run = tmp_path / "run"
-    isr_jax.train(tiny(larger, **{"train.steps": 4}), run, console=silent())
-    with PIL.Image.open(run / "curves.png") as drawn:
-        assert drawn.size == (1400, 750)
-    isr_jax.train(tiny(larger, **{**MEASURED, "train.keep": 5}), run, console=silent())
+def test_an_older_run_takes_them_up_and_lets_them_go(photos, larger, trained, tmp_path, at_hand):
+    """The comparison with interpolation is recorded anew; what has no score is not the best."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    shown_crop = {"train.steps": 12, "train.validation_crop": 24}
+    isr_jax.train(measured(photos, larger, **shown_crop), run, console=silent())
     tables = [r for r in read_records(run) if r["kind"] == "baselines"]
     assert ["niqe" in table["bicubic"] for table in tables] == [False, True]
-    assert isr_jax.load(run).step == 8
-    result = isr_jax.train(tiny(larger, **{"train.steps": 9}), run, console=silent())
+    assert isr_jax.load(run).step == 12
+    with PIL.Image.open(run / "images/step_000012.png") as drawn:
+        # Two photos, whose centres are squares.
+        assert drawn.size == (4 * (COLUMN + GAP), 2 * (HEADER + 2 * (COLUMN + GAP)))
+    result = isr_jax.train(tiny(photos, **{"train.steps": 12}), run, console=silent())
     assert list(result.scores) == ["psnr", "ssim", "ms_ssim"]
+    assert [r["kind"] for r in read_records(run)].count("baselines") == 3
+    with PIL.Image.open(run / "curves.png") as drawn:
+        assert drawn.size == (1400, 750)
 
 
-def test_a_score_that_is_none_is_kept_and_never_the_best(larger, tmp_path, at_hand, monkeypatch):
-    """As where an untrained network's image is flat; later starts read it."""
-    run, flat = tmp_path / "run", []
-
-    def sometimes(image, *, crop):
-        flat.append(image)
-        # Three interpolations of two images, then the first validation.
-        return math.nan if 6 < len(flat) <= 8 else float(len(flat))
-
-    extra = scorer.Extra("niqe", ("matlab",), lambda form: sometimes)
-    monkeypatch.setitem(scorer.EXTRAS, "niqe", extra)
-    fields = {"train.validation_metrics": ("niqe",), "train.keep_best": "niqe", "train.keep": 3}
-    console = heard()
-    isr_jax.train(tiny(larger, **fields), run, console=console)
-    assert "NIQE - (-)" in console.export_text()
-    first, second = (r["niqe"] for r in read_records(run) if r["kind"] == "validation")
-    assert math.isnan(first)
-    assert second == 9.5
-    flat.clear()
-    isr_jax.train(tiny(larger, **{**fields, "train.steps": 9}), run, console=silent())
-    assert not (run / "quarantine").exists()
-    with open_manager(run) as manager:
-        assert {4, 8, 9} <= {*manager.all_steps()}
-        assert manager.best_step() == 8
+def test_a_score_that_is_none_is_written_as_such():
+    """As where an untrained network's image is flat."""
+    scores = {"psnr": 20.0, "niqe": math.nan}
+    line = score_line(3, scores, {"psnr": 19.0, "niqe": 5.0})
+    assert line.startswith("step 3: PSNR-Y 20.00 dB (+1.00), NIQE - (-); gain")
 
 
 def test_images_that_are_too_small_are_said_before_training(photos, tmp_path, at_hand):
@@ -266,12 +254,3 @@ def test_scores_in_a_picture_are_of_what_it_shows(monkeypatch):
     panel([pair], [sr], scale=2, crop=100)
     expected = measure(sr[50:150, 50:150], hr[50:150, 50:150], crop=2)
     assert dict(said)["SR"] == f"{expected.psnr:.2f} dB, SSIM {expected.ssim:.4f}"
-
-
-def test_validation_draws_the_crop_that_is_chosen(photos, trained, tmp_path):
-    run = shutil.copytree(trained, tmp_path / "run")
-    fields = {"train.validation_crop": 24, "train.steps": 9, "train.validate_every": 9}
-    isr_jax.train(tiny(photos, **fields), run, console=silent())
-    with PIL.Image.open(run / "images/step_000009.png") as drawn:
-        # Two photos, whose centres are squares.
-        assert drawn.size == (4 * (COLUMN + GAP), 2 * (HEADER + 2 * (COLUMN + GAP)))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from isr_jax.checkpoints.runs import set_aside
+from isr_jax.errors import UserError
+from isr_jax.photo.reading import decode_rgb
 from isr_jax.scoring import METRICS
 from isr_jax.training.trackers import Picture, Tracker
 
@@ -65,7 +67,9 @@ class RunFolder:
             warn(f"left {lines - len(records)} damaged lines out of {path}; {aside} has them")
         renewed.replace(path)
         self._file = open(path, "a")  # noqa: SIM115 (closed on exit)
+        self._run = run
         self._images = run / "images"
+        self.last = step
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
@@ -84,7 +88,21 @@ class RunFolder:
     def picture(self, step: int, image: Picture) -> None:
         """Write images/step_NNNNNN.png."""
         self._images.mkdir(exist_ok=True)
-        PIL.Image.fromarray(image).save(self._images / f"step_{step:06d}.png")
+        PIL.Image.fromarray(image).save(self._picture(step))
+
+    def _picture(self, step: int) -> Path:
+        return self._images / f"step_{step:06d}.png"
+
+    def tell(self, tracker: Tracker) -> None:
+        """Tell a tracker what it does not have of earlier starts."""
+        for record in read_records(self._run):
+            kind, step = record.pop("kind"), record.pop("step")
+            if kind == "baselines" or step <= tracker.last:
+                continue
+            if kind == "validation" and self._picture(step).is_file():
+                with open(self._picture(step), "rb") as file, suppress(UserError):
+                    tracker.picture(step, decode_rgb(file, name=file.name))
+            tracker.scalars(kind, step, record)
 
     def flush(self) -> None:
         """Do nothing: every line is flushed."""
@@ -105,6 +123,9 @@ class Recorder:
         unrecorded: Mapping[str, list[float]] | None = None,
     ) -> None:
         """Resume with what `unrecorded` returned at the last update that was done."""
+        for tracker in trackers:
+            folder.tell(tracker)
+            tracker.flush()
         self._folder = folder
         self._trackers: list[Tracker] = [folder, *trackers]
         before = {name: np.array(x, np.float32) for name, x in (unrecorded or {}).items()}

@@ -28,7 +28,13 @@ Picture = UInt8[np.ndarray, "h w 3"]
 
 @runtime_checkable
 class Tracker(Protocol):
-    """What a run tells a tracker, in the order of the steps."""
+    """What a run tells a tracker, in the order of the steps.
+
+    Attributes:
+        last: the last step that it has of earlier starts; it is told again what comes after.
+    """
+
+    last: int
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Take values of one step, whose kind is train or validation."""
@@ -39,7 +45,7 @@ class Tracker(Protocol):
         ...
 
     def flush(self) -> None:
-        """Bring what was taken to where a killed run does not lose it."""
+        """Bring what was taken to where the next start, with its `last`, counts on it."""
         ...
 
     def close(self) -> None:
@@ -55,6 +61,7 @@ class TensorBoard:
 
     def __init__(self, run: Path, *, step: int, config: ConfigDict) -> None:
         """Open a new file of events; TensorBoard forgets those after `step` of earlier ones."""
+        self.last = step if any(run.glob("events.out.tfevents.*")) else 0
         # Imported late: it imports PyTorch where that is installed, which takes a second.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
@@ -91,26 +98,23 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of Weights & Biases with the name of the run folder, resumed with it.
 
-    RUN/wandb.json has its id and the last step that was sent: what a resumed run repeats is not
-    sent again. The package's own files are in RUN/wandb/. It sends from a process of its own, which
-    outlives a kill of this one. WANDB_MODE, WANDB_PROJECT and its other variables apply.
+    RUN/wandb.json has its id, and RUN/wandb/ the package's own files. The package sends from a
+    process of its own, and a kill loses what that has in memory; so its server says which steps it
+    has, and without one each start has them all. WANDB_MODE, WANDB_PROJECT and its other variables
+    apply.
     """
 
     def __init__(self, run: Path, *, step: int, config: ConfigDict) -> None:
-        """Start the run, or resume it, whatever the step is.
+        """Start the W&B run, or resume it.
 
         Raises:
             UserError: nobody is logged in, or W&B does not answer.
         """
         wandb = import_module("wandb")
-        self._file = run / "wandb.json"
-        self._id, self._sent = _read_sent(self._file)
-        self._row: dict[str, Any] = {}
-        self._step = 0
-        self._image = wandb.Image
+        name = _wandb_id(run / "wandb.json")
         try:
             self._run = wandb.init(
-                id=self._id,
+                id=name,
                 name=run.absolute().name,
                 dir=str(run),
                 resume="allow",
@@ -124,16 +128,16 @@ class WeightsAndBiases:
                 f"W&B does not start ({one_line(error, limit=300)}); log in with `wandb login`, "
                 "set WANDB_MODE=offline, or leave wandb out of config.train.trackers"
             ) from error
-        self._note()
-
-    def _note(self) -> None:
-        with replacing(self._file) as file:
-            file.write_text(json.dumps({"id": self._id, "sent": self._sent}) + "\n")
+        self.last = self._run.step - 1
+        self._image = wandb.Image
+        self._row: dict[str, Any] = {}
+        self._step = 0
 
     def _take(self, step: int, values: Mapping[str, Any]) -> None:
         if step != self._step:
             self.flush()
-        if step > self._sent:
+        # W&B takes no step that it has, which a resumed run repeats.
+        if step > self.last:
             self._step = step
             self._row |= values
 
@@ -146,12 +150,10 @@ class WeightsAndBiases:
         self._take(step, {"validation/images": self._image(image)})
 
     def flush(self) -> None:
-        """Send what was taken of a step, as one row, and note that it was."""
-        if not self._row:
-            return
-        self._run.log(self._row, step=self._step, commit=True)
-        self._row, self._sent = {}, self._step
-        self._note()
+        """Send what was taken of a step, as one row."""
+        if self._row:
+            self._run.log(self._row, step=self._step, commit=True)
+            self._row, self.last = {}, self._step
 
     def close(self) -> None:
         """Send the rest and wait until W&B has it."""
@@ -159,16 +161,18 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def _read_sent(file: Path) -> tuple[str, int]:
-    """Return the id of the W&B run and the last step sent; a new id and 0 where there is none."""
+def _wandb_id(file: Path) -> str:
+    """Return the id of a W&B run; a new one, which is noted, where there is none."""
     try:
-        content = json.loads(file.read_text())
-        name, sent = content["id"], content["sent"]
-        if re.fullmatch("[0-9a-f]{16}", name) and type(sent) is int:
-            return name, sent
+        name = json.loads(file.read_text())["id"]
+        if re.fullmatch("[0-9a-f]{16}", name):
+            return name
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
-    return secrets.token_hex(8), 0
+    name = secrets.token_hex(8)
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps({"id": name}) + "\n")
+    return name
 
 
 class Kind(NamedTuple):
