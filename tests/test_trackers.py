@@ -76,7 +76,7 @@ from ml_collections import ConfigDict
 from isr_jax.training.trackers import TRACKERS
 
 assert not {"tensorboardX", "wandb"} & {*sys.modules}
-tracker = TRACKERS[sys.argv[1]].open(Path(sys.argv[2]), step=4, config=ConfigDict({"scale": 2}))
+tracker = TRACKERS[sys.argv[1]].open(Path(sys.argv[2]), step=4, config=ConfigDict(), warn=sys.exit)
 tracker.scalars("train", 5, {"loss": 0.5})
 tracker.picture(5, np.full((2, 3, 3), 7, np.uint8))
 tracker.flush()
@@ -105,7 +105,7 @@ def test_a_kill_loses_no_event_that_was_flushed(tmp_path):
 def test_tensorboard_has_no_thread(tmp_path):
     """Which a kill could catch with events in its queue."""
     before = threading.enumerate()
-    tracker = TensorBoard(tmp_path, step=0, config=CONFIG)
+    tracker = TensorBoard(tmp_path, step=0, config=CONFIG, warn=pytest.fail)
     tracker.scalars("train", 1, {"loss": 1.0})
     assert threading.enumerate() == before
     tracker.close()
@@ -126,7 +126,9 @@ def test_without_trackers_the_run_folder_has_the_same(photos, trained, tmp_path)
 def test_tensorboard_gets_what_came_before_it_was_chosen(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("events*"))
     for step in (8, 6):
-        opened = trackers.open_trackers(("tensorboard",), run, step=step, config=CONFIG)
+        opened = trackers.open_trackers(
+            ("tensorboard",), run, step=step, config=CONFIG, warn=pytest.fail
+        )
         with Recorder(RunFolder(run, step=step, warn=pytest.fail), opened):
             pass
     expected = [point[:2] for point in shown(trained) if point[1] <= 6]
@@ -180,6 +182,8 @@ class Run:
         self.step = step
 
     def log(self, data, step, commit):
+        if at[0] is None:
+            raise ConnectionResetError("Connection lost")
         assert step >= self.step, "W&B leaves out steps that it has"
         assert commit
         self.step = step + 1
@@ -223,7 +227,7 @@ def test_wandb_gets_each_step_that_it_does_not_have(trained, tmp_path, wandb, at
     run, wandb.at[0] = shutil.copytree(trained, tmp_path / "run"), at
     last = rows_of(run)[8]
     trackers.check_trackers(("wandb",))
-    (tracker,) = trackers.open_trackers(("wandb",), run, step=6, config=CONFIG)
+    (tracker,) = trackers.open_trackers(("wandb",), run, step=6, config=CONFIG, warn=pytest.fail)
     picture = pixels(run / "images/step_000008.png")
     with Recorder(RunFolder(run, step=6, warn=pytest.fail), [tracker]) as recorder:
         train, validation = (
@@ -246,7 +250,7 @@ def test_wandb_gets_each_step_that_it_does_not_have(trained, tmp_path, wandb, at
 def test_wandb_resumes_the_run_of_the_folder(tmp_path, wandb):
     (tmp_path / "wandb.json").write_text('{"id": ["damaged"]}')
     for _ in range(2):
-        TRACKERS["wandb"].open(tmp_path, step=0, config=CONFIG).close()
+        TRACKERS["wandb"].open(tmp_path, step=0, config=CONFIG, warn=pytest.fail).close()
     first, done, second, _ = wandb.calls
     assert first == second
     name, *others = first
@@ -255,12 +259,25 @@ def test_wandb_resumes_the_run_of_the_folder(tmp_path, wandb):
     assert done == "finished"
 
 
+def test_training_goes_on_where_wandb_has_ended(tmp_path, wandb):
+    said = []
+    tracker = TRACKERS["wandb"].open(tmp_path, step=0, config=CONFIG, warn=said.append)
+    wandb.at[0] = None
+    for step in (1, 2, 3):
+        tracker.scalars("train", step, {"loss": 1.0})
+        tracker.flush()
+    tracker.close()
+    (line,) = said
+    assert line.startswith("W&B has failed (Connection lost); training goes on without it")
+    assert len(wandb.calls) == 1
+
+
 def test_a_login_that_is_missing_is_one_line(tmp_path, wandb):
     wandb.at[0] = None
     with pytest.raises(
         UserError, match=r"W&B does not start \(api_key .*login\); log in"
     ) as caught:
-        TRACKERS["wandb"].open(tmp_path, step=0, config=CONFIG)
+        TRACKERS["wandb"].open(tmp_path, step=0, config=CONFIG, warn=pytest.fail)
     assert "\n" not in str(caught.value)
 
 
@@ -273,7 +290,8 @@ from isr_jax.training.trackers import open_trackers
 
 run = Path(sys.argv[1])
 folder = RunFolder(run, step=8, warn=sys.exit)
-with Recorder(folder, open_trackers(("wandb",), run, step=8, config=get_config())) as recorder:
+opened = open_trackers(("wandb",), run, step=8, config=get_config(), warn=sys.exit)
+with Recorder(folder, opened) as recorder:
     recorder.scalars("train", 10, {"loss": 0.5})
     recorder.flush()
     os.kill(os.getpid(), int(sys.argv[2]))
@@ -298,6 +316,7 @@ def wandb_records(file):
             yield Record.FromString(whole)
 
 
+@pytest.mark.slow
 def test_the_package_keeps_what_a_killed_run_recorded(trained, tmp_path):
     """Offline, each start has all steps, once, whatever the one before had in memory."""
     pytest.importorskip("wandb", reason="needs the package wandb")

@@ -145,7 +145,7 @@ def _train(
         upscale = make_upscale_all(program.generator, photos)
         folder = RunFolder(records, step=step, warn=say)
         named = config.train.trackers if distributed.is_first() else ()
-        trackers = open_trackers(named, run, step=step, config=config)
+        trackers = open_trackers(named, run, step=step, config=config, warn=say)
         recorder = stack.enter_context(Recorder(folder, trackers, unrecorded=unrecorded))
         recorder.baselines(baselines)
         stopped = stack.enter_context(stop_signals())

@@ -124,7 +124,7 @@ def _column(image: Image, name: str, caption: str, corner: tuple[int, int], side
 
 
 def curves(run: Path) -> None:
-    """Draw RUN/curves.png from RUN/metrics.jsonl: losses, adversarial losses, PSNR-Y and SSIMs."""
+    """Draw RUN/curves.png from RUN/metrics.jsonl: losses, gradient norms, and validation scores."""
     # Imported late: only the end of a run needs Matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -59,7 +59,9 @@ class TensorBoard:
     Events are written by the caller's thread, and are on disk after a flush.
     """
 
-    def __init__(self, run: Path, *, step: int, config: ConfigDict) -> None:
+    def __init__(
+        self, run: Path, *, step: int, config: ConfigDict, warn: Callable[[str], None]
+    ) -> None:
         """Open a new file of events; TensorBoard forgets those after `step` of earlier ones."""
         self.last = step if any(run.glob("events.out.tfevents.*")) else 0
         # Imported late: it imports PyTorch where that is installed, which takes a second.
@@ -104,7 +106,9 @@ class WeightsAndBiases:
     apply.
     """
 
-    def __init__(self, run: Path, *, step: int, config: ConfigDict) -> None:
+    def __init__(
+        self, run: Path, *, step: int, config: ConfigDict, warn: Callable[[str], None]
+    ) -> None:
         """Start the W&B run, or resume it.
 
         Raises:
@@ -129,7 +133,7 @@ class WeightsAndBiases:
                 "set WANDB_MODE=offline, or leave wandb out of config.train.trackers"
             ) from error
         self.last = self._run.step - 1
-        self._image = wandb.Image
+        self._image, self._warn, self._working = wandb.Image, warn, True
         self._row: dict[str, Any] = {}
         self._step = 0
 
@@ -152,13 +156,26 @@ class WeightsAndBiases:
     def flush(self) -> None:
         """Send what was taken of a step, as one row."""
         if self._row:
-            self._run.log(self._row, step=self._step, commit=True)
-            self._row, self.last = {}, self._step
+            row, self._row, self.last = self._row, {}, self._step
+            self._do(lambda: self._run.log(row, step=self._step, commit=True))
 
     def close(self) -> None:
         """Send the rest and wait until W&B has it."""
         self.flush()
-        self._run.finish()
+        self._do(self._run.finish)
+
+    def _do(self, action: Callable[[], None]) -> None:
+        """Call the package, unless it failed before: a run does not end because its process has."""
+        try:
+            if self._working:
+                action()
+        # A connection that is lost raises an error of whichever library noticed.
+        except Exception as error:
+            self._working = False
+            self._warn(
+                f"W&B has failed ({one_line(error)}); training goes on without it, and the next "
+                "start sends what it lacks"
+            )
 
 
 def _wandb_id(file: Path) -> str:
@@ -179,7 +196,8 @@ class Kind(NamedTuple):
     """A kind of tracker.
 
     Attributes:
-        open: (run folder, *, step, config) -> a tracker of a run that is at this step.
+        open: (run folder, *, step, config, warn) -> a tracker of a run that is at this step; warn
+            takes a line for the user.
         package: what it imports.
         install: what pip calls that.
     """
@@ -214,11 +232,19 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def open_trackers(
-    names: Sequence[str], run: Path, *, step: int, config: ConfigDict
+    names: Sequence[str],
+    run: Path,
+    *,
+    step: int,
+    config: ConfigDict,
+    warn: Callable[[str], None],
 ) -> list[Tracker]:
     """Open the trackers that are named, for a run that is at a step.
 
     Raises:
         UserError: one cannot be opened.
     """
-    return [TRACKERS[name].open(run, step=step, config=config) for name in dict.fromkeys(names)]
+    return [
+        TRACKERS[name].open(run, step=step, config=config, warn=warn)
+        for name in dict.fromkeys(names)
+    ]
