@@ -40,6 +40,18 @@ def recorded(run):
     }
 
 
+def rows_of(run):
+    """Each step of metrics.jsonl, with its values."""
+    rows: dict = {}
+    for (tag, step), value in recorded(run).items():
+        rows.setdefault(step, {})[tag] = value
+    return rows
+
+
+def opened(name, run, *, step):
+    return trackers.open_trackers((name,), run, step=step, config=CONFIG, warn=pytest.fail)
+
+
 def pixels(png):
     return np.array(PIL.Image.open(io.BytesIO(png) if isinstance(png, bytes) else png))
 
@@ -58,14 +70,30 @@ def test_tensorboard_gets_the_scalars_and_pictures_of_the_run_folder(trained):
         np.testing.assert_array_equal(pixels(png), image)
 
 
-def test_what_a_resumed_run_repeats_is_shown_once(photos, trained, tmp_path):
+def last_step_again(run, opened):
+    """What a run that resumes from step 6 records until 8; the records are as they were."""
+    last = rows_of(run)[8]
+    picture = pixels(run / "images/step_000008.png")
+    train, validation = (
+        {tag.split("/")[1]: x for tag, x in last.items() if tag.startswith(kind)}
+        for kind in ("train", "validation")
+    )
+    with Recorder(RunFolder(run, step=6, warn=pytest.fail), opened) as recorder:
+        recorder.scalars("train", 8, train)
+        recorder.picture(8, picture)
+        recorder.scalars("validation", 8, validation)
+        recorder.flush()
+
+
+def test_what_a_resumed_run_repeats_is_shown_once(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    shutil.rmtree(run / "checkpoints/8")
-    assert isr_jax.train(tiny(photos), run, console=silent()).step == 8
+    last_step_again(run, opened("tensorboard", run, step=6))
     assert len([*run.glob("events*")]) == 2
     points = shown(run)
     assert len({(tag, step) for tag, step, _ in points}) == len(points)
     assert {*points} == {*shown(trained)}
+    for name in ("metrics.jsonl", "images/step_000008.png"):
+        assert (run / name).read_bytes() == (trained / name).read_bytes()
 
 
 KILLED = """
@@ -114,22 +142,11 @@ def test_tensorboard_has_no_thread(tmp_path):
     assert (version.file_version, start.step, loss.step) == ("brain.Event:2", 1, 1)
 
 
-def test_without_trackers_the_run_folder_has_the_same(photos, trained, tmp_path):
-    run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("events*", "8"))
-    (run / "images/step_000008.png").unlink()
-    isr_jax.train(tiny(photos, **{"train.trackers": ()}), run, console=silent())
-    assert not [*run.glob("events*")]
-    for name in ("metrics.jsonl", "images/step_000004.png", "images/step_000008.png"):
-        assert (run / name).read_bytes() == (trained / name).read_bytes()
-
-
 def test_tensorboard_gets_what_came_before_it_was_chosen(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("events*"))
     for step in (8, 6):
-        opened = trackers.open_trackers(
-            ("tensorboard",), run, step=step, config=CONFIG, warn=pytest.fail
-        )
-        with Recorder(RunFolder(run, step=step, warn=pytest.fail), opened):
+        folder = RunFolder(run, step=step, warn=pytest.fail)
+        with Recorder(folder, opened("tensorboard", run, step=step)):
             pass
     expected = [point[:2] for point in shown(trained) if point[1] <= 6]
     assert sorted(point[:2] for point in shown(run)) == sorted(expected)
@@ -213,32 +230,13 @@ def wandb(tmp_path, monkeypatch):
         sys.modules["wandb"] = before
 
 
-def rows_of(run):
-    """Each step of metrics.jsonl, with its values."""
-    rows: dict = {}
-    for (tag, step), value in recorded(run).items():
-        rows.setdefault(step, {})[tag] = value
-    return rows
-
-
 @pytest.mark.parametrize("at", [0, 5, 7, 9])
 def test_wandb_gets_each_step_that_it_does_not_have(trained, tmp_path, wandb, at):
     """The W&B run of an earlier start has the steps before `at`, of which 6 was the last saved."""
     run, wandb.at[0] = shutil.copytree(trained, tmp_path / "run"), at
-    last = rows_of(run)[8]
     trackers.check_trackers(("wandb",))
-    (tracker,) = trackers.open_trackers(("wandb",), run, step=6, config=CONFIG, warn=pytest.fail)
-    picture = pixels(run / "images/step_000008.png")
-    with Recorder(RunFolder(run, step=6, warn=pytest.fail), [tracker]) as recorder:
-        train, validation = (
-            {tag.split("/")[1]: x for tag, x in last.items() if tag.startswith(kind)}
-            for kind in ("train", "validation")
-        )
-        recorder.scalars("train", 8, train)
-        recorder.picture(8, picture)
-        recorder.scalars("validation", 8, validation)
-        recorder.flush()
-        sent = wandb.calls[1:]
+    last_step_again(run, opened("wandb", run, step=6))
+    sent = wandb.calls[1:-1]
     assert wandb.calls[-1] == "finished"
     pictures = {step: row.pop(PICTURE).pixels for step, row in sent if PICTURE in row}
     assert dict(sent) == {step: row for step, row in rows_of(run).items() if step >= at}

@@ -24,7 +24,7 @@ from isr_jax.resize import resize_uint8
 from isr_jax.training import checks, scorer
 from isr_jax.training.pictures import COLUMN, GAP, HEADER, RED, centre, panel
 from isr_jax.training.record import closing_table, read_records
-from isr_jax.training.validation import score_line
+from isr_jax.training.validation import interpolations, score_line
 from tests.helpers.events import shown
 from tests.helpers.tiny_runs import heard, silent, tiny
 
@@ -45,82 +45,81 @@ def larger(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def at_hand(tmp_path, monkeypatch):
-    """NIQE's model where pyiqa keeps it, a made-up one, and no DISTS."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("ISR_WEIGHTS", str(tmp_path / "cache"))
-    monkeypatch.setitem(weights.FILES, "niqe_basicsr", weights.FILES["niqe"])
-    monkeypatch.setitem(
-        scorer.EXTRAS, "dists", scorer.Extra("dists", (), lambda form: mean_difference)
-    )
-    folder = tmp_path / "torch/hub/pyiqa"
-    folder.mkdir(parents=True)
-    parameters = {"mu_prisparam": MODEL.mean, "cov_prisparam": MODEL.covariance}
-    savemat(folder / "niqe_modelparameters.mat", parameters)
+def put_at_hand(folder, patch):
+    """NIQE's model where pyiqa keeps it, a made-up one, and a function in place of DISTS."""
+    patch.setenv("TORCH_HOME", str(folder / "torch"))
+    patch.setenv("ISR_WEIGHTS", str(folder / "cache"))
+    patch.setitem(weights.FILES, "niqe_basicsr", weights.FILES["niqe"])
+    patch.setitem(scorer.EXTRAS, "dists", scorer.Extra("dists", (), lambda form: mean_difference))
+    model = folder / "torch/hub/pyiqa/niqe_modelparameters.mat"
+    model.parent.mkdir(parents=True)
+    savemat(model, {"mu_prisparam": MODEL.mean, "cov_prisparam": MODEL.covariance})
+    return model
 
 
-def measured(photos, larger, **extra):
-    """A config that is validated on the larger photos, by the metrics that are at hand."""
+@pytest.fixture(scope="module")
+def measured(photos, larger, trained, tmp_path_factory):
+    """A run that is older than its metrics, resumed with them: its folder, result and console."""
+    run, console = shutil.copytree(trained, tmp_path_factory.mktemp("runs") / "run"), heard()
     fields = {
         "data.validation": f"folder:{larger}",
+        "train.steps": 16,
         "train.validation_metrics": ("niqe:pyiqa", "dists"),
+        "train.validation_crop": 24,
         "train.keep_best": "niqe",
-        "train.keep_every": 1,
     }
-    return tiny(photos, **{**fields, **extra})
+    with pytest.MonkeyPatch.context() as patch:
+        put_at_hand(tmp_path_factory.mktemp("weights"), patch)
+        result = isr_jax.train(tiny(photos, **fields), run, console=console)
+    return run, result, console.export_text()
 
 
-def test_the_metrics_join_what_validation_reports(photos, larger, tmp_path, at_hand):
-    run, console = tmp_path / "run", heard()
-    result = isr_jax.train(measured(photos, larger), run, console=console)
+def test_the_metrics_join_what_validation_reports(measured, larger):
+    run, result, said = measured
     records = read_records(run)
     rows = {r["step"]: r for r in records if r["kind"] == "validation"}
     hr = np.array(PIL.Image.open(larger / "0.png"))
     lr = resize_uint8(hr, scale=0.5)
-    for step, row in rows.items():
-        sr = isr_jax.load(run, checkpoint=step)(lr)
-        # The mean over the images that have one.
-        assert row["niqe"] == niqe(sr, MODEL, form="pyiqa", crop=2)
-        assert 0 < row["dists"] < 1
-    assert rows[4]["niqe"] != rows[8]["niqe"]
-    (table,) = [r for r in records if r["kind"] == "baselines"]
+    sr = isr_jax.load(run, checkpoint=16)(lr)
+    # The mean over the images that have one.
+    assert rows[16]["niqe"] == niqe(sr, MODEL, form="pyiqa", crop=2) != rows[12]["niqe"]
+    assert 0 < rows[16]["dists"] < 1
+    # Less is better, and what was validated without the metric is not the best.
+    assert isr_jax.load(run).step == min((12, 16), key=lambda step: rows[step]["niqe"])
+    # The comparison with interpolation is recorded anew.
+    older, table = (r for r in records if r["kind"] == "baselines")
     nearest = resize_uint8(lr, scale=2, method="nearest")
     assert table["nearest"]["niqe"] == niqe(nearest, MODEL, form="pyiqa", crop=2)
-    # Less is better: the best checkpoint has the least.
-    assert isr_jax.load(run).step == min(rows, key=lambda step: rows[step]["niqe"])
+    assert "niqe" not in older["nearest"]
     names = ["psnr", "ssim", "ms_ssim", "dists", "niqe"]
     assert list(result.scores) == names
-    assert {name: rows[8][name] for name in names} == result.scores
-    line = next(x for x in console.export_text().splitlines() if x.startswith("step 8:"))
-    gain = rows[8]["niqe"] - table["bicubic"]["niqe"]
-    assert f"NIQE {rows[8]['niqe']:.3f} ({gain:+.3f})" in line
+    assert {name: rows[16][name] for name in names} == result.scores
+    line = next(x for x in said.splitlines() if x.startswith("step 16:"))
+    gain = rows[16]["niqe"] - table["bicubic"]["niqe"]
+    assert f"NIQE {rows[16]['niqe']:.3f} ({gain:+.3f})" in line
     assert line.endswith("(lower is better for DISTS and NIQE)")
     printed = Console(record=True, width=200, file=io.StringIO())
     closing_table(printed, result.scores, result.baselines, "scores")
     assert f"{gain:+.3f}" in printed.export_text()
-    assert {("validation/niqe", 4), ("validation/niqe", 8)} <= {point[:2] for point in shown(run)}
+    tags = {point[:2] for point in shown(run)}
+    assert {("validation/niqe", 12), ("validation/images", 16)} <= tags
     # Two rows of curves, and one for the others.
     with PIL.Image.open(run / "curves.png") as drawn:
         assert drawn.size == (1400, 1125)
-
-
-def test_an_older_run_takes_them_up_and_lets_them_go(photos, larger, trained, tmp_path, at_hand):
-    """The comparison with interpolation is recorded anew; what has no score is not the best."""
-    run = shutil.copytree(trained, tmp_path / "run")
-    shown_crop = {"train.steps": 12, "train.validation_crop": 24}
-    isr_jax.train(measured(photos, larger, **shown_crop), run, console=silent())
-    tables = [r for r in read_records(run) if r["kind"] == "baselines"]
-    assert ["niqe" in table["bicubic"] for table in tables] == [False, True]
-    assert isr_jax.load(run).step == 12
-    with PIL.Image.open(run / "images/step_000012.png") as drawn:
+    with PIL.Image.open(run / "images/step_000016.png") as drawn:
         # Two photos, whose centres are squares.
         assert drawn.size == (4 * (COLUMN + GAP), 2 * (HEADER + 2 * (COLUMN + GAP)))
-    result = isr_jax.train(tiny(photos, **{"train.steps": 12}), run, console=silent())
+
+
+def test_a_run_lets_metrics_and_trackers_go(measured, photos, tmp_path):
+    run = shutil.copytree(measured[0], tmp_path / "run")
+    fields = {"train.steps": 16, "train.trackers": ()}
+    result = isr_jax.train(tiny(photos, **fields), run, console=silent())
     assert list(result.scores) == ["psnr", "ssim", "ms_ssim"]
     assert [r["kind"] for r in read_records(run)].count("baselines") == 3
     with PIL.Image.open(run / "curves.png") as drawn:
         assert drawn.size == (1400, 750)
+    assert {*run.glob("events*")} == {run / file.name for file in measured[0].glob("events*")}
 
 
 def test_a_score_that_is_none_is_written_as_such():
@@ -130,22 +129,23 @@ def test_a_score_that_is_none_is_written_as_such():
     assert line.startswith("step 3: PSNR-Y 20.00 dB (+1.00), NIQE - (-); gain")
 
 
-def test_images_that_are_too_small_are_said_before_training(photos, tmp_path, at_hand):
-    config = tiny(photos, **{"train.validation_metrics": ("niqe",)})
-    with pytest.raises(UserError, match=r"validation_metrics names niqe, .* all 2 images"):
-        isr_jax.train(config, tmp_path / "run", console=silent())
-    assert not [*(tmp_path / "run").glob("checkpoints/[0-9]*")]
+def test_images_that_are_too_small_are_said(tmp_path, monkeypatch):
+    put_at_hand(tmp_path, monkeypatch)
+    hr = data.coffee()[:60, :80]
+    pairs = [ImagePair("a.png", hr, resize_uint8(hr, scale=0.5))] * 3
+    measure_by = scorer.load_scorer(("niqe",), scale=2)
+    with pytest.raises(UserError, match=r"validation_metrics names niqe, .* all 3 images"):
+        interpolations(pairs, scorer=measure_by)
 
 
-def test_a_file_that_cannot_be_had_is_said_before_there_is_a_run(photos, tmp_path, at_hand):
-    (tmp_path / "torch/hub/pyiqa/niqe_modelparameters.mat").unlink()
+def test_a_file_that_cannot_be_had_is_said_before_there_is_a_run(photos, tmp_path, monkeypatch):
+    put_at_hand(tmp_path, monkeypatch).unlink()
     file = weights.FILES["niqe"]._replace(url="http://127.0.0.1:9/modelparameters.mat")
-    with pytest.MonkeyPatch.context() as patch:
-        for key in ("niqe", "niqe_basicsr"):
-            patch.setitem(weights.FILES, key, file)
-        with pytest.raises(UserError) as caught:
-            config = tiny(photos, **{"train.validation_metrics": ("niqe",)})
-            isr_jax.train(config, tmp_path / "run", console=silent())
+    for key in ("niqe", "niqe_basicsr"):
+        monkeypatch.setitem(weights.FILES, key, file)
+    config = tiny(photos, **{"train.validation_metrics": ("niqe",)})
+    with pytest.raises(UserError) as caught:
+        isr_jax.train(config, tmp_path / "run", console=silent())
     said = str(caught.value)
     assert said.startswith("config.train.validation_metrics names niqe: niqe_modelparameters.mat ")
     assert f"put it into {tmp_path / 'cache'}" in said
