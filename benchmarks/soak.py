@@ -12,12 +12,10 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,10 +26,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import skimage.data
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from benchmarks import timing
 from isr_jax.checkpoints.runs import open_manager
+from tests.helpers.events import shown
 from tests.helpers.tiny_runs import overrides
 
 RUN = Path(__file__).parent.parent / "run.py"
@@ -184,7 +182,7 @@ def _compare(straight: Path, run: Path, kind: str, count: Counter) -> None:
         lines = [(one / "metrics.jsonl").read_bytes().splitlines() for one in (straight, run)]
         count["lost records"] += sum(a != b for a, b in zip(*lines, strict=False))
         count["lost records"] += abs(len(lines[0]) - len(lines[1]))
-        count["lost TensorBoard points"] += len(_points(straight) - _points(run))
+        count["lost TensorBoard points"] += len({*shown(straight)} - {*shown(run)})
         pairs = [(straight, run)]
     for a, b in pairs:
         first, second = arrays(a), arrays(b)
@@ -203,29 +201,6 @@ def arrays(run: Path) -> dict[str, np.ndarray]:
         saved: Any = manager.restore(step, args=ocp.args.Composite(**args))
     leaves = jax.tree_util.tree_leaves_with_path({item: saved[item] for item in items})
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _points(run: Path) -> set[tuple[str, int, float]]:
-    """Return the points (tag, step, value) that TensorBoard shows of a run."""
-    points: dict[tuple[str, int], float] = {}
-    for file in sorted(run.glob("events*"), key=lambda file: file.stat().st_mtime_ns):
-        for event in _events(file.read_bytes()):
-            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
-                points = {key: value for key, value in points.items() if key[1] < event.step}
-            for value in event.summary.value:
-                points[value.tag, event.step] = value.simple_value
-    return {(tag, step, value) for (tag, step), value in points.items()}
-
-
-def _events(data: bytes) -> Iterator[Any]:
-    """Yield the events of a file: length, its checksum, event, its checksum."""
-    at = 0
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
-        if at + 16 + length > len(data):
-            return  # cut short by a kill
-        yield Event.FromString(data[at + 12 : at + 12 + length])
-        at += 16 + length
 
 
 if __name__ == "__main__":

@@ -114,8 +114,14 @@ def get_config() -> ConfigDict:
     config.train.validate_every = 5000  # int >= 1, updates
     config.train.checkpoint_every = 5000  # int >= 1, updates
     config.train.keep = 2  # int >= 1; latest checkpoints kept, besides the following
-    config.train.keep_best = "psnr"  # psnr | ssim | ms_ssim; the best by it is kept
+    # psnr | ssim | ms_ssim | one of validation_metrics, without its form; the best by it is kept
+    config.train.keep_best = "psnr"
     config.train.keep_every = 0  # int >= 0, updates; checkpoints so far apart are kept, 0 for none
+    # niqe[:matlab | :pyiqa], lpips[:alex | :vgg | :squeeze], dists; scored besides psnr and ssims
+    config.train.validation_metrics = ()
+    # Int >= 0, HR pixels, divisible by scale; side of the centre that pictures show, 0 for all
+    config.train.validation_crop = 0
+    config.train.trackers = ("tensorboard",)  # tensorboard, wandb; besides metrics.jsonl
     return config.lock()
 
 
@@ -229,7 +235,9 @@ def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigD
     """Return a configuration with the fields of a loss study added to those of its runs.
 
     Every candidate is trained by `config` with its own fields laid over it (see `candidate`), and
-    scored on `data.validation`; `data.loader` must be pool and `train.parallel` jit.
+    scored on `data.validation`; `data.loader` must be pool and `train.parallel` jit. A study has
+    metrics of its own, and no trackers: `train.validation_metrics` and `train.trackers` are of
+    single runs.
     """
     with config.unlocked():
         config.study = ConfigDict()

@@ -48,8 +48,8 @@ class Metric(NamedTuple):
         return f"{self.luma} {self.number(value)}{self.unit}"
 
     def gain(self, difference: float) -> str:
-        """Return a difference with its sign."""
-        return f"{difference:+.{self.decimals}f}"
+        """Return a difference with its sign; "-" where there is none (nan)."""
+        return "-" if math.isnan(difference) else f"{difference:+.{self.decimals}f}"
 
     def titled(self, *, luma: bool) -> str:
         """Return the heading with the unit in parentheses."""
@@ -65,6 +65,19 @@ METRICS: dict[str, Metric] = {
     "dists": Metric("DISTS", "DISTS", "", 4, -1),
     "niqe": Metric("NIQE", "NIQE", "", 3, -1),
 }
+
+
+def merit_by(name: str) -> Callable[[Mapping[str, float]], float]:
+    """Return a function of scores that is the higher, the better they are by one metric.
+
+    It is -inf for scores that lack the metric or have none (nan).
+    """
+
+    def merit(scores: Mapping[str, float]) -> float:
+        value = scores.get(name, math.nan)
+        return -math.inf if math.isnan(value) else METRICS[name].sign * value
+
+    return merit
 
 
 class Scorer(NamedTuple):

@@ -57,6 +57,22 @@ def test_the_latest_the_best_and_every_so_many_are_kept(tmp_path):
     assert len(steps) in (4, 5)  # and those three updates apart
 
 
+def test_less_is_better_by_some_and_what_has_no_score_is_never_the_best(tmp_path):
+    """Of a validation before the metric was chosen, or of an image that has none."""
+    niqes = [None, 5.0, 4.0, float("nan"), 6.0]
+    scores = rows(*[(20 + i, 0.9) for i in range(len(niqes))])
+    for row, niqe in zip(scores, niqes, strict=True):
+        row |= {} if niqe is None else {"niqe": niqe}
+    assert save_all(tmp_path / "a", scores, keep=1, keep_best="niqe") == ([3, 5], 3)
+    assert save_all(tmp_path / "b", scores[:2], keep_best="niqe") == ([1, 2], 2)
+    assert save_all(tmp_path / "c", scores[3:], keep_best="niqe") == ([1, 2], 2)
+    for run in ("a", "b", "c"):
+        runs.clear_up(tmp_path / run, warn=pytest.fail)
+    (tmp_path / "a/config.json").write_text(json.dumps({"train": {"keep_best": "niqe"}}))
+    with runs.open_manager(tmp_path / "a") as manager:
+        assert manager.best_step() == 3
+
+
 def test_the_best_is_chosen_as_the_run_says(tmp_path):
     save_all(tmp_path / "run", rows((20, 0.9), (30, 0.5)), keep_best="ssim")
     (tmp_path / "run/config.json").write_text(json.dumps({"train": {"keep_best": "ssim"}}))

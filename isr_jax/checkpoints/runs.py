@@ -9,7 +9,6 @@ The generator is an item of its own, so that inference reads it without the opti
 """
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from isr_jax.files import new_folder
 from isr_jax.models import Generator
 from isr_jax.models.generators import generator_of
 from isr_jax.protocols import Scores
+from isr_jax.scoring import METRICS, merit_by
 from isr_jax.state import State
 
 # The parts of a config that must be the same for a run to resume.
@@ -60,10 +60,8 @@ def open_manager(run: Path, *, keeping: Mapping[str, Any] | None = None) -> ocp.
             RUN/config.json.
     """
     keeping = KEEPING | (_saved_keeping(run) if keeping is None else dict(keeping))
-
-    def score(scores: Mapping[str, float]) -> float:
-        return scores[keeping["keep_best"]]
-
+    # -inf where a validation of an earlier start lacks the metric.
+    score = merit_by(keeping["keep_best"])
     policies: list[Any] = [
         checkpoint_managers.LatestN(keeping["keep"]),
         checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
@@ -84,7 +82,7 @@ def _saved_keeping(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     same = all(type(value) is type(KEEPING[name]) for name, value in found.items())
-    return found if same and found.get("keep_best", "psnr") in Scores._fields else {}
+    return found if same and found.get("keep_best", "psnr") in METRICS else {}
 
 
 def save(
@@ -247,8 +245,8 @@ def _are_scores(file: Path) -> bool:
         content = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):
         return False
-    values = [content.get(name) for name in Scores._fields] if isinstance(content, dict) else [None]
-    return all(isinstance(value, int | float) and not math.isnan(value) for value in values)
+    known = isinstance(content, dict) and content.keys() >= {*Scores._fields}
+    return known and all(isinstance(value, int | float) for value in content.values())
 
 
 def quarantine(run: Path, step: int) -> None:

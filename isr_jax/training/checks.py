@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from isr_jax import losses, metrics, protocols
+from isr_jax import losses, metrics
 from isr_jax.config import flatten
 from isr_jax.degrade import DEGRADATIONS
 from isr_jax.errors import UserError, unknown
@@ -16,7 +16,11 @@ from isr_jax.models.discriminators import make_discriminator
 from isr_jax.models.generators import channels_of
 from isr_jax.perceptual import distances, lpips
 from isr_jax.perceptual.vgg_loss import CRITERIA
+from isr_jax.protocols import Scores
+from isr_jax.scoring import METRICS
+from isr_jax.training import scorer
 from isr_jax.training.optimizers import OPTIMIZERS, SCHEDULES
+from isr_jax.training.trackers import check_trackers
 
 CHOICES: dict[str, Collection[Any]] = {
     "data.loader": ("pool", "sharded_pool", "stream"),
@@ -30,7 +34,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "g_optimizer.schedule": SCHEDULES,
     "d_optimizer.schedule": SCHEDULES,
     "train.parallel": ("jit", "pmap"),
-    "train.keep_best": protocols.Scores._fields,
+    "train.keep_best": METRICS,
 }
 
 LEAST: dict[str, int] = {
@@ -69,6 +73,7 @@ LEAST: dict[str, int] = {
     "train.checkpoint_every": 1,
     "train.keep": 1,
     "train.keep_every": 0,
+    "train.validation_crop": 0,
 }
 
 BELOW_ONE = (
@@ -127,7 +132,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     if not all(weight > 0 for weight in config.data.weights):
         raise UserError(f"config.data.weights is {config.data.weights}; give values above 0")
     crop, batch = config.data.crop, config.data.batch
-    for name in ("data.crop", "data.margin"):
+    for name in ("data.crop", "data.margin", "train.validation_crop"):
         if values[name] % config.scale:
             raise UserError(
                 f"config.{name}={values[name]} must be divisible by config.scale={config.scale}"
@@ -149,6 +154,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     if not any(weights.values()) and not others and not config.loss.ldl:
         raise UserError("every weight in config.loss is 0; set one, as config.loss.content.l1=1.0")
     _check_perceptual(config)
+    _check_validation(config)
     for name in ("r1", "d_pause"):
         if config.loss[name] and not losses.has_adversarial(config.loss):
             raise UserError(
@@ -269,6 +275,24 @@ def _check_perceptual(config: ConfigDict) -> None:
                 f"config.data.crop={config.data.crop} is too small for {needs}; "
                 f"it must be {least} px or more"
             )
+
+
+def _check_validation(config: ConfigDict) -> None:
+    options = config.train
+    check_trackers(options.trackers)
+    extras = scorer.chosen(options.validation_metrics)
+    if options.keep_best not in (*Scores._fields, *extras):
+        raise UserError(
+            f"config.train.keep_best is {options.keep_best}, which validation does not measure; "
+            f"add {options.keep_best} to config.train.validation_metrics"
+        )
+    # SSIM's window must fit once the border is cropped, as in whole images.
+    least = 11 + 2 * config.scale
+    if 0 < options.validation_crop < least:
+        raise UserError(
+            f"config.train.validation_crop is {options.validation_crop}; it must be {least} or "
+            "more at this scale, or 0"
+        )
 
 
 def _check_ssim(crop: int, weights: Mapping[str, float]) -> list[str]:

@@ -12,11 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from isr_jax import distributed, losses, protocols
+from isr_jax import distributed, losses
 from isr_jax.checkpoints import restore
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.models import count_params
 from isr_jax.progress import training_bar
+from isr_jax.scoring import Scorer
 from isr_jax.training import checks, pictures
 from isr_jax.training.loaders import fingerprints, open_loader, open_validation
 from isr_jax.training.program import (
@@ -28,7 +29,7 @@ from isr_jax.training.program import (
     plan,
     run_keys,
 )
-from isr_jax.training.record import Recorder, read_records
+from isr_jax.training.record import Recorder, RunFolder, read_records
 from isr_jax.training.run_folder import note_start, open_run
 from isr_jax.training.runtime import (
     check_finite,
@@ -37,6 +38,8 @@ from isr_jax.training.runtime import (
     use_all_cores,
     use_compilation_cache,
 )
+from isr_jax.training.scorer import load_scorer
+from isr_jax.training.trackers import open_trackers
 from isr_jax.training.validation import interpolations, make_upscale_all, score_line, validate
 
 
@@ -46,7 +49,8 @@ class Result(NamedTuple):
     Attributes:
         run: its folder.
         step: updates done; less than config.train.steps where it was interrupted.
-        scores: of the last validation: "psnr" (dB), "ssim", "ms_ssim"; {} without one.
+        scores: of the last validation: "psnr" (dB), "ssim", "ms_ssim", and those of
+            config.train.validation_metrics; {} without one.
         baselines: the same scores of each interpolation.
     """
 
@@ -59,7 +63,8 @@ class Result(NamedTuple):
 def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = None) -> Result:
     """Train a super-resolution GAN, or resume the run in `workdir`.
 
-    Writes checkpoints/, config.json, metrics.jsonl, TensorBoard events, images/ and curves.png.
+    Writes checkpoints/, config.json, metrics.jsonl, images/ and curves.png; the trackers of
+    config.train.trackers write what is theirs.
 
     Args:
         config: see isr_jax/config.py.
@@ -83,14 +88,17 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     devices = jax.devices()
     for line in checks.check(config, devices=len(devices)):
         say(line)
+    # Before the folder: weights that are missing are to leave none.
+    scorer = load_scorer(config.train.validation_metrics, scale=config.scale)
     with open_run(workdir, say=say) as run, explained(run, config):
-        return _train(config, run, devices, console=console, say=say)
+        return _train(config, run, devices, scorer, console=console, say=say)
 
 
 def _train(
     config: ConfigDict,
     run: Path,
     devices: Devices,
+    scorer: Scorer,
     *,
     console: Console,
     say: Callable[[str], None],
@@ -133,13 +141,13 @@ def _train(
             f"{config.scale}x generator of {count_params(state.g_params):,} parameters, "
             f"{discriminator}, on {len(devices)} {devices[0].device_kind} ({config.train.parallel})"
         )
-        recorder = stack.enter_context(
-            Recorder(records, step=step, unrecorded=unrecorded, warn=say)
-        )
-        baselines = interpolations(photos, scale=config.scale)
+        baselines = interpolations(photos, scorer=scorer)
         upscale = make_upscale_all(program.generator, photos)
-        if not recorder.has_baselines:
-            recorder.baselines(baselines)
+        folder = RunFolder(records, step=step, warn=say)
+        named = config.train.trackers if distributed.is_first() else ()
+        trackers = open_trackers(named, run, step=step, config=config, warn=say)
+        recorder = stack.enter_context(Recorder(folder, trackers, unrecorded=unrecorded))
+        recorder.baselines(baselines)
         stopped = stack.enter_context(stop_signals())
         bar = stack.enter_context(training_bar(console, total=config.train.steps, step=step))
 
@@ -168,9 +176,10 @@ def _train(
             if validating:
                 scores = baselines["bicubic"]  # of the shape that the first process's scores have
                 if distributed.is_first():
-                    scores, images = validate(upscale, state, photos, scale=config.scale)
-                    picture = run / "images" / f"step_{step:06d}.png"
-                    pictures.panel(picture, photos, images, scale=config.scale)
+                    scores, images = validate(upscale, state, photos, scorer=scorer)
+                    crop = config.train.validation_crop
+                    panel = pictures.panel(photos, images, scale=config.scale, crop=crop)
+                    recorder.picture(step, panel)
                 scores = distributed.from_first(scores)
                 recorder.scalars("validation", step, scores)
                 say(score_line(step, scores, baselines["bicubic"]))
@@ -185,5 +194,5 @@ def _train(
         if distributed.is_first():
             pictures.curves(run)
         last = [line for line in read_records(records) if line["kind"] == "validation"]
-    scores = {name: last[-1][name] for name in protocols.Scores._fields} if last else {}
+    scores = {name: last[-1][name] for name in scorer.metrics if last and name in last[-1]}
     return Result(run, step, scores, baselines)

@@ -1,5 +1,6 @@
 """Pictures of a run: comparison panels and training curves."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,39 +40,60 @@ def busiest(image: Image, side: int) -> tuple[int, int]:
 
 
 def panel(
-    path: Path, photos: Sequence[ImagePair], images: Sequence[Image], *, scale: int, most: int = 4
-) -> None:
+    photos: Sequence[ImagePair],
+    images: Sequence[Image],
+    *,
+    scale: int,
+    crop: int = 0,
+    most: int = 4,
+) -> Image:
     """Draw LR (nearest) | bicubic | SR | HR, and below each a detail, for each photo.
 
     The detail is where the bicubic image has most edges, shown by nearest-neighbour upscaling.
 
     Args:
-        path: of the PNG to write.
         photos: validation images with their LR images.
         images: the generator's output for each.
         scale: the scale factor.
+        crop: draw the centre of this side in HR pixels alone, a multiple of the scale; 0 for all.
+            The scores are of what is drawn.
         most: draw the first so many.
     """
     strips = []
     for photo, sr in list(zip(photos, images, strict=True))[:most]:
-        bicubic = resize_uint8(photo.lr, scale=scale)
-        side = min(DETAIL, *photo.hr.shape[:2])
-        corner = busiest(bicubic, side)
+        shown = centre(photo.hr.shape[:2], crop=crop, scale=scale)
         versions = {
             f"{Path(photo.name).stem}: LR, nearest": resize_uint8(
                 photo.lr, scale=scale, method="nearest"
             ),
-            "bicubic": bicubic,
+            "bicubic": resize_uint8(photo.lr, scale=scale),
             "SR": sr,
             "HR": photo.hr,
         }
+        versions = {name: image[shown] for name, image in versions.items()}
+        hr = versions["HR"]
+        side = min(DETAIL, *hr.shape[:2])
+        corner = busiest(versions["bicubic"], side)
         columns = [
-            _column(image, name, _caption(image, photo.hr, scale), corner, side)
+            _column(image, name, _caption(image, hr, scale), corner, side)
             for name, image in versions.items()
         ]
         strips.append(np.concatenate(columns, axis=1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(np.concatenate(strips)).save(path)
+    return np.concatenate(strips)
+
+
+def centre(size: tuple[int, int], *, crop: int, scale: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the centre of an image, at multiples of the scale.
+
+    Args:
+        size: of the image, in pixels, multiples of the scale.
+        crop: of its centre, a multiple of the scale; 0, or more than the image has, for all.
+        scale: the scale factor.
+    """
+    kept = [min(crop or side, side) for side in size]
+    starts = [(side - k) // 2 // scale * scale for side, k in zip(size, kept, strict=True)]
+    rows, columns = (slice(at, at + k) for at, k in zip(starts, kept, strict=True))
+    return rows, columns
 
 
 def _caption(image: Image, hr: Image, scale: int) -> str:
@@ -105,7 +127,7 @@ def _column(
 
 
 def curves(run: Path) -> None:
-    """Draw RUN/curves.png from RUN/metrics.jsonl: losses, adversarial losses, PSNR-Y and SSIMs."""
+    """Draw RUN/curves.png from RUN/metrics.jsonl: losses, gradient norms, and validation scores."""
     # Imported late: only the end of a run needs Matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -113,10 +135,13 @@ def curves(run: Path) -> None:
     records = read_records(run)
     training = [line for line in records if line["kind"] == "train"]
     validation = [line for line in records if line["kind"] == "validation"]
-    (bicubic,) = (line["bicubic"] for line in records if line["kind"] == "baselines")
-    figure = Figure(figsize=(14, 7.5), dpi=100)
+    # The latest is of the metrics that validation has now.
+    bicubic = [line["bicubic"] for line in records if line["kind"] == "baselines"][-1]
+    shown = [name for name in METRICS if name in Scores._fields or name in bicubic]
+    rows = 1 + math.ceil(len(shown) / 3)
+    figure = Figure(figsize=(14, 3.75 * rows), dpi=100)
     FigureCanvasAgg(figure)
-    (content, adversarial, norms), scores = figure.subplots(2, 3)
+    content, adversarial, norms, *scores = figure.subplots(rows, 3).flat
 
     for name in ("loss", *(name for name in losses.CONTENT if any(name in t for t in training))):
         label = "generator, total" if name == "loss" else name
@@ -126,7 +151,9 @@ def curves(run: Path) -> None:
         label = "generator, adversarial" if name == "g_adversarial" else "discriminator"
         _line(adversarial, training, name, colour, label=label)
     adversarial.set_title("Adversarial losses")
-    for axes, name in zip(scores, Scores._fields, strict=True):
+    for axes in scores[len(shown) :]:
+        axes.remove()
+    for axes, name in zip(scores, shown, strict=False):
         _line(axes, validation, name, BLUE, label="SR (EMA)", marker="o")
         axes.axhline(bicubic[name], color=GRAY, linestyle="--", label="bicubic")
         axes.set_title(f"{METRICS[name].titled(luma=True)}, validation set")

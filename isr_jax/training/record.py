@@ -1,18 +1,21 @@
-"""What a run records: metrics.jsonl, TensorBoard events, and the table at its end."""
+"""What a run records: metrics.jsonl, pictures, what its trackers get, and the table at its end."""
 
 import json
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from rich.console import Console
 from rich.table import Table
 
 from isr_jax.checkpoints.runs import set_aside
+from isr_jax.errors import UserError
+from isr_jax.photo.reading import decode_rgb
 from isr_jax.scoring import METRICS
+from isr_jax.training.trackers import Picture, Tracker
 
 KINDS = ("train", "validation", "baselines")
 
@@ -43,33 +46,19 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return record if good else None
 
 
-class Recorder:
-    """Write scalars to RUN/metrics.jsonl and TensorBoard; a resumed run replaces what it repeats.
+class RunFolder:
+    """The tracker of every run: RUN/metrics.jsonl, and RUN/images/ with a picture per validation.
 
-    A line of metrics.jsonl is {"kind": "train" | "validation" | "baselines", "step": int, ...}.
+    A line of metrics.jsonl is {"kind": "train" | "validation" | "baselines", "step": int, ...}, and
+    is on disk as soon as it is written.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        *,
-        step: int,
-        unrecorded: Mapping[str, list[float]] | None = None,
-        warn: Callable[[str], None],
-    ) -> None:
-        """Resume from `step`: records after it, of a run that was killed, are dropped.
-
-        Where lines are damaged, the file as it was is kept in RUN/quarantine/.
-
-        Args:
-            run: the run folder.
-            step: the last update that was done.
-            unrecorded: what `unrecorded` returned then.
-            warn: takes a line for the user.
-        """
+    def __init__(self, run: Path, *, step: int, warn: Callable[[str], None]) -> None:
+        """Drop the records after `step`; where lines are damaged, keep the file in quarantine/."""
         records, lines = read_records(run), len(_lines(run))
         kept = [record for record in records if record["step"] <= step]
-        self.has_baselines = any(record["kind"] == "baselines" for record in kept)
+        tables = [record.get("bicubic") for record in kept if record["kind"] == "baselines"]
+        self._compared = set(tables[-1]) if tables and isinstance(tables[-1], dict) else set()
         # Replaced as a whole: a kill in between must not lose the records.
         path, renewed = run / "metrics.jsonl", run / "metrics.jsonl.new"
         renewed.write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -78,33 +67,79 @@ class Recorder:
             warn(f"left {lines - len(records)} damaged lines out of {path}; {aside} has them")
         renewed.replace(path)
         self._file = open(path, "a")  # noqa: SIM115 (closed on exit)
-        # Imported late: it imports PyTorch where that is installed, which takes a second.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-        from tensorboardX.summary import scalar
-
-        # Without the thread of SummaryWriter, which a kill would catch with events in its queue.
-        self._events = EventsWriter(str(run / "events"), f".{os.getpid()}")
-        messages: Any = event_pb2
-        self._event, self._scalar = messages.Event, scalar
-        # Of an earlier start, TensorBoard is to forget what comes after this step.
-        begin = messages.SessionLog(status=messages.SessionLog.START)
-        first = self._event(wall_time=time.time(), step=step + 1, session_log=begin)
-        self._events.write_event(first)
-        before = {name: np.array(x, np.float32) for name, x in (unrecorded or {}).items()}
-        self._window: list[Mapping[str, np.ndarray]] = [before] if before else []
+        self._run = run
+        self._images = run / "images"
+        self.last = step
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Record values of one step."""
+        """Write a line."""
         self._write({"kind": kind, "step": step, **values})
-        for name, value in values.items():
-            summary = self._scalar(f"{kind}/{name}", value)
-            event = self._event(wall_time=time.time(), step=step, summary=summary)
-            self._events.write_event(event)
+
+    def baselines(self, table: Mapping[str, Mapping[str, float]]) -> None:
+        """Write the scores of interpolation, unless the last ones are of the same metrics."""
+        if self._compared != {*table["bicubic"]}:
+            self._compared = {*table["bicubic"]}
+            self._write({"kind": "baselines", "step": 0, **table})
+
+    def picture(self, step: int, image: Picture) -> None:
+        """Write images/step_NNNNNN.png."""
+        self._images.mkdir(exist_ok=True)
+        PIL.Image.fromarray(image).save(self._picture(step))
+
+    def _picture(self, step: int) -> Path:
+        return self._images / f"step_{step:06d}.png"
+
+    def tell(self, tracker: Tracker) -> None:
+        """Tell a tracker what it does not have of earlier starts."""
+        for record in read_records(self._run):
+            kind, step = record.pop("kind"), record.pop("step")
+            if kind == "baselines" or step <= tracker.last:
+                continue
+            if kind == "validation" and self._picture(step).is_file():
+                with open(self._picture(step), "rb") as file, suppress(UserError):
+                    tracker.picture(step, decode_rgb(file, name=file.name))
+            tracker.scalars(kind, step, record)
+
+    def flush(self) -> None:
+        """Do nothing: every line is flushed."""
+
+    def close(self) -> None:
+        """Close metrics.jsonl."""
+        self._file.close()
+
+
+class Recorder:
+    """Tell the run folder and the trackers what they are to keep."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        trackers: Sequence[Tracker],
+        *,
+        unrecorded: Mapping[str, list[float]] | None = None,
+    ) -> None:
+        """Resume with what `unrecorded` returned at the last update that was done."""
+        for tracker in trackers:
+            folder.tell(tracker)
+            tracker.flush()
+        self._folder = folder
+        self._trackers: list[Tracker] = [folder, *trackers]
+        before = {name: np.array(x, np.float32) for name, x in (unrecorded or {}).items()}
+        self._window: list[Mapping[str, np.ndarray]] = [before] if before else []
+
+    def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Record values of one step."""
+        for tracker in self._trackers:
+            tracker.scalars(kind, step, values)
+
+    def picture(self, step: int, image: Picture) -> None:
+        """Record the picture of a validation."""
+        for tracker in self._trackers:
+            tracker.picture(step, image)
 
     def training(self, step: int, series: Mapping[str, np.ndarray], *, flush: bool) -> None:
         """Take the metrics of the updates up to `step`; with `flush`, record their means.
@@ -124,8 +159,8 @@ class Recorder:
             self._window.clear()
 
     def baselines(self, table: Mapping[str, Mapping[str, float]]) -> None:
-        """Record the scores of interpolation, by method."""
-        self._write({"kind": "baselines", "step": 0, **table})
+        """Record the scores of interpolation, by method, in the run folder."""
+        self._folder.baselines(table)
 
     def unrecorded(self) -> dict[str, list[float]]:
         """Return the metrics of the updates since the last record, for the next start to go on."""
@@ -137,14 +172,17 @@ class Recorder:
 
     def flush(self) -> None:
         """Bring what was recorded to the files, before a checkpoint from which a run resumes."""
-        self._events.flush()
+        for tracker in self._trackers:
+            tracker.flush()
 
     def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        self._events.close()
+        # Each, whatever becomes of the others.
+        with ExitStack() as stack:
+            for tracker in reversed(self._trackers):
+                stack.callback(tracker.close)
 
 
 def closing_table(

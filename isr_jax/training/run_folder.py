@@ -22,8 +22,8 @@ from isr_jax.checkpoints.runs import set_aside
 from isr_jax.errors import UserError
 from isr_jax.training.lock import locked
 
-_FOLDERS = ("checkpoints", "images", "candidates")
-_FILES = ("config.json", "start.json", "metrics.jsonl", "curves.png")
+_FOLDERS = ("checkpoints", "images", "candidates", "wandb")
+_FILES = ("config.json", "start.json", "metrics.jsonl", "curves.png", "wandb.json")
 _PACKAGES = ("isr-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
 

@@ -1,5 +1,6 @@
-"""Scores of a run's EMA and of interpolation on the validation set, by the vdsr protocol."""
+"""Scores of a run's EMA and of interpolation on the validation set."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from isr_jax.data.examples import ImagePair
 from isr_jax.degrade import make_degradation, sharpen
+from isr_jax.errors import UserError
 from isr_jax.images import to_float, to_uint8
 from isr_jax.models.generators import Generator, make_upscale
 from isr_jax.scoring import METRICS, Scorer
@@ -59,12 +61,11 @@ def make_upscale_all(generator: Generator, photos: Sequence[ImagePair]) -> Upsca
 
 
 def validate(
-    upscale: UpscaleAll, state: State, photos: Sequence[ImagePair], *, scale: int
+    upscale: UpscaleAll, state: State, photos: Sequence[ImagePair], *, scorer: Scorer
 ) -> tuple[dict[str, float], list[UInt8[np.ndarray, "h w c"]]]:
     """Return the EMA's mean scores over whole images, and its images."""
     ema, stats = jax.tree.map(lambda x: x.addressable_data(0), (state.ema, state.g_stats))
     outputs = upscale(ema, stats, photos)
-    scorer = Scorer(scale)
     rows = [scorer.image(sr, photo.hr) for sr, photo in zip(outputs, photos, strict=True)]
     return _means(rows), outputs
 
@@ -99,18 +100,33 @@ def degraded(photos: Sequence[ImagePair], config: ConfigDict) -> list[ImagePair]
     return [with_lr(i, photo) for i, photo in enumerate(photos)]
 
 
-def interpolations(photos: Sequence[ImagePair], *, scale: int) -> dict[str, dict[str, float]]:
-    """Return the mean scores of nearest, bilinear and bicubic over whole images."""
-    scorer = Scorer(scale)
-    return {
+def interpolations(photos: Sequence[ImagePair], *, scorer: Scorer) -> dict[str, dict[str, float]]:
+    """Return the mean scores of nearest, bilinear and bicubic over whole images.
+
+    Raises:
+        UserError: all images are too small for a metric.
+    """
+    scores = {
         method: _means([scorer.interpolation(one.lr, one.hr, method=method) for one in photos])
         for method in BASELINES
     }
+    for name, value in scores["bicubic"].items():
+        if math.isnan(value):
+            raise UserError(
+                f"config.train.validation_metrics names {name}, for which all {len(photos)} images "
+                "of config.data.validation are too small; give larger ones, or leave it out"
+            )
+    return scores
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric; no image of a validation set is too small for one."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    """Return the mean of each metric over the images that have a score; nan where none has."""
+    return {name: _mean([row[name] for row in rows]) for name in rows[0]}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def score_line(step: int, scores: Mapping[str, float], bicubic: Mapping[str, float]) -> str:
@@ -119,4 +135,6 @@ def score_line(step: int, scores: Mapping[str, float], bicubic: Mapping[str, flo
         f"{METRICS[name].score(value)} ({METRICS[name].gain(value - bicubic[name])})"
         for name, value in scores.items()
     ]
-    return f"step {step}: {', '.join(parts)}; gain over bicubic in parentheses"
+    lower = [METRICS[name].heading for name in scores if METRICS[name].sign < 0]
+    note = f" (lower is better for {' and '.join(lower)})" if lower else ""
+    return f"step {step}: {', '.join(parts)}; gain over bicubic in parentheses{note}"
