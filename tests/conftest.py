@@ -1,6 +1,7 @@
 """Four virtual CPU devices, checks of shapes and dtypes, and the path of the benchmark images."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -29,7 +30,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="isr-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+# Where in Python an operation comes from is noted for each, and read by nobody here.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 # A shell's background jobs ignore Ctrl-C, and those of nohup a closed terminal: so would the
 # processes that tests start and signal.
@@ -64,6 +67,13 @@ nn.BatchNorm.__call__ = _mixing(nn.BatchNorm.__call__)
 dm_pix.ssim = _mixing(dm_pix.ssim)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare the garbage collector what stays: the libraries, which tracing makes it visit often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+
+
 @pytest.fixture(scope="session")
 def isr_data() -> Path:
     """The folder with benchmarks/ and train/, or a skip that says what to set."""
@@ -93,6 +103,15 @@ def browser():
         browser = started.chromium.launch(executable_path=chromium, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Without the pictures of a run, a third of its time: for tests of what else it leaves."""
+    from isr_jax.training import pictures
+
+    monkeypatch.setattr(pictures, "curves", lambda run: None)
+    monkeypatch.setattr(pictures, "panel", lambda path, photos, images, *, scale: None)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ from isr_jax.training.record import read_records
 from tests.helpers.crops import check_crops, located_photos
 from tests.helpers.tiny_runs import assert_bit_identical, heard, silent, tiny
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SIZES = [(24, 40), (48, 32), (32, 28)]
 SCALE = 2
 
@@ -77,17 +79,17 @@ def test_a_share_of_crops_is_of_the_pairs_own(folders, loader):
     """The others have the bicubic, or with a degradation are flagged to be made."""
     root, photos = folders
     spec = f"pairs:{root / 'hr'}:{root / 'lr'}"
-    options = {"data.train": spec, "data.loader": loader, "data.batch": 200}
+    options = {"data.train": spec, "data.loader": loader, "data.batch": 20}
     made = located_photos(SIZES, scale=SCALE)
     config = tiny(root, **options, **{"data.paired_share": 0.25})
-    drawn = batches(config)
+    drawn = batches(config, 10)
     own = drawn["lr"].mean(axis=(1, 2, 3)) > 127
     for these, expected in ((own, photos), (~own, made)):
         check_crops(drawn["lr"][these], drawn["hr"][these], expected, scale=SCALE)
     # 5 standard deviations of a binomial distribution
     assert abs(own.mean() - 0.25) < 5 * (0.25 * 0.75 / 200) ** 0.5
     degraded = {"data.degradation": "second_order", "data.margin": 4, "data.crop": 16}
-    drawn = batches(tiny(root, **options, **degraded, **{"data.paired_share": 0.25}))
+    drawn = batches(tiny(root, **options, **degraded, **{"data.paired_share": 0.25}), 10)
     own = drawn["lr"].mean(axis=(1, 2, 3)) > 127
     np.testing.assert_array_equal(drawn["own"][own], True)
     assert abs(drawn["own"].mean() - 0.25) < 5 * (0.25 * 0.75 / 200) ** 0.5
@@ -160,9 +162,9 @@ def test_crops_are_drawn_by_their_chances(folders, tmp_path, loader):
     other = tmp_path / "other"
     other.mkdir()
     PIL.Image.new("RGB", (64, 64), "white").save(other / "a.png")
-    config = tiny(root, **{"data.loader": loader, "data.batch": 300, "data.weights": (1.0, 3.0)})
+    config = tiny(root, **{"data.loader": loader, "data.batch": 20, "data.weights": (1.0, 3.0)})
     config.data.train = (f"folder:{root / 'hr'}", f"folder:{other}")
-    white = (batches(config)["hr"] == 255).all(axis=(1, 2, 3)).mean()
+    white = (batches(config, 15)["hr"] == 255).all(axis=(1, 2, 3)).mean()
     assert abs(white - 0.75) < 5 * (0.25 * 0.75 / 300) ** 0.5
 
 
@@ -227,7 +229,7 @@ def write_deep_pairs(root, photos, scale):
 @pytest.mark.slow
 @pytest.mark.parametrize("loader, scale", [("pool", 2), ("stream", 2), ("pool", 1)])
 def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, scale):
-    """Pairs of 8 and 16 bits, a list and a folder, weighted, for 100 updates; stopped after 50.
+    """Pairs of 8 and 16 bits, a list and a folder, weighted, for 12 updates; stopped after 6.
 
     At scale 1, a fifth of the pairs' LR crops, and all of the others, are degraded.
     """
@@ -240,9 +242,9 @@ def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, sca
         "data.weight_by": "area",
         "data.paired_share": 0.8,
         "data.validation": f"pairs:{tmp_path / 'pairs'}",
-        "train.steps": 100,
-        "train.validate_every": 50,
-        "train.checkpoint_every": 50,
+        "train.steps": 12,
+        "train.validate_every": 6,
+        "train.checkpoint_every": 6,
     }
     if scale == 1:
         fields |= {"data.degradation": "second_order", "data.margin": 4, "data.crop": 16}
@@ -257,19 +259,19 @@ def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, sca
         return made
 
     class Impatient(Console):
-        """Presses Ctrl-C when step 50 has been validated."""
+        """Presses Ctrl-C when step 6 has been validated."""
 
         def print(self, *args, **kwargs):
             super().print(*args, **kwargs)
-            if args and str(args[0]).startswith("step 50:"):
+            if args and str(args[0]).startswith("step 6:"):
                 os.kill(os.getpid(), signal.SIGINT)
 
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    assert isr_jax.train(config(), straight, console=silent()).step == 100
+    assert isr_jax.train(config(), straight, console=silent()).step == 12
     stopped = isr_jax.train(config(), resumed, console=Impatient(file=io.StringIO())).step
-    assert 50 <= stopped < 100
+    assert 6 <= stopped < 12
     console = heard()
-    assert isr_jax.train(config(), resumed, console=console).step == 100
+    assert isr_jax.train(config(), resumed, console=console).step == 12
     assert f"from step {stopped}" in console.export_text()
     assert_bit_identical(straight, resumed)
     upscaled = isr_jax.load(resumed)(np.zeros((5, 6, 3), np.uint8))

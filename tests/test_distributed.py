@@ -11,13 +11,22 @@ from functools import cache
 import numpy as np
 import pytest
 
+import isr_jax
 from isr_jax import distributed
 from isr_jax.errors import UserError
 from isr_jax.training.record import read_records
 from tests.helpers.command import ROOT
-from tests.helpers.tiny_runs import arguments, environment, final_arrays, write_photos
+from tests.helpers.tiny_runs import (
+    arguments,
+    environment,
+    final_arrays,
+    heard,
+    silent,
+    tiny,
+    write_photos,
+)
 
-STEPS = 20
+STEPS = 8
 SETTINGS = {
     "train.steps": STEPS,
     "train.log_every": 1,
@@ -37,17 +46,16 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def begin(count, run, photos, *, devices: int = 1, **settings):
-    """Start so many processes that train one run."""
-    command = [sys.executable, "run.py", "--config", "configs/base.py", f"--workdir={run}"]
+def begin(count, run, photos, *, config="configs/base.py", **settings):
+    """Start so many processes, each with one device, that train one run."""
+    command = [sys.executable, "run.py", "--config", str(config), f"--workdir={run}"]
     command += arguments(photos, **SETTINGS | settings)
-    if count > 1:
-        command += [f"--coordinator=127.0.0.1:{free_port()}", f"--processes={count}"]
+    command += [f"--coordinator=127.0.0.1:{free_port()}", f"--processes={count}"]
     return [
         subprocess.Popen(
-            [*command, f"--process={i}"] if count > 1 else command,
+            [*command, f"--process={i}"],
             cwd=ROOT,
-            env=environment(devices),
+            env=environment(),
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -84,22 +92,61 @@ def assert_close(run, other, tolerance):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, photos):
-    """Return a function: loader -> the run that one process trained."""
+    """Return a function: loader -> the run that this process alone trained, with four devices."""
 
     @cache
     def trained(loader):
         run = tmp_path_factory.mktemp(loader) / "alone"
-        codes, texts = end(begin(1, run, photos, **loading(loader, trained)))
-        assert codes == [0], texts
+        isr_jax.train(configured(photos, **loading(loader, trained)), run, console=silent())
         return run
 
     return trained
 
 
+def configured(photos, **settings):
+    """What the command of `begin` makes of settings."""
+    return tiny(photos, **SETTINGS | settings)
+
+
 def loading(loader, alone):
     """The settings of a loader; the stream's runs begin with the generator of the pool's."""
-    begun = {"train.init_from": alone("pool")} if loader == "stream" else {}
+    begun = {"train.init_from": str(alone("pool"))} if loader == "stream" else {}
     return {"data.loader": loader, **begun}
+
+
+def patched(folder, lines):
+    """A config file that also runs some lines in each process, before it trains."""
+    file = folder / "patched.py"
+    file.write_text("from configs.base import get_config\n" + lines)
+    return file
+
+
+# The second process is asked to stop during its fourth update.
+STOPPED = """
+import os, signal, jax
+from isr_jax.training import loop
+
+make, calls = loop.make_dispatch, []
+
+def make_dispatch(config, update, devices):
+    dispatch = make(config, update, devices)
+
+    def counted(state, inputs, key, *, n, adversarial):
+        calls.append(n)
+        if len(calls) == 4 and jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return dispatch(state, inputs, key, n=n, adversarial=adversarial)
+
+    return counted
+
+loop.make_dispatch = make_dispatch
+"""
+# Half of the patience with a process that says nothing.
+IMPATIENT = """
+from isr_jax import distributed
+
+distributed.SILENCE = 10.0
+"""
 
 
 @pytest.mark.parametrize(
@@ -125,24 +172,24 @@ def test_several_processes_train_what_one_does(count, loader, reference, alone, 
 def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(alone, photos, tmp_path):
     """Two processes, of which one is asked to stop, then one with four devices.
 
-    What is resumed is what was saved, bit for bit: its digests are compared.
+    All stop after the same update, the second one after they could know. What is resumed is what
+    was saved, bit for bit: its digests are compared.
     """
-    run = tmp_path / "run"
-    started = begin(2, run, photos, **loading("stream", alone))
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(read_records(run)) > 3)
-    started[1].send_signal(signal.SIGTERM)
-    codes, texts = end(started)
+    run, settings = tmp_path / "run", loading("stream", alone)
+    codes, texts = end(begin(2, run, photos, config=patched(tmp_path, STOPPED), **settings))
     assert codes == [75, 75], texts
-    assert "run the same command again to resume" in texts[0] and not texts[1]
-    codes, texts = end(begin(1, run, photos, devices=4, **loading("stream", alone)))
-    assert codes == [0] and f"resuming {run} from step" in texts[0], texts
+    assert "stopped at step 6; run the same command again to resume" in texts[0] and not texts[1]
+    console = heard()
+    assert isr_jax.train(configured(photos, **settings), run, console=console).step == STEPS
+    assert f"resuming {run} from step 6" in console.export_text()
     assert_close(run, alone("stream"), 1e-5)
 
 
 def test_when_a_process_is_lost_the_others_end_and_the_job_resumes(photos, tmp_path):
-    run, more = tmp_path / "run", {"train.steps": 100_000, "train.validate_every": 100_000}
+    run, more = tmp_path / "run", {"config": patched(tmp_path, IMPATIENT)}
+    more |= {"train.steps": 100_000, "train.validate_every": 100_000, "train.checkpoint_every": 10}
     started = begin(2, run, photos, **more)
-    wait_for((run / "checkpoints" / str(STEPS // 2)).exists)
+    wait_for(lambda: any(step.name.isdigit() for step in run.glob("checkpoints/*")))
     started[1].kill()
     killed = time.monotonic()
     codes, texts = end(started)

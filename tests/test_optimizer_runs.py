@@ -19,6 +19,8 @@ from isr_jax.training.program import make_program
 from isr_jax.training.update import init_state, make_update
 from tests.helpers.tiny_runs import assert_bit_identical, final_arrays, silent, tiny
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def keep_gradient():
     """An optimizer that moves nothing and whose state is the gradient."""

@@ -91,9 +91,10 @@ def test_an_unknown_variant_is_one_line_of_the_command():
     assert "Traceback" not in line
 
 
-def tiny(name):
-    """A smoke variant with one block and fewer updates on smaller crops."""
+def tiny(name, photos):
+    """A smoke variant with one block, fewer updates, smaller crops and small validation photos."""
     config = recipe(name, "smoke")
+    config.data.validation = f"folder:{photos}"
     config.generator.blocks = 1
     config.data.crop, config.data.margin = 48, min(config.data.margin, 8)
     config.train.steps = config.train.validate_every = config.train.checkpoint_every = 20
@@ -102,9 +103,9 @@ def tiny(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["esrgan", "realesrgan"])
-def test_a_recipe_trains(name, tmp_path):
+def test_a_recipe_trains(name, photos, tmp_path):
     """Its content loss falls, and it writes pictures and a model for upscale."""
-    isr_jax.train(tiny(name), tmp_path / "run")
+    isr_jax.train(tiny(name, photos), tmp_path / "run")
     content = [
         record["l1"] for record in read_records(tmp_path / "run") if record["kind"] == "train"
     ]
@@ -114,9 +115,9 @@ def test_a_recipe_trains(name, tmp_path):
     assert sr.shape == (40, 48, 3)
 
 
-def test_a_run_begins_with_the_generator_of_another(tmp_path):
+def test_a_run_begins_with_the_generator_of_another(photos, tmp_path, undrawn):
     """Of a run or of a file, if it has the same fields."""
-    config = tiny("edsr")
+    config = tiny("edsr", photos)
     config.train.steps = config.train.validate_every = config.train.checkpoint_every = 2
     isr_jax.train(config, tmp_path / "run")
     image = np.arange(360, dtype=np.uint8).reshape(10, 12, 3)
@@ -131,9 +132,9 @@ def test_a_run_begins_with_the_generator_of_another(tmp_path):
         isr_jax.train(config, tmp_path / "other")
 
 
-def test_a_generator_of_another_scale_lends_all_that_fits(tmp_path):
+def test_a_generator_of_another_scale_lends_all_that_fits(photos, tmp_path):
     """Of 4x to 2x, all but the convolution of the folded input."""
-    config = tiny("esrgan")
+    config = tiny("esrgan", photos)
     wider = config.copy_and_resolve_references()
     wider.scale, wider.data.crop = 2, config.data.crop // 2
     was, _ = generator(config.generator.to_dict(), scale=4).init(jax.random.key(1))

@@ -64,6 +64,7 @@ def test_a_flipped_bit_is_seen_or_harmless(run, trained):
         file.write_bytes(whole)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("item", ["generator", "training"])
 def test_other_arrays_than_were_saved_are_seen(photos, run, trained, item):
     """Orbax reads them without a word: those of the checkpoint before."""
@@ -120,6 +121,7 @@ def test_damaged_records_are_left_out_and_kept_aside(photos, run):
     assert (run / "quarantine/metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("scores", ["{}", "[]", '{"psnr": null}', '{"psnr": NaN}', "[" * 10**5])
 def test_scores_that_are_none_cost_their_checkpoint_alone(photos, run, trained, scores):
     (run / "checkpoints/8/metrics/metrics").write_text(scores)

@@ -27,6 +27,8 @@ from tests.helpers.tiny_runs import (
     tiny,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def save_all(run, scores, **keeping):
     """Save a checkpoint for each of some scores; return the steps that are left, and the best."""
@@ -141,7 +143,7 @@ def test_old_and_new_fields_resume(photos, trained, tmp_path):
     """A field that an older run lacks changes nothing."""
     run = shutil.copytree(trained, tmp_path / "run")
     console = heard()
-    isr_jax.train(tiny(photos, **{"train.steps": 9}), run, console=console)
+    isr_jax.train(tiny(photos, **{"train.steps": 10}), run, console=console)
     assert "from step 8" in console.export_text()
     with pytest.raises(UserError, match=r"config\.train\.keep_best"):
         isr_jax.train(tiny(photos, **{"train.keep_best": "beauty"}), run, console=silent())

@@ -30,6 +30,8 @@ from tests.helpers.tiny_runs import (
     tiny_unet,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.mark.parametrize(
     "make, loader, parallel",

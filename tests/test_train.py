@@ -95,6 +95,7 @@ def test_load_names_what_is_wrong(trained, tmp_path):
         isr_jax.load(trained)(np.zeros((4, 4, 3)))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("loader", ["pool", "stream"])
 def test_pmap_gives_jit_s_losses(photos, tmp_path, loader):
     """On 4 devices, over 20 steps, to 1e-4, and the final PSNR to 0.05 dB."""
@@ -119,7 +120,7 @@ def test_pmap_gives_jit_s_losses(photos, tmp_path, loader):
     assert abs(results["pmap"].scores["psnr"] - results["jit"].scores["psnr"]) < 0.05
 
 
-def test_many_steps_per_dispatch_give_the_same_losses(photos, tmp_path, trained):
+def test_many_steps_per_dispatch_give_the_same_losses(photos, tmp_path, trained, undrawn):
     config = tiny(photos, **{"train.steps_per_dispatch": 4, "train.checkpoint_every": 4})
     isr_jax.train(config, tmp_path / "scan", console=silent())
     straight = losses_of(trained).reshape(2, 2).mean(1)
@@ -151,6 +152,7 @@ class Leaves(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield path.name, {"leaf": str(path)}
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("loader", ["pool", "stream"])
 def test_a_tfds_data_set_trains_by_one_field(photos, tmp_path, loader):
     """The same photographs, from files that TFDS has no code for."""
@@ -165,7 +167,7 @@ def test_a_tfds_data_set_trains_by_one_field(photos, tmp_path, loader):
     assert np.isfinite(losses).all()
 
 
-def test_t91_trains_by_one_field(isr_data, photos, tmp_path):
+def test_t91_trains_by_one_field(isr_data, photos, tmp_path, undrawn):
     console = heard()
     config = tiny(photos, **{"data.train": f"folder:{isr_data / 'train/T91'}", "data.crop": 80})
     assert isr_jax.train(config, tmp_path, console=console).step == 8

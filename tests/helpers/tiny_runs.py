@@ -58,9 +58,10 @@ def tiny(photos: Path, **extra):
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """The environment of a command: that of the tests, but for the number of devices."""
+    """The environment of a command: that of the tests, with so many devices, without PyTorch."""
     flags = re.sub(r"device_count=\d+", f"device_count={devices}", os.environ["XLA_FLAGS"])
-    return {**os.environ, "XLA_FLAGS": flags}
+    paths = [str(Path(__file__).parent / "without"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def silent() -> Console:
