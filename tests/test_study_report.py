@@ -80,7 +80,7 @@ def test_the_files_say_the_same(run):
     assert l1["below_bicubic"] == {"2": pytest.approx(0.2)} and list(l1["fell_back"]) == ["2"]
     assert l1["fell_back"]["2"] > 1 and results["candidates"]["mse & more"]["fell_back"] == {}
     mean, low, high = results["candidates"]["mse & more"]["gain"]["psnr"]
-    for text in (page, markdown):
+    for text in (page.replace("\n[", " ["), markdown):
         assert f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" in text
         assert "seed 1 was not finite at update 7" in text
         assert "chosen, the best is at the edge of what was tried" in text

@@ -15,37 +15,38 @@ class Table(NamedTuple):
 
 
 def main_table(results: Results) -> Table:
-    """Return every candidate by place: gains with their intervals, ranks, what was tuned, time."""
+    """Return every candidate by place: its mean rank, and gains with their intervals."""
     names = results["metrics"]
-    gains = [f"{METRICS[name].luma} gain" for name in names]
     rows = []
     for name, one in results["candidates"].items():
-        rate = f"{one['learning_rate']:g}" if one["learning_rate"] else "-"
-        weight = one["loss"]["adversarial_weight"]
-        seconds = results["seconds"]["update"][name]
-        tail = [rate, f"{weight:g}" if weight else "-", f"{1000 * seconds:.1f}" if seconds else "-"]
         if one["diverged"]:
-            rows.append(["diverged", name, *["-"] * len(names), "-", *tail])
+            rows.append(["diverged", name, "-", *["-"] * len(names)])
             continue
         tie = len(results["leaders"]) > 1 and name in results["leaders"]
         place = f"{one['place']}" + (" (tie)" if tie else "")
-        cells = [_gain(one, metric) for metric in names]
-        rows.append([place, name, *cells, f"{one['mean_rank']:.2f}", *tail])
-    heads = ["place", "loss", *gains, "mean rank", "rate", "adversarial", "ms per update"]
-    return Table(heads, rows)
+        rows.append([place, name, f"{one['mean_rank']:.2f}", *(_gain(one, m) for m in names)])
+    gains = [f"{METRICS[name].luma} gain" for name in names]
+    return Table(["place", "loss", "mean rank", *gains], rows)
 
 
 def means_table(results: Results) -> Table:
-    """Return the scores, bicubic's last."""
+    """Return the scores, bicubic's last, with what was tuned, and the time of an update."""
     shown = {name: METRICS[name].decimals for name in results["metrics"]}
-    rows = [
-        ["", name]
-        + [f"{one['mean'][m]:.{d}f} ± {one['spread'][m]:.{d}f}" for m, d in shown.items()]
-        for name, one in results["candidates"].items()
-        if not one["diverged"]
-    ]
-    rows.append(["", "bicubic", *(f"{results['bicubic'][m]:.{d}f}" for m, d in shown.items())])
-    return Table(["", "loss", *(METRICS[name].luma for name in shown)], rows)
+    rows = []
+    for name, one in results["candidates"].items():
+        weight, seconds = one["loss"]["adversarial_weight"], results["seconds"]["update"][name]
+        rate = f"{one['learning_rate']:g}" if one["learning_rate"] else "-"
+        time = f"{1000 * seconds:.1f}" if seconds else "-"
+        tail = [rate, f"{weight:g}" if weight else "-", time]
+        if not one["diverged"]:
+            scores = [
+                f"{one['mean'][m]:.{d}f} ± {one['spread'][m]:.{d}f}" for m, d in shown.items()
+            ]
+            rows.append(["", name, *scores, *tail])
+    bicubic = [f"{results['bicubic'][m]:.{d}f}" for m, d in shown.items()]
+    rows.append(["", "bicubic", *bicubic, "", "", ""])
+    heads = [*(METRICS[name].luma for name in shown), "rate", "adversarial", "ms per update"]
+    return Table(["", "loss", *heads], rows)
 
 
 def _gain(one: CandidateResult, metric: str) -> str:
