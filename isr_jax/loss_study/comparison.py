@@ -69,7 +69,7 @@ def compare(
         scores: higher is better; nan for a seed that a candidate did not finish.
         baseline: of the same images.
     """
-    finished = np.isfinite(scores).all(axis=(2, 3))
+    finished = np.asarray(np.isfinite(scores).all(axis=(2, 3)))
 
     def of_seeds(
         values: Float64[np.ndarray, "seed image m"], which: Bool[np.ndarray, " seed"]

@@ -352,7 +352,7 @@ def _trial(config: ConfigDict, rate: float, bench: Bench, *, title: str) -> dict
     if course.curve:
         values = np.mean(course.curve[-1]["scores"], axis=1)
     values[~np.isfinite(values).all(axis=1)] = np.nan
-    by_seed = np.where(np.isnan(values), None, values).tolist()
+    by_seed = [[None if np.isnan(x) else x for x in one] for one in values.tolist()]
     trial = {
         "name": name,
         "identity": identity,
