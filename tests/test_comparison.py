@@ -57,7 +57,7 @@ def test_the_variance_is_that_of_the_mean_squares(rng):
     [(1, 0, 0.1), (0, 1, 0.1), (0, 0, 1), (1, 1, 1), (0.3, 1, 1), (1, 0.2, 2), (0.2, 0.2, 1)],
 )
 def test_five_seeds_and_fourteen_images_are_enough_for_95_percent(rng, seed_sd, image_sd, rest_sd):
-    """Of 4,000 studies with known variances, whose true mean is 0. By chance alone: 0.95 +- 0.01.
+    """Of 4,000 studies with known variances, whose true mean is 0; it is chance within 0.007.
 
     Where neither factor has much variance of its own, more intervals hold the truth than promised.
     """
@@ -69,7 +69,7 @@ def test_five_seeds_and_fourteen_images_are_enough_for_95_percent(rng, seed_sd, 
     )
     found = crossed_interval(values)
     covered = np.mean((found.low <= 0) & (found.high >= 0))
-    assert 0.935 <= covered <= 0.99
+    assert 0.94 <= covered <= 0.99
 
 
 def test_resampling_both_factors_would_hold_the_truth_too_rarely(rng):

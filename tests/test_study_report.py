@@ -84,7 +84,7 @@ def test_the_files_say_the_same(run):
         assert f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" in text
         assert "seed 1 was not finite at update 7" in text
         assert "chosen, the best is at the edge of what was tried" in text
-        assert "The study took 1.5 hours" in text
+        assert "The study took 1.5 hours: 1 minute of tuning and 1.5 hours" in text
 
 
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (390, "dark")])

@@ -124,10 +124,18 @@ def explain_tuning(results: Results) -> str:
 
 def hours_words(results: Results) -> str:
     """Return how long the study took."""
-    tuning, training = (results["seconds"][part] / 3600 for part in ("tuning", "training"))
+    parts = [results["seconds"][part] for part in ("tuning", "training")]
+    total, tuning, training = (_duration(seconds) for seconds in (sum(parts), *parts))
+    split = f": {tuning} of tuning and {training} of final runs" if parts[0] else ""
+    return f"The study took {total}{split}, with validation and compilation."
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
     return (
-        f"The study took {tuning + training:.1f} hours, {tuning:.1f} of them for tuning, with "
-        "validation and compilation."
+        f"{seconds / 3600:.1f} hours"
+        if minutes >= 60
+        else f"{minutes} minute{'s' * (minutes != 1)}"
     )
 
 
