@@ -54,7 +54,7 @@ def run(tmp_path_factory):
         outcome = {
             "learning_rate": 1e-3,
             "searches": [search],
-            "notes": [],
+            "notes": ["learning rate: the best is at the edge"] if bad else [],
             "seeds": [0, 1, 2],
             "failed": {"1": 7, "2": 8} if bad else {},
             "diverged": "2 of 3 seeds; seed 1 was not finite at update 7" if bad else None,
@@ -83,6 +83,7 @@ def test_the_files_say_the_same(run):
     for text in (page.replace("\n[", " ["), markdown):
         assert f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" in text
         assert "seed 1 was not finite at update 7" in text
+        assert "bad: learning rate: the best is at the edge." in text
         assert "chosen, the best is at the edge of what was tried" in text
         assert "The study took 1.5 hours: 1 minute of tuning and 1.5 hours" in text
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import isr_jax
 from isr_jax import config as base
 from isr_jax.loss_study import loop, tuning
-from isr_jax.loss_study.tuning import best_of, fidelity, perception, shortened, widen
+from isr_jax.loss_study.candidates import candidates_of
+from isr_jax.loss_study.runs import Course
+from isr_jax.loss_study.tuning import Bench, best_of, fidelity, perception, shortened, widen
 from tests.helpers.tiny_runs import silent, tiny
 
 L1 = {"content": {"l1": 1.0}}
@@ -168,10 +171,63 @@ def test_a_killed_study_repeats_no_trial_that_was_finished(tuned):
     assert again | {"seconds": None} == results | {"seconds": None}
 
 
+NAMES = ["psnr", "ssim", "ms_ssim", "niqe"]
+
+
+def made_up(config, training, *, seeds, **options):
+    """Scores with one best rate, 8e-3, or 16e-3 with an adversarial part, which costs PSNR."""
+    rate, weight = config.g_optimizer.learning_rate, config.loss.adversarial_weight
+    psnr = 27 - 0.1 * math.log2(rate / (16e-3 if weight else 8e-3)) ** 2 - 100 * weight
+    niqe = 7 - math.log2(1 + 1000 * weight)
+    scores = np.full((len(seeds), 2, 4), [psnr, 0.75, 0.95, niqe])
+    scores[..., 0] += [-0.1, 0.1]  # the two images
+    scores[0] += 0.01  # the first seed
+    curve = [{"step": config.train.steps, "scores": scores.tolist()}]
+    return Course(None, config.train.steps, curve, [], {}, 1.0)
+
+
+def test_rate_and_weight_are_tuned_in_turn(photos, tmp_path):
+    """Of scores whose best values are known, beyond the first grids."""
+    losses = {"l1": L1, "gan": L1 | {"adversarial_weight": 1e-3}}
+    study = {"learning_rates": (1e-3, 2e-3, 4e-3), "adversarial_factors": (1 / 3, 1.0, 3.0)}
+    config = tuned_study(photos, losses, seeds=(0, 1, 2, 3, 4), **study)
+    gan, l1 = candidates_of(config)
+    images = [SimpleNamespace(name=f"{i}.png") for i in range(2)]
+    bicubic = np.array([[24.0, 0.65, 0.90, 8.0], [26.0, 0.75, 0.92, 9.0]])
+    held_out = SimpleNamespace(names=NAMES, photos=images)
+    bench = Bench(config, None, images, held_out, bicubic, tmp_path, lambda line: None)
+    with mock.patch.object(tuning, "train_runs", side_effect=made_up) as trained:
+        first = tuning.tune(l1, bench, title="l1")
+        assert (first["learning_rate"], first["adversarial_weight"]) == (8e-3, 0)
+        rates = [one["value"] for one in first["searches"][0]["tried"]]
+        assert rates == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
+        assert trained.call_count == 5
+        found = tuning.tune(gan, bench, title="gan")
+        alone, weights, again = found["searches"]
+        assert alone["tried"] == first["searches"][0]["tried"]
+        # The smallest is better than none, and the largest that costs less than 0.5 dB the best.
+        tried = {one["value"]: one["allowed"] for one in weights["tried"]}
+        assert tried == {0: True, 0.000333333: True, 1e-3: True, 3e-3: True, 9e-3: False}
+        assert found["adversarial_weight"] == weights["chosen"] == 3e-3
+        assert [one["value"] for one in again["tried"]] == [4e-3, 8e-3, 1.6e-2, 3.2e-2]
+        assert found["learning_rate"] == 1.6e-2 and found["notes"] == []
+        # The loss alone was tuned already, and the weight of 3e-3 at the rate of 8e-3.
+        assert trained.call_count == 5 + 4 + 3
+        assert tuning.tune(gan, bench, title="gan") == found
+        assert trained.call_count == 12
+    # By hand: 2 dB in units of the deviation of 24 and 26, and so on; the seeds less a deviation.
+    score = {one["value"]: one["score"] for one in alone["tried"]}
+    gains = np.array([2 / math.sqrt(2), 0.05 / math.sqrt(0.005), 0.04 / math.sqrt(0.0002)])
+    units = np.array([math.sqrt(2), math.sqrt(0.005), math.sqrt(0.0002)])
+    seeds = np.mean(gains) + 0.01 * np.mean(1 / units) * np.array([1, 0, 0, 0, 0])
+    assert score[8e-3] == pytest.approx(seeds.mean() - seeds.std(ddof=1))
+
+
+@pytest.mark.slow
 def test_an_adversarial_weight_is_tuned_beside_the_loss_alone(photos, tmp_path):
     """MS-SSIM stands for a perceptual metric, which needs larger images."""
     losses = {"l1": L1, "gan": L1 | {"adversarial_weight": 1e-3}}
-    study = {"learning_rates": (1e-4, 1e-3), "adversarial_factors": (0.5, 2.0), "widenings": 1}
+    study = {"learning_rates": (1e-4, 1e-3), "adversarial_factors": (0.5, 2.0), "widenings": 0}
     study["seeds"] = (0,)
     config = tuned_study(photos, losses, psnr_cost=1e9, **study)
     with mock.patch.object(tuning, "PERCEPTUAL", ("ms_ssim",)):
@@ -196,10 +252,12 @@ def test_an_adversarial_weight_is_tuned_beside_the_loss_alone(photos, tmp_path):
     assert f"{weights['chosen']:g} adversarial" in (tmp_path / "report.md").read_text()
 
 
-def test_without_a_perceptual_metric_the_weight_stays_and_the_report_says_so(photos, tmp_path):
+def test_without_a_perceptual_metric_the_weight_stays_and_the_report_says_so(photos):
     losses = {"gan": L1 | {"adversarial_weight": 1e-3}}
-    config = tuned_study(photos, losses, adversarial_factors=(0.5, 2.0), seeds=(0,))
-    results, trained = run_study(config, tmp_path)
-    assert len(trained) == 1
-    assert results["candidates"]["gan"]["loss"]["adversarial_weight"] == 1e-3
-    assert "is not tuned: no perceptual metric is at hand" in (tmp_path / "report.md").read_text()
+    (candidate,) = candidates_of(tuned_study(photos, losses, adversarial_factors=(0.5, 2.0)))
+    assert candidate.weights == (5e-4, 2e-3)
+    found = tuning.tune(candidate, mock.Mock(spec=Bench, perceptual=None), title="gan")
+    assert found["adversarial_weight"] == 1e-3 and found["searches"] == []
+    assert found["notes"] == [
+        "the adversarial weight 0.001 is not tuned: no perceptual metric is at hand"
+    ]

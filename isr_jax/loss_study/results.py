@@ -1,5 +1,6 @@
 """The results of a study as plain data: results.json, from which the report is made."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -175,8 +176,8 @@ def _seconds(scored: Sequence[Scored]) -> dict[str, Any]:
     }
     return {
         "update": {one.name: one.outcome["seconds_per_update"] for one in scored},
-        "tuning": sum(trials.values()),
-        "training": sum(one.outcome["seconds"] for one in scored),
+        "tuning": math.fsum(trials.values()),
+        "training": math.fsum(one.outcome["seconds"] for one in scored),
     }
 
 
