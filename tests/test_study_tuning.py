@@ -3,6 +3,7 @@
 import json
 import math
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -183,7 +184,8 @@ def made_up(config, training, *, seeds, **options):
     scores[..., 0] += [-0.1, 0.1]  # the two images
     scores[0] += 0.01  # the first seed
     curve = [{"step": config.train.steps, "scores": scores.tolist()}]
-    return Course(None, config.train.steps, curve, [], {}, 1.0)
+    nothing: Any = None
+    return Course(nothing, config.train.steps, curve, [], {}, 1.0)
 
 
 def test_rate_and_weight_are_tuned_in_turn(photos, tmp_path):
@@ -192,10 +194,11 @@ def test_rate_and_weight_are_tuned_in_turn(photos, tmp_path):
     study = {"learning_rates": (1e-3, 2e-3, 4e-3), "adversarial_factors": (1 / 3, 1.0, 3.0)}
     config = tuned_study(photos, losses, seeds=(0, 1, 2, 3, 4), **study)
     gan, l1 = candidates_of(config)
-    images = [SimpleNamespace(name=f"{i}.png") for i in range(2)]
+    images: Any = [SimpleNamespace(name=f"{i}.png") for i in range(2)]
     bicubic = np.array([[24.0, 0.65, 0.90, 8.0], [26.0, 0.75, 0.92, 9.0]])
-    held_out = SimpleNamespace(names=NAMES, photos=images)
-    bench = Bench(config, None, images, held_out, bicubic, tmp_path, lambda line: None)
+    held_out: Any = SimpleNamespace(names=NAMES, photos=images)
+    nothing: Any = None
+    bench = Bench(config, nothing, images, held_out, bicubic, tmp_path, lambda line: None)
     with mock.patch.object(tuning, "train_runs", side_effect=made_up) as trained:
         first = tuning.tune(l1, bench, title="l1")
         assert (first["learning_rate"], first["adversarial_weight"]) == (8e-3, 0)
