@@ -243,17 +243,26 @@ def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigD
         config.study = ConfigDict()
         config.study.candidates = ConfigDict(candidates)
         config.study.only = ()  # names of the candidates to study; () for all
-        config.study.seeds = (0, 1, 2)  # distinct ints in [0, 2**32); they train at once
-        # Floats > 0, the rates tried for the generator, each for tune_steps updates with the first
-        # seed; () for g_optimizer.learning_rate alone.
-        config.study.learning_rates = (5e-4, 1e-3, 2e-3, 4e-3)
-        config.study.tune_steps = 400  # int >= 1, updates; the schedule is shortened to them
-        # Int >= 1; so many of the last images of data.train score the rates, and are left out of
-        # training meanwhile.
+        config.study.seeds = (0, 1, 2, 3, 4)  # distinct ints in [0, 2**32); they train at once
+        # Two or more floats > 0; the generator's learning rates to begin with, further ones are
+        # tried where the best is at the edge. () for g_optimizer.learning_rate as it is.
+        config.study.learning_rates = (1e-3, 2e-3, 4e-3)
+        # Two or more floats > 0; likewise of the adversarial part's weight, times a candidate's
+        # loss.adversarial_weight. () for the weight as it is.
+        config.study.adversarial_factors = (1 / 3, 1.0, 3.0)
+        config.study.psnr_cost = 0.5  # float >= 0, dB of PSNR-Y; the most that a weight may cost
+        config.study.widenings = 6  # int >= 0; the most values tried beyond the first ones
+        # Int; updates of a tuning run, at least half of train.steps, 0 for half. The schedule is
+        # shortened to them.
+        config.study.tune_steps = 0
+        # Int >= 2; so many of the last images of data.train score the tuning runs, and are left
+        # out of training meanwhile.
         config.study.tune_images = 2
         config.study.together = "auto"  # auto | vmap | unroll, of the runs of one device
         config.study.lpips = "auto"  # auto: alex if its weights are cached | none | alex | vgg
-        config.study.resamples = 10_000  # int >= 100, of the bootstrap
+        config.study.dists = "auto"  # auto: if its weights are cached | none | load: downloads them
+        # auto: matlab if its model is cached | none | matlab | pyiqa
+        config.study.niqe = "auto"
         config.study.pictures = 4  # int >= 0; validation images shown in the report
     return config.lock()
 

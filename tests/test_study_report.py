@@ -22,6 +22,7 @@ def run(tmp_path_factory):
     losses = {"l1": {"l1": 1.0}, "mse & more": {"mse": 1.0, "ssim": 0.1}, "bad": {"l1": 1.0}}
     candidates = {name: base.candidate(loss={"content": w}) for name, w in losses.items()}
     config = base.with_study(base.small(), candidates)
+    config.study.seeds = (0, 1, 2)
     photos, judged = [], []
     for i in range(2):
         hr = resize_uint8(rng.integers(0, 256, (15, 20, 3)).astype(np.uint8), scale=8)
@@ -36,16 +37,30 @@ def run(tmp_path_factory):
             {"step": s, "scores": (start + s / 1e4 * (n + 1) * rng.random((3, 2, 3))).tolist()}
             for s in (0, 100, 200)
         ]
-        tuning = [
-            {"learning_rate": 1e-3, "failed_at": None, "scores": dict.fromkeys(NAMES, 0.5)},
-            {"learning_rate": 1e-1, "failed_at": 3, "scores": None},
+        scores = dict.fromkeys(NAMES, 0.5)
+        tried = [
+            {"value": 1e-3, "finished": 3, "allowed": True, "score": 0.25, "scores": scores},
+            {"value": 1e-1, "finished": 0, "allowed": True, "score": None, "scores": {}},
         ]
+        search = {"of": "learning rate", "by": "fidelity", "chosen": 1e-3, "edge": True}
+        search["tried"] = [
+            one | {"seconds": 9.0, "trial": f"{name}{one['value']}"} for one in tried
+        ]
+        search["notes"] = ["the best is at the edge of what was tried"]
+        bad = name == "bad"
+        if name == "l1":  # one seed ends below where it began, and further below its best
+            curve[1]["scores"][2] = (np.array(curve[1]["scores"][2]) + 1).tolist()
+            curve[2]["scores"][2] = (np.array(curve[0]["scores"][2]) - 0.2).tolist()
         outcome = {
             "learning_rate": 1e-3,
-            "tuning": tuning,
-            "diverged": "seed 1 fell from 27.00 to 3.00 dB" if name == "bad" else None,
+            "searches": [search],
+            "notes": ["learning rate: the best is at the edge"] if bad else [],
+            "seeds": [0, 1, 2],
+            "failed": {"1": 7, "2": 8} if bad else {},
+            "diverged": "2 of 3 seeds; seed 1 was not finite at update 7" if bad else None,
             "curve": curve,
             "seconds_per_update": 0.01 * (n + 1),
+            "seconds": 1800.0,
         }
         content = config.loss.content.to_dict() | losses[name]
         judged.append(Scored(name, config.loss.to_dict() | {"content": content}, outcome))
@@ -61,10 +76,16 @@ def test_the_files_say_the_same(run):
     assert results["verdict"] in markdown
     assert results["verdict"].replace("&", "&amp;") in page
     assert results["winner"] == "mse & more"
+    l1 = results["candidates"]["l1"]
+    assert l1["below_bicubic"] == {"2": pytest.approx(0.2)} and list(l1["fell_back"]) == ["2"]
+    assert l1["fell_back"]["2"] > 1 and results["candidates"]["mse & more"]["fell_back"] == {}
     mean, low, high = results["candidates"]["mse & more"]["gain"]["psnr"]
-    for text in (page, markdown):
+    for text in (page.replace("\n[", " ["), markdown):
         assert f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" in text
-        assert "seed 1 fell from 27.00 to 3.00 dB" in text
+        assert "seed 1 was not finite at update 7" in text
+        assert "bad: learning rate: the best is at the edge." in text
+        assert "chosen, the best is at the edge of what was tried" in text
+        assert "The study took 1.5 hours: 1 minute of tuning and 1.5 hours" in text
 
 
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (390, "dark")])

@@ -1,13 +1,14 @@
 """The candidates of a study: a loss each, laid over the study's config."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from isr_jax.config import flatten, overlay
 from isr_jax.errors import UserError, unknown
-from isr_jax.perceptual import lpips
+from isr_jax.perceptual import lpips, niqe
 from isr_jax.training import checks
 
 # What a candidate may change; everything else is the same for all.
@@ -15,11 +16,19 @@ PARTS = ("loss", "g_optimizer", "d_optimizer")
 
 
 class Candidate(NamedTuple):
-    """A loss of the study: its name, the config of its runs, and the learning rates to try."""
+    """A loss of the study.
+
+    Attributes:
+        name: of its folder.
+        config: of its runs.
+        rates: the learning rates to begin with, () where config's own is given.
+        weights: the adversarial weights to begin with, () where config's own is given.
+    """
 
     name: str
     config: ConfigDict
     rates: tuple[float, ...]
+    weights: tuple[float, ...]
 
 
 def candidates_of(config: ConfigDict) -> list[Candidate]:
@@ -44,9 +53,34 @@ def candidates_of(config: ConfigDict) -> list[Candidate]:
         except UserError as error:
             raise UserError(f"config.study.candidates.{name}: {error}") from None
         own = flatten(partial.to_dict()).get("g_optimizer.learning_rate") is not None
-        rates = () if own else tuple(options.learning_rates)
-        found.append(Candidate(name, run, rates or (run.g_optimizer.learning_rate,)))
+        rates = () if own else tuple(sorted(options.learning_rates))
+        base, factors = run.loss.adversarial_weight, sorted(options.adversarial_factors)
+        weights = tuple(float(f"{base * factor:.6g}") for factor in factors)
+        found.append(Candidate(name, run, rates, weights if _has_twin(run) else ()))
     return found
+
+
+def twin(config: ConfigDict) -> ConfigDict:
+    """Return the config of the same loss without its adversarial part."""
+    config = config.copy_and_resolve_references()
+    config.loss.update(adversarial_weight=0.0, feature_matching=0.0, r1=0.0, d_pause=0.0)
+    return config
+
+
+def _has_twin(config: ConfigDict) -> bool:
+    """Return whether the weight of an adversarial part can be tuned: beside another loss."""
+    if not config.loss.adversarial_weight:
+        return False
+    try:
+        checks.check(twin(config), devices=1)
+    except UserError:
+        return False
+    return True
+
+
+def tune_steps(config: ConfigDict) -> int:
+    """Return the updates of a tuning run of a study."""
+    return config.study.tune_steps or -(-config.train.steps // 2)
 
 
 def _check(config: ConfigDict) -> None:
@@ -62,17 +96,28 @@ def _check(config: ConfigDict) -> None:
     seeds = tuple(options.seeds)
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= s < 2**32 for s in seeds):
         raise UserError(f"config.study.seeds is {seeds}; give different ones in [0, 2**32)")
-    rates = tuple(options.learning_rates)
-    if not all(0 < rate < math.inf for rate in rates) or len(set(rates)) < len(rates):
-        raise UserError(
-            f"config.study.learning_rates is {rates}; give different ones above 0, or () for none"
-        )
-    for name, least in {"tune_steps": 1, "tune_images": 1, "resamples": 100, "pictures": 0}.items():
-        if options[name] < least:
+    _check_grid("learning_rates", options.learning_rates)
+    _check_grid("adversarial_factors", options.adversarial_factors)
+    for name, least in {
+        "tune_steps": 0,
+        "tune_images": 2,
+        "widenings": 0,
+        "psnr_cost": 0,
+        "pictures": 0,
+    }.items():
+        if not options[name] >= least:
             raise UserError(f"config.study.{name} is {options[name]}; it must be {least} or more")
+    if 2 * tune_steps(config) < config.train.steps:
+        raise UserError(
+            f"config.study.tune_steps is {options.tune_steps}, less than half of "
+            f"config.train.steps={config.train.steps}: rates that are best for few updates are too "
+            "high for many; give 0 for half of them"
+        )
     for name, allowed in {
         "together": ("auto", "vmap", "unroll"),
         "lpips": ("auto", "none", *lpips.NETWORKS),
+        "dists": ("auto", "none", "load"),
+        "niqe": ("auto", "none", *niqe.FORMS),
     }.items():
         if options[name] not in allowed:
             raise unknown(f"config.study.{name}", options[name], allowed)
@@ -89,3 +134,13 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"config.{name} is {value}; a study needs {needed}")
     if config.train.init_from:
         raise UserError("config.train.init_from: the candidates of a study start from their seeds")
+
+
+def _check_grid(name: str, values: Sequence[float]) -> None:
+    """Check that a grid can be widened, or is empty."""
+    distinct = len(set(values)) == len(values) != 1
+    if not distinct or not all(0 < value < math.inf for value in values):
+        raise UserError(
+            f"config.study.{name} is {tuple(values)}; give two or more different ones above 0, or "
+            "() not to tune"
+        )

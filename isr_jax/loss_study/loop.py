@@ -1,21 +1,25 @@
 """The loss study: by which loss does a generator learn most?
 
-Candidates differ by their loss, and by the learning rate tuned for it: all start from the same
-parameters, per seed, and see the same crops in the same order. The best loss has the largest gain
-over bicubic on the validation set after the same number of updates, by each metric; overall, the
-best mean rank over the metrics. Candidates between which a bootstrap sees no difference are tied.
+Candidates differ by their loss, and by what is tuned for it, the learning rate and the weight of an
+adversarial part: all start from the same parameters, per seed, and see the same crops in the same
+order. The best loss has the largest gain over bicubic on the validation set after the same number
+of updates, by each metric; overall, the best mean rank over the metrics. Candidates are tied where
+the interval of their difference holds 0.
 
     RUN/report.html, report.md, results.json, curves.png
     RUN/best/                       the best run: a run folder for `isr upscale`
+    RUN/trials/                     what each tuning run scored
     RUN/candidates/NAME/seed_S/     the run folder of each seed's generator
-                        outcome.json, tuning.json, study.json, images/
+                        outcome.json, study.json, images/
 
-A finished candidate is not repeated, and an interrupted one is resumed.
+Finished trials and candidates are not repeated; of an interrupted one, the trial is run again and
+the final runs are resumed.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +34,19 @@ from isr_jax.config import flatten, get_config, sampled_crop
 from isr_jax.data import sources
 from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError
-from isr_jax.files import replacing
 from isr_jax.loss_study import report
-from isr_jax.loss_study.candidates import Candidate, candidates_of
+from isr_jax.loss_study.candidates import Candidate, candidates_of, tune_steps
+from isr_jax.loss_study.records import read_json, write_json
 from isr_jax.loss_study.results import Results, Scored, best_by_mean_rank, summarise
-from isr_jax.loss_study.runs import Course, Interrupted, Training, Validation, train_runs
-from isr_jax.perceptual import lpips
-from isr_jax.perceptual.inputs import ImageDistance
+from isr_jax.loss_study.runs import (
+    Interrupted,
+    Training,
+    Validation,
+    fit_scorer,
+    train_runs,
+)
+from isr_jax.loss_study.tuning import Bench, tune
+from isr_jax.perceptual import dists, lpips, niqe
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
 from isr_jax.training.loaders import open_images, open_validation
@@ -44,9 +54,6 @@ from isr_jax.training.program import make_program, run_of
 from isr_jax.training.run_folder import open_run
 from isr_jax.training.runtime import explained, stop_signals, use_compilation_cache
 from isr_jax.training.validation import make_upscale_all
-
-# A run whose score ends this far below where it began counts as diverged.
-COLLAPSE = 3.0  # dB of PSNR-Y
 
 
 class StudyResult(NamedTuple):
@@ -92,27 +99,32 @@ def _study(
 ) -> StudyResult:
     """Study the candidates in a folder that no other process uses."""
     options = config.study
-    held_out = open_validation(config, say)
-    validation = Validation(
-        held_out,
-        Scorer(config.scale, distance=_distance(options.lpips, say)),
-        make_upscale_all(make_program(candidates[0].config).generator, held_out),
-    )
-    photos = _training_photos(config, say)
+    held_out, photos = open_validation(config, say), _training_photos(config, say)
+    upscale = partial(make_upscale_all, make_program(candidates[0].config).generator)
+    scorer = _scorer(config, say)
+    validation = Validation(held_out, fit_scorer(scorer, held_out, say=say), upscale(held_out))
     with stop_signals() as stopped:
         together = options.together
         if together == "auto":
             together = "unroll" if jax.default_backend() == "cpu" else "vmap"
         training = Training(jax.local_devices(), together, console, stopped)
+        bench = None
+        if any(one.rates or one.weights for one in candidates):
+            kept, tuned = photos[: -options.tune_images], photos[-options.tune_images :]
+            judge = Validation(tuned, fit_scorer(scorer, tuned, say=say), upscale(tuned))
+            bicubic = judge.score_bicubic()
+            bench = Bench(config, training, kept, judge, bicubic, run / "trials", say)
         try:
             scored = []
             for i, candidate in enumerate(candidates):
                 title = f"{candidate.name} ({i + 1} of {len(candidates)})"
                 folder = run / "candidates" / candidate.name
                 outcome = _outcome(
-                    candidate, config, training, photos, validation, folder, title=title, say=say
+                    candidate, bench, config, training, photos, validation, folder, title, say
                 )
-                scored.append(Scored(candidate.name, candidate.config.loss.to_dict(), outcome))
+                loss = candidate.config.loss.to_dict()
+                loss["adversarial_weight"] = outcome["adversarial_weight"]
+                scored.append(Scored(candidate.name, loss, outcome))
         except Interrupted:
             say("interrupted; run the same command again to resume")
             return StudyResult(run, None)
@@ -123,15 +135,29 @@ def _study(
     return StudyResult(run, results)
 
 
-def _distance(network: str, say: Callable[[str], None]) -> ImageDistance | None:
-    if network == "none":
-        return None
-    if network == "auto" and not lpips.at_hand("alex"):
-        say(
-            "LPIPS is left out: its weights are not cached (config.study.lpips=alex downloads them)"
-        )
-        return None
-    return lpips.load_lpips("alex" if network == "auto" else network)
+def _scorer(config: ConfigDict, say: Callable[[str], None]) -> Scorer:
+    """Return what scores all images, with the metrics whose weights are at hand or asked for."""
+    options = config.study
+
+    def wanted(name: str, *, at_hand: bool, loads: str) -> bool:
+        if options[name] == "auto" and not at_hand:
+            say(
+                f"{METRICS[name].heading} is left out: its weights are not cached "
+                f"(config.study.{name}={loads} downloads them)"
+            )
+        return at_hand if options[name] == "auto" else options[name] != "none"
+
+    network = "alex" if options.lpips == "auto" else options.lpips
+    form = "matlab" if options.niqe == "auto" else options.niqe
+    use_lpips = wanted("lpips", at_hand=lpips.at_hand("alex"), loads="alex")
+    use_dists = wanted("dists", at_hand=dists.at_hand(), loads="load")
+    use_niqe = wanted("niqe", at_hand=niqe.at_hand(), loads="matlab")
+    return Scorer(
+        config.scale,
+        distance=lpips.load_lpips(network) if use_lpips else None,
+        dists=dists.load_dists() if use_dists else None,
+        niqe=niqe.load_niqe(form) if use_niqe else None,
+    )
 
 
 def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[ImagePair]:
@@ -139,7 +165,8 @@ def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[Ima
     source = open_images(config, "train")
     crop = sampled_crop(config)
     photos = sources.load_all(source, min_size=crop, warn=say)
-    if config.study.learning_rates and len(photos) <= config.study.tune_images:
+    tuned = config.study.learning_rates or config.study.adversarial_factors
+    if tuned and len(photos) <= config.study.tune_images:
         raise UserError(
             f"config.study.tune_images={config.study.tune_images} leaves none of the "
             f"{len(photos)} images of {options.train} to train on; give fewer"
@@ -155,72 +182,117 @@ def _pictures(photos: Sequence[ImagePair], most: int) -> list[ImagePair]:
 
 def _outcome(
     candidate: Candidate,
+    bench: Bench | None,
     config: ConfigDict,
     training: Training,
     photos: Sequence[ImagePair],
     validation: Validation,
     folder: Path,
-    *,
     title: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Tune and train a candidate, or read what was done before."""
-    options, seeds = config.study, tuple(config.study.seeds)
-    tuning_of = {"steps": options.tune_steps, "images": options.tune_images, "seed": seeds[0]}
-    _claim(
-        folder,
-        {
-            "run": candidate.config.to_dict(),
-            "seeds": seeds,
-            "learning_rates": candidate.rates,
-            "tuning": tuning_of if candidate.rates[1:] else {},
-            "metrics": validation.names,
-            "images": [photo.name for photo in validation.photos],
-            "training_images": len(photos),
-        },
-    )
-    done = _read(folder / "outcome.json")
+    seeds = tuple(config.study.seeds)
+    _claim(folder, _identity(candidate, bench, config, photos, validation))
+    done = read_json(folder / "outcome.json")
     if done:
         return done
-    tuning = _read(folder / "tuning.json")
-    if tuning is None:
-        tuning = _tune(candidate, config, training, photos, validation, title=title)
-        _write(folder / "tuning.json", tuning)
-    rate = tuning["learning_rate"]
     run = candidate.config.copy_and_resolve_references()
-    run.g_optimizer.learning_rate = rate if rate else candidate.rates[0]
-    outcome: dict[str, Any] = {**tuning, "seeds": seeds, "curve": [], "seconds_per_update": None}
-    if rate is None:
-        outcome["diverged"] = "not finite at any of the learning rates"
+    rate, weight = run.g_optimizer.learning_rate, run.loss.adversarial_weight
+    outcome: dict[str, Any] = {
+        "learning_rate": rate,
+        "adversarial_weight": weight,
+        "searches": [],
+        "notes": [],
+        "seeds": seeds,
+        "failed": {},
+        "diverged": None,
+        "curve": [],
+        "seconds_per_update": None,
+        "seconds": 0.0,
+    }
+    if bench and (candidate.rates or candidate.weights):
+        outcome |= tune(candidate, bench, title=title)
+    if outcome["learning_rate"] is None:
+        outcome["diverged"] = "no seed was finite at any of the learning rates"
     else:
+        run.g_optimizer.learning_rate = outcome["learning_rate"]
+        run.loss.adversarial_weight = outcome["adversarial_weight"]
         course = train_runs(
             run,
             training,
             seeds=seeds,
-            rates=[rate] * len(seeds),
             photos=photos,
             validation=validation,
             title=title,
             folder=folder,
             warn=say,
         )
-        outcome["diverged"] = _divergence(course, seeds)
-        outcome["curve"] = course.curve
+        last = np.isfinite(course.curve[-1]["scores"]).all(axis=(1, 2))
+        failed = course.failed | {
+            str(r): course.step for r in np.flatnonzero(~last) if str(r) not in course.failed
+        }
+        outcome["failed"] = {str(seeds[int(r)]): step for r, step in failed.items()}
+        outcome["curve"], outcome["seconds"] = course.curve, course.seconds
         if course.durations:
             outcome["seconds_per_update"] = float(np.median(course.durations))
-        if not course.failed:
-            _keep_runs(folder, run, course.states, seeds, validation, options.pictures)
-    _write(folder / "outcome.json", outcome)
+        finished = [str(seed) not in outcome["failed"] for seed in seeds]
+        # With one seed of several an interval would know nothing of the others.
+        if sum(finished) < min(2, len(seeds)):
+            first = next(iter(outcome["failed"].items()))
+            outcome["diverged"] = (
+                f"{len(failed)} of {len(seeds)} seeds; seed {first[0]} was not finite at update "
+                f"{first[1]}"
+            )
+        else:
+            _keep_runs(folder, run, course.states, finished, config, validation)
+    write_json(folder / "outcome.json", outcome)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     what = (
         f"diverged: {outcome['diverged']}" if outcome["diverged"] else _scored(outcome, validation)
     )
-    say(f"{title}: learning rate {run.g_optimizer.learning_rate:g}, {what}")
+    say(f"{title}: {_tuned(outcome)}, {what}")
     return outcome
 
 
+def _identity(
+    candidate: Candidate,
+    bench: Bench | None,
+    config: ConfigDict,
+    photos: Sequence[ImagePair],
+    validation: Validation,
+) -> dict[str, Any]:
+    """Return all that the outcome of a candidate depends on."""
+    options = config.study
+    tuning = {}
+    if bench and (candidate.rates or candidate.weights):
+        tuning = {
+            "steps": tune_steps(config),
+            "images": options.tune_images,
+            "rates": candidate.rates,
+            "weights": candidate.weights,
+            "psnr_cost": options.psnr_cost,
+            "widenings": options.widenings,
+            "metrics": bench.validation.names,
+        }
+    return {
+        "run": candidate.config.to_dict(),
+        "seeds": tuple(options.seeds),
+        "tuning": tuning,
+        "metrics": validation.names,
+        "images": [photo.name for photo in validation.photos],
+        "training_images": len(photos),
+    }
+
+
+def _tuned(outcome: Mapping[str, Any]) -> str:
+    rate, weight = outcome["learning_rate"], outcome["adversarial_weight"]
+    parts = ["no learning rate" if rate is None else f"learning rate {rate:g}"]
+    return ", ".join(parts + [f"adversarial weight {weight:g}"] * (weight > 0))
+
+
 def _scored(outcome: Mapping[str, Any], validation: Validation) -> str:
-    means = np.mean(outcome["curve"][-1]["scores"], axis=(0, 1))
+    means = np.nanmean(outcome["curve"][-1]["scores"], axis=(0, 1))
     return ", ".join(
         METRICS[name].score(mean) for name, mean in zip(validation.names, means, strict=True)
     )
@@ -233,10 +305,9 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """
     file = folder / "study.json"
     now = flatten(json.loads(json.dumps(identity)))
-    before = _read(file)
+    before = read_json(file)
     if before is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(file, identity)
+        write_json(file, identity)
         return
     defaults = flatten(get_config().to_dict())
     named = {f"run.{name}": default for name, default in defaults.items()}
@@ -249,79 +320,24 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
             )
 
 
-def _tune(
-    candidate: Candidate,
-    config: ConfigDict,
-    training: Training,
-    photos: Sequence[ImagePair],
-    validation: Validation,
-    *,
-    title: str,
-) -> dict[str, Any]:
-    """Return the learning rate of the best mean rank over the metrics, and the scores of each.
-
-    All rates train at once, by the first seed, on all images but those that score them.
-    """
-    if len(candidate.rates) == 1:
-        return {"learning_rate": candidate.rates[0], "tuning": []}
-    options = config.study
-    run = candidate.config.copy_and_resolve_references()
-    run.train.steps = run.train.validate_every = run.train.checkpoint_every = options.tune_steps
-    course = train_runs(
-        run,
-        training,
-        seeds=[options.seeds[0]] * len(candidate.rates),
-        rates=candidate.rates,
-        photos=photos[: -options.tune_images],
-        validation=validation._replace(photos=photos[-options.tune_images :]),
-        title=f"{title}, learning rates",
-    )
-    trials: list[dict[str, Any]] = []
-    ended = course.step == options.tune_steps and len(course.curve) > 1
-    means = np.mean(course.curve[-1]["scores"], axis=1) if ended else None
-    for r, rate in enumerate(candidate.rates):
-        failed = course.failed.get(str(r))
-        scores = (
-            None if failed or means is None else dict(zip(validation.names, means[r], strict=True))
-        )
-        trials.append({"learning_rate": rate, "failed_at": failed, "scores": scores})
-    rest = [trial for trial in trials if trial["scores"]]
-    if not rest:
-        return {"learning_rate": None, "tuning": trials}
-    table = [[trial["scores"][name] for name in validation.names] for trial in rest]
-    best = rest[best_by_mean_rank(np.array(table), validation.names)]
-    return {"learning_rate": best["learning_rate"], "tuning": trials}
-
-
-def _divergence(course: Course, seeds: Sequence[int]) -> str | None:
-    """Return why a candidate counts as diverged, or None."""
-    if course.failed:
-        r, step = next(iter(course.failed.items()))
-        return f"the loss or its gradient was not finite at update {step} of seed {seeds[int(r)]}"
-    first, last = (np.mean(course.curve[i]["scores"], axis=1)[:, 0] for i in (0, -1))
-    for seed, began, ended in zip(seeds, first, last, strict=True):
-        if ended < began - COLLAPSE:
-            return f"seed {seed} fell from {began:.2f} to {ended:.2f} dB"
-    return None
-
-
 def _keep_runs(
     folder: Path,
-    config: ConfigDict,
+    run: ConfigDict,
     states: State,
-    seeds: Sequence[int],
+    finished: Sequence[bool],
+    config: ConfigDict,
     validation: Validation,
-    pictures: int,
 ) -> None:
-    """Write a run folder of each seed, and the first seed's pictures for the report."""
-    for r, seed in enumerate(seeds):
+    """Write a run folder of each finished seed, and the first one's pictures for the report."""
+    for r in np.flatnonzero(finished).tolist():
+        seed = config.study.seeds[r]
         target = folder / f"seed_{seed}"
         shutil.rmtree(target, ignore_errors=True)
         ema, stats = run_of((states.ema, states.g_stats), r)
-        checkpoint.write_generator(target, ema, stats, config.to_dict() | {"seed": seed})
-    shown = validation._replace(photos=_pictures(validation.photos, pictures))
-    alive = [r == 0 for r in range(len(seeds))]
-    ((_, images),) = shown.upscaled(states, alive)
+        checkpoint.write_generator(target, ema, stats, run.to_dict() | {"seed": seed})
+    shown = validation._replace(photos=_pictures(validation.photos, config.study.pictures))
+    first = np.arange(len(finished)) == np.argmax(finished)
+    ((_, images),) = shown.upscaled(states, first.tolist())
     (folder / "images").mkdir(exist_ok=True)
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / "images" / f"{i}.png")
@@ -333,20 +349,8 @@ def _keep_best(run: Path, results: Results) -> None:
     if not results["winner"]:
         return
     winner = results["candidates"][results["winner"]]
+    seeds = [seed for seed in results["seeds"] if str(seed) not in winner["failed"]]
     means = np.array([np.mean(winner["scores"][name], axis=1) for name in results["metrics"]]).T
-    seed = results["seeds"][best_by_mean_rank(means, results["metrics"])]
+    means = means[[seed in seeds for seed in results["seeds"]]]
+    seed = seeds[best_by_mean_rank(means, results["metrics"])]
     shutil.copytree(run / "candidates" / results["winner"] / f"seed_{seed}", run / "best")
-
-
-def _read(file: Path) -> Any:
-    """Return a JSON file, or None if it is missing or damaged: what it held is done again."""
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _write(file: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    with replacing(file) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,15 +1,19 @@
 """The results of a study as plain data: results.json, from which the report is made."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from ml_collections import ConfigDict
 from scipy.stats import rankdata
 
 from isr_jax.loss_study.comparison import Comparison, compare
 from isr_jax.scoring import METRICS
+
+# A seed fell back if it ended so far below its own best validation.
+FALL = 0.5  # dB of PSNR-Y
 
 
 class Scored(NamedTuple):
@@ -21,52 +25,65 @@ class Scored(NamedTuple):
 
 
 class CandidateResult(TypedDict):
-    """One candidate; where it diverged, only loss, learning_rate, tuning, diverged and curve hold.
+    """One candidate; of one that diverged, there are no scores, ranks and ties.
 
     Attributes:
-        loss: its weights, config.loss.
-        learning_rate: the generator's, None where none was finite.
-        tuning: the outcome of each learning rate that was tried.
-        diverged: why it counts as diverged, or None.
+        loss: its weights, config.loss, with the adversarial weight that was chosen.
+        learning_rate: the generator's, None where no seed was finite at any.
+        searches: what tuning tried, see `tuning.tune`.
+        notes: what to know of its tuning.
+        diverged: why it has no place, or None: fewer than two of its seeds finished.
+        failed: {seed: the update at which it was not finite}.
+        fell_back: {seed: dB of PSNR-Y by which it ended below its own best validation}.
+        below_bicubic: {seed: dB of PSNR-Y by which it ended below bicubic}.
         curve: {"step", "scores": {metric: [[per image] per seed]}} of each validation.
-        scores: the last of them, {metric: [[per image] per seed]}.
-        mean, spread: over images and seeds; the standard deviation over seeds of the images' mean.
+        scores: the last of them, {metric: [[per image] per seed]}, nan for a failed seed.
+        mean, spread: over images and finished seeds; the standard deviation over these seeds of the
+            images' mean.
         gain: over bicubic, {metric: [mean, low, high]}; positive is better for every metric.
         rank: by each metric, 1 + the number of candidates ahead without a tie.
-        mean_rank: [mean, low, high].
+        mean_rank: over the metrics, the mean of the ranks by mean gain.
         place: 1 + the number of candidates of better mean rank.
-        ties: the candidates that it is tied with overall.
+        ties: the candidates that are neither ahead overall nor behind: by as many metrics ahead
+            without a tie as behind.
+        behind: those that are, overall, behind it.
     """
 
     loss: Mapping[str, Any]
     learning_rate: float | None
-    tuning: list[dict[str, Any]]
+    searches: list[dict[str, Any]]
+    notes: list[str]
     diverged: str | None
+    failed: dict[str, int]
+    fell_back: dict[str, float]
+    below_bicubic: dict[str, float]
     curve: list[dict[str, Any]]
     scores: dict[str, list[list[float]]]
     mean: dict[str, float]
     spread: dict[str, float]
     gain: dict[str, list[float]]
     rank: dict[str, int]
-    mean_rank: list[float]
+    mean_rank: float
     place: int
     ties: list[str]
+    behind: list[str]
 
 
 class Results(TypedDict):
-    """results.json. Everything but `seconds_per_update` is the same when a study is repeated.
+    """results.json. Everything but `seconds` is the same when a study is repeated.
 
     Attributes:
         verdict: one sentence.
         winner: the candidate of the best mean rank, or None where all diverged.
-        leaders: the winner, and those tied with it.
+        leaders: the winner, and those that it is not ahead of.
         best: by each metric, the candidates that none is ahead of without a tie.
         metrics, seeds, images: their names, in the order of the scores.
         bicubic: {metric: mean}.
         candidates: by name, in order of place, those that diverged last.
         differences: a's gain less b's, of each pair by each metric: {"a", "b", "metric", "mean",
             "low", "high", "tied"}.
-        seconds_per_update: by candidate, of one run; None where too short to be measured.
+        seconds: {"update": by candidate, of one run, None where too short to be measured;
+            "tuning", "training": of all, with validation and compilation}.
         config: of the study.
     """
 
@@ -80,7 +97,7 @@ class Results(TypedDict):
     bicubic: dict[str, float]
     candidates: dict[str, CandidateResult]
     differences: list[dict[str, Any]]
-    seconds_per_update: dict[str, float | None]
+    seconds: dict[str, Any]
     config: dict[str, Any]
 
 
@@ -114,19 +131,24 @@ def summarise(
     if finished:
         signs = np.array([METRICS[name].sign for name in names], np.float64)
         scores = np.array([one.outcome["curve"][-1]["scores"] for one in finished])
-        found = compare(scores * signs, bicubic * signs, resamples=config.study.resamples)
-        place = np.asarray(rankdata(found.mean_rank.mean, method="min")).astype(int).tolist()
+        found = compare(scores * signs, bicubic * signs)
+        place = np.asarray(rankdata(found.mean_rank, method="min")).astype(int).tolist()
         order = sorted(range(len(finished)), key=place.__getitem__)
         for i in order:
-            results[finished[i].name] = _result(finished, i, scores[i], found, place[i], names)
+            results[finished[i].name] = _result(
+                finished, i, scores[i], bicubic, found, place[i], names
+            )
         for m, name in enumerate(names):
             best[name] = [finished[i].name for i in order if found.rank[i, m] == 1]
         differences = _differences([one.name for one in finished], found, names)
     for one in scored:
         if one.outcome["diverged"]:
-            results[one.name] = _without_scores(one, names)
+            results[one.name] = _without_scores(one, names, bicubic)
     winner = next(iter(results)) if finished else None
-    leaders = [winner, *results[winner]["ties"]] if winner else []
+    leaders: list[str] = []
+    if winner:
+        rest = [name for name in results if not results[name]["diverged"] and name != winner]
+        leaders = [winner, *(name for name in rest if name not in results[winner]["behind"])]
     summary: Results = {
         "verdict": "",
         "winner": winner,
@@ -138,56 +160,102 @@ def summarise(
         "bicubic": dict(zip(names, bicubic.mean(axis=0).tolist(), strict=True)),
         "candidates": results,
         "differences": differences,
-        "seconds_per_update": {one.name: one.outcome["seconds_per_update"] for one in scored},
+        "seconds": _seconds(scored),
         "config": config.to_dict(),
     }
     summary["verdict"] = _verdict(summary)
     return summary
 
 
+def _seconds(scored: Sequence[Scored]) -> dict[str, Any]:
+    trials = {
+        tried["trial"]: tried["seconds"]
+        for one in scored
+        for search in one.outcome["searches"]
+        for tried in search["tried"]
+    }
+    return {
+        "update": {one.name: one.outcome["seconds_per_update"] for one in scored},
+        "tuning": math.fsum(trials.values()),
+        "training": math.fsum(one.outcome["seconds"] for one in scored),
+    }
+
+
 def _result(
     finished: Sequence[Scored],
     i: int,
     scores: Float64[np.ndarray, "seed image metric"],
+    bicubic: Float64[np.ndarray, "image metric"],
     found: Comparison,
     place: int,
     names: Sequence[str],
 ) -> CandidateResult:
     by_seed = scores.mean(axis=1)
+    by_seed = by_seed[np.isfinite(by_seed).all(axis=1)]
     spread = by_seed.std(axis=0, ddof=1) if len(by_seed) > 1 else np.zeros(len(names))
-    others = [other.name for j, other in enumerate(finished) if j != i and found.overall_tied[i, j]]
-    result = _without_scores(finished[i], names)
+
+    def others(which: Bool[np.ndarray, " candidate"]) -> list[str]:
+        return [other.name for j, other in enumerate(finished) if j != i and which[j]]
+
+    result = _without_scores(finished[i], names, bicubic)
     result["scores"] = result["curve"][-1]["scores"]
     result["mean"] = dict(zip(names, by_seed.mean(axis=0).tolist(), strict=True))
     result["spread"] = dict(zip(names, spread.tolist(), strict=True))
     result["gain"] = dict(zip(names, np.stack(found.gain, axis=-1)[i].tolist(), strict=True))
     result["rank"] = dict(zip(names, found.rank[i].tolist(), strict=True))
-    result["mean_rank"] = np.stack(found.mean_rank, axis=-1)[i].tolist()
+    result["mean_rank"] = float(found.mean_rank[i])
     result["place"] = place
-    result["ties"] = others
+    result["ties"] = others(~found.ahead[i] & ~found.ahead[:, i])
+    result["behind"] = others(found.ahead[i])
     return result
 
 
-def _without_scores(one: Scored, names: Sequence[str]) -> CandidateResult:
+def _without_scores(
+    one: Scored, names: Sequence[str], bicubic: Float64[np.ndarray, "image metric"]
+) -> CandidateResult:
     """Return what is known of a candidate whether or not it diverged."""
     outcome = one.outcome
+    curve = [
+        {"step": point["step"], "scores": _by_metric(point["scores"], names)}
+        for point in outcome["curve"]
+    ]
+    seeds = [str(seed) for seed in outcome["seeds"]]
+    psnr = np.array([np.mean(point["scores"]["psnr"], axis=1) for point in curve])
+    fell: dict[str, float] = {}
+    below: dict[str, float] = {}
+    for r, seed in enumerate(seeds if len(psnr) else []):
+        if seed in outcome["failed"]:
+            continue
+        lost, missing = psnr[:, r].max() - psnr[-1, r], bicubic[:, 0].mean() - psnr[-1, r]
+        if lost > FALL:
+            fell[seed] = float(lost)
+        if missing > 0:
+            below[seed] = float(missing)
+    # Times are in Results.seconds: everything else is the same when a study is repeated.
+    searches = [
+        search
+        | {"tried": [{k: v for k, v in t.items() if k != "seconds"} for t in search["tried"]]}
+        for search in outcome["searches"]
+    ]
     return {
         "loss": one.loss,
         "learning_rate": outcome["learning_rate"],
-        "tuning": outcome["tuning"],
+        "searches": searches,
+        "notes": outcome["notes"],
         "diverged": outcome["diverged"],
-        "curve": [
-            {"step": point["step"], "scores": _by_metric(point["scores"], names)}
-            for point in outcome["curve"]
-        ],
+        "failed": outcome["failed"],
+        "fell_back": fell,
+        "below_bicubic": below,
+        "curve": curve,
         "scores": {},
         "mean": {},
         "spread": {},
         "gain": {},
         "rank": {},
-        "mean_rank": [],
+        "mean_rank": 0.0,
         "place": 0,
         "ties": [],
+        "behind": [],
     }
 
 
@@ -240,7 +308,21 @@ def _verdict(results: Results) -> str:
         rivals = f", statistically tied with {_listed(ties)}"
     else:
         rivals = ", not tied with any other"
-    return f"Best loss: {winner}{rivals}; it gains {gains} over bicubic {budget}{others}."
+    ahead = "".join(
+        f"; by {METRICS[name].luma} {best} is ahead"
+        for name, best in _ahead_of(winner, results).items()
+    )
+    return f"Best loss: {winner}{rivals}; it gains {gains} over bicubic {budget}{ahead}{others}."
+
+
+def _ahead_of(winner: str, results: Results) -> dict[str, str]:
+    """Return, of each metric by which the winner is not 1st, the candidate of most gain."""
+    finished = {n: one for n, one in results["candidates"].items() if not one["diverged"]}
+    return {
+        name: max(finished, key=lambda n: finished[n]["gain"][name][0])
+        for name in results["metrics"]
+        if finished[winner]["rank"][name] > 1
+    }
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from isr_jax.data import pool
 from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError, one_line
 from isr_jax.progress import training_bar
-from isr_jax.scoring import Scorer
+from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
 from isr_jax.training.program import (
     AXIS,
@@ -66,8 +66,8 @@ class Validation(NamedTuple):
         """Return the scores of each run's EMA; nan for a run that is not alive."""
         scores = np.full((len(alive), len(self.photos), len(self.names)), np.nan)
         for r, images in self.upscaled(states, alive):
-            rows = zip(images, self.photos, strict=True)
-            scores[r] = [self._row(self.scorer.image(sr, photo.hr), photo) for sr, photo in rows]
+            pairs = zip(images, self.photos, strict=True)
+            scores[r] = [self._row(self.scorer.image(sr, photo.hr)) for sr, photo in pairs]
         return scores
 
     def upscaled(
@@ -84,13 +84,36 @@ class Validation(NamedTuple):
 
     def score_bicubic(self) -> Float64[np.ndarray, "image metric"]:
         """Return the scores of bicubic interpolation, as in published tables."""
-        rows = [(self.scorer.interpolation(one.lr, one.hr), one) for one in self.photos]
-        return np.array([self._row(scores, photo) for scores, photo in rows])
+        return np.array(
+            [self._row(self.scorer.interpolation(one.lr, one.hr)) for one in self.photos]
+        )
 
-    def _row(self, scores: Mapping[str, float], photo: ImagePair) -> list[float]:
-        if np.isnan(scores.get("lpips", 0.0)):
-            raise UserError(f"{photo.name} is too small for LPIPS; set config.study.lpips=none")
+    def _row(self, scores: Mapping[str, float]) -> list[float]:
         return [min(scores[name], MOST_PSNR) for name in self.names]
+
+
+# The metrics that may be left out, and the part of a Scorer that computes each.
+OPTIONAL = {"lpips": "distance", "dists": "dists", "niqe": "niqe"}
+
+
+def fit_scorer(
+    scorer: Scorer, photos: Sequence[ImagePair], *, say: Callable[[str], None]
+) -> Scorer:
+    """Return a scorer without the metrics for which an image is too small, and say which.
+
+    Raises:
+        UserError: an image is too small for a metric that cannot be left out.
+    """
+    for photo in photos:
+        scores = scorer.interpolation(photo.lr, photo.hr)
+        for name in scorer.metrics:
+            if not np.isnan(scores[name]):
+                continue
+            if name not in OPTIONAL:
+                raise UserError(f"{photo.name} is too small for {METRICS[name].heading}; remove it")
+            say(f"{METRICS[name].heading} is left out: {photo.name} is too small for it")
+            scorer = scorer._replace(**{OPTIONAL[name]: None})
+    return scorer
 
 
 class Course(NamedTuple):
@@ -103,6 +126,7 @@ class Course(NamedTuple):
         durations: seconds per update and run of each dispatch but the first of a kind, which
             compiles.
         failed: by run, the update at which its loss or gradient was not finite.
+        seconds: that it took, with validation and compilation, in all processes.
     """
 
     states: State
@@ -110,6 +134,7 @@ class Course(NamedTuple):
     curve: list[dict[str, Any]]
     durations: list[float]
     failed: dict[str, int]
+    seconds: float
 
 
 class Training(NamedTuple):
@@ -133,17 +158,16 @@ def train_runs(
     training: Training,
     *,
     seeds: Sequence[int],
-    rates: Sequence[float],
     photos: Sequence[ImagePair],
     validation: Validation,
     title: str,
     folder: Path | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Course:
-    """Train the runs (seed, learning rate) of one config at once, and validate on the way.
+    """Train runs of one config at once, a seed each, and validate on the way.
 
-    With a `folder` the runs are saved there, resume from there, and end as soon as one of them is
-    not finite; without one, when none is.
+    They end early when none of them is finite. With a `folder` they are saved there, and resume
+    from there; without one they are validated at the end alone.
 
     Raises:
         Interrupted: when the user wanted to stop.
@@ -155,10 +179,12 @@ def train_runs(
     inputs = Inputs(frozen=program.frozen(), images=pool.make_pool(photos))
     inputs = jax.device_put(inputs, on_all(devices))
     split = on_all(devices, axis=AXIS)
-    train_keys, g_rates = jax.device_put((keys[:, 1], jnp.array(rates, jnp.float32)), split)
+    rates = jnp.full(len(seeds), config.g_optimizer.learning_rate, jnp.float32)
+    train_keys, g_rates = jax.device_put((keys[:, 1], rates), split)
     dispatch = make_runs_dispatch(config, devices, together=training.together)
-    course = Course(states, 0, [], [], {})
+    course = Course(states, 0, [], [], {}, 0.0)
     compiled: set[tuple[bool, int]] = set()
+    started = time.perf_counter()
 
     with ExitStack() as stack:
         manager = None
@@ -169,19 +195,19 @@ def train_runs(
         bar = stack.enter_context(
             training_bar(training.console, total=config.train.steps, step=course.step, title=title)
         )
-        states, step, curve, durations, failed = course
+        states, step, curve, durations, failed, before = course
 
         def alive() -> list[bool]:
             return [str(r) not in failed for r in range(len(seeds))]
 
-        def save() -> None:
-            if manager:
-                _save(manager, Course(states, step, curve, durations, failed))
+        def so_far() -> Course:
+            seconds = before + time.perf_counter() - started
+            return Course(states, step, curve, durations, failed, seconds)
 
         def validated() -> dict[str, Any]:
             return {"step": step, "scores": validation.score_runs(states, alive()).tolist()}
 
-        if not curve:
+        if folder and not curve:
             curve.append(validated())
         for n, adversarial, validating, saving in plan(config, step=step):
             began = time.perf_counter()
@@ -197,18 +223,18 @@ def train_runs(
             for r in np.flatnonzero(~finite.all(axis=1)):
                 failed.setdefault(str(r), step + int(np.argmin(finite[r])) + 1)
             step += n
-            loss = float(np.mean(series["loss"]))
-            bar.update(bar.task_ids[0], completed=step, loss=f"{loss:.4f}")
-            if failed and (folder or not any(alive())):
+            if not any(alive()):
                 break
+            loss = float(np.mean(series["loss"][alive()]))
+            bar.update(bar.task_ids[0], completed=step, loss=f"{loss:.4f}")
             if validating:
                 curve.append(validated())
             stopping = training.stopped()
-            if saving or stopping:
-                save()
+            if manager and (saving or stopping):
+                _save(manager, so_far())
             if stopping and step < config.train.steps:
                 raise Interrupted
-    return Course(states, step, curve, durations, failed)
+        return so_far()
 
 
 def _most_that_divides(devices: int, runs: int) -> int:
