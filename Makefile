@@ -7,8 +7,8 @@
 #
 # EXTRA=cuda12 (or cuda13, tpu, demo, notebooks, onnx, torch, video, wandb) installs that extra
 # too, and EXTRA=torch,onnx several. PYTHON names the interpreter, 3.11 or later; by default the newest
-# that is there, because JAX is faster on 3.12 and later. VENV is the folder of the environment. ISR_DATA is
-# the folder of benchmark images that some tests read.
+# that is there, because JAX is faster on 3.12 and later. VENV is the folder of the environment. ISR_DATA
+# is the folder of benchmark images that some tests read.
 
 VENV ?= .venv
 # A command python3.x may be there and fail, as one of pyenv's does.
