@@ -4,7 +4,7 @@ import argparse
 import sys
 import traceback
 
-from isr_jax.cli.options import MAX_PIXELS, add_model, integer, scale_factor, shard
+from isr_jax.cli.options import MAX_PIXELS, add_model, box, decimal, integer, shard
 
 FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
 
@@ -23,13 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="IN",
         help="image files, folders (searched at any depth), and patterns such as 'photos/**/*.jpg'",
     )
-    add_model(parser, default="compact-xS, where S is the scale")
-    parser.add_argument(
-        "--scale",
-        type=scale_factor,
-        metavar="S",
-        help="scale factor; required by an interpolation; default without a model: 4",
-    )
+    add_model(parser, default="the smallest compact model, or two in turn, that reach the size")
+    add_sizes(parser)
     parser.add_argument(
         "--out",
         metavar="PATH",
@@ -37,7 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "single image; default: beside each image",
     )
     parser.add_argument(
-        "--suffix", help="appended to each file name; default: _xS, where S is the scale"
+        "--suffix",
+        help="appended to each file name; default: _xS, where S is the scale, or _wN, _hN, _WxH, "
+        "_Mmp",
     )
     parser.add_argument(
         "--format",
@@ -99,21 +96,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the result's size, of which one can be given."""
+    group = parser.add_argument_group(
+        "size",
+        "The aspect ratio is kept, and the other side rounded half up. Between the scales of the "
+        "models, the output of the next larger one is resized by antialiased bicubic "
+        "interpolation. Default: the scale of the model; without a model, 4.",
+    ).add_mutually_exclusive_group()
+    group.add_argument("--scale", type=decimal, metavar="S", help="scale factor, such as 2.5; or 8")
+    group.add_argument("--width", type=integer(1), metavar="N", help="width in pixels, upright")
+    group.add_argument("--height", type=integer(1), metavar="N", help="height in pixels, upright")
+    group.add_argument("--fit", type=box, metavar="WxH", help="as large as fits into W by H pixels")
+    group.add_argument("--megapixels", type=decimal, metavar="M", help="so many times 10^6 pixels")
+
+
 def run(options: argparse.Namespace) -> int:
     """Upscale every image, report the failures and a count; return the exit code."""
     from isr_jax.distributed import take_own_device
+    from isr_jax.upscaling.any_size import load_any_size
     from isr_jax.upscaling.folders import upscale_files
+    from isr_jax.upscaling.sizes import make_target
     from isr_jax.upscaling.upscaler import load
 
     take_own_device()
-    upscaler = load(
-        options.model or f"compact-x{options.scale or 4}",
-        scale=options.scale,
-        weights=options.weights,
-        tile=options.tile,
-        ensemble=options.ensemble,
-        dtype=options.dtype,
-    )
+    given = {name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")}
+    sizes = ("scale", "width", "height", "fit", "megapixels")
+    if target := make_target(**{name: getattr(options, name) for name in sizes}):
+        upscaler = load_any_size(model=options.model, **given).at(target)
+    else:
+        upscaler = load(options.model or "compact-x4", **given)
     outcome = upscale_files(
         upscaler,
         options.inputs,

@@ -10,16 +10,22 @@ from isr_jax.checkpoints.restore import INTERPOLATIONS, PRETRAINED, is_run_folde
 from isr_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from isr_jax.upscaling.upscaler import Upscaler
+    from isr_jax.upscaling.any_size import AnySizeUpscaler
 
 MEGA = 10**6
 
 
 class Choice(NamedTuple):
-    """A model that the page offers: what `load` takes, and a generator's own scale."""
+    """A model that the page offers: what `load` takes, and a generator's own scale.
 
-    model: str
+    None is for the models shipped with the package, of which those that reach a size are taken.
+    """
+
+    model: str | None
     scale: int | None
+
+
+AUTOMATIC = Choice(None, 4)
 
 
 class Limits(NamedTuple):
@@ -39,11 +45,11 @@ class Limits(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def cached(model: str, scale: int | None, tile: int | None) -> "Upscaler":
-    """Load a model, once for each scale and tile size."""
-    from isr_jax.upscaling.upscaler import load
+def cached(model: str | None, tile: int | None) -> "AnySizeUpscaler":
+    """Load a model, once for each tile size."""
+    from isr_jax.upscaling.any_size import load_any_size
 
-    return load(model, scale=scale, tile=tile)
+    return load_any_size(model=model, tile=tile)
 
 
 def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
@@ -55,7 +61,7 @@ def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
     networks = dict.fromkeys(
         [*(name for name in named if name not in INTERPOLATIONS), *reversed(PRETRAINED)]
     )
-    choices = [Choice(name, cached(name, None, None).scale) for name in networks]
+    choices = [Choice(name, cached(name, None).scales[0]) for name in networks]
     known = {Path(choice.model).expanduser().resolve() for choice in choices}
     for run in sorted(runs.glob("*/")):
         if run.resolve() not in known and is_run_folder(run):
