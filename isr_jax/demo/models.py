@@ -2,15 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS, PRETRAINED, is_run_folder, saved_scale
 from isr_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from isr_jax.upscaling.any_size import AnySizeUpscaler
 
 MEGA = 10**6
 
@@ -44,25 +40,20 @@ class Limits(NamedTuple):
     disk: float = 10_000.0
 
 
-@lru_cache(maxsize=8)
-def cached(model: str | None, tile: int | None) -> "AnySizeUpscaler":
-    """Load a model, once for each tile size."""
-    from isr_jax.upscaling.any_size import load_any_size
-
-    return load_any_size(model=model, tile=tile)
-
-
 def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
     """List the models named, the shipped ones, the run folders in `runs` and the interpolations.
 
     Raises:
         UserError: a named model cannot be loaded.
     """
+    # Imported here: it takes long to load, and readers of photos do without.
+    from isr_jax.upscaling.upscaler import load
+
     networks = dict.fromkeys(
         [*(name for name in named if name not in INTERPOLATIONS), *reversed(PRETRAINED)]
     )
-    choices = [Choice(name, cached(name, None).scales[0]) for name in networks]
-    known = {Path(choice.model).expanduser().resolve() for choice in choices}
+    choices = [Choice(name, load(name).scale) for name in networks]
+    known = {Path(name).expanduser().resolve() for name in networks}
     for run in sorted(runs.glob("*/")):
         if run.resolve() not in known and is_run_folder(run):
             try:

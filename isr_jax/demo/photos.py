@@ -7,17 +7,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from isr_jax.demo.models import MEGA, Choice, cached
+from isr_jax.demo.models import MEGA, Choice
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.pixels import Page, as_image, to_8_bits
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import write_photo
 from isr_jax.upscaling.sizes import Target
+
+if TYPE_CHECKING:
+    from isr_jax.upscaling.any_size import AnySizeUpscaler
 
 Progress = Callable[..., None]
 
@@ -99,6 +103,14 @@ def write_view(file: Path, page: Page, photo: Photo) -> View:
         pixels = np.array(as_image(to_8_bits(pixels)).reduce(smaller))
     write_photo(file, "png", iter([Page(pixels, page.icc)]), photo)
     return View(file, smaller)
+
+
+@lru_cache(maxsize=8)
+def cached(model: str | None, tile: int | None) -> "AnySizeUpscaler":
+    """Load a model, once for each tile size."""
+    from isr_jax.upscaling.any_size import load_any_size
+
+    return load_any_size(model=model, tile=tile)
 
 
 def upscale(

@@ -185,7 +185,7 @@ class Server:
         if wanted is None:
             return JSONResponse({"error": "no such model, size or tile size"}, status_code=422)
         choice, target, tile = wanted
-        height, width = size_of(target, upload.size[::-1])
+        height, width = size_of(target, (upload.size[1], upload.size[0]))
         most = self.limits.pixels * LARGEST_RESULT
         if width * height > most * MEGA:
             raise UserError(
@@ -357,7 +357,7 @@ def _outcome(upload: Upload, target: Target, future: Future) -> dict[str, Any]:
     if upload.result:
         shutil.rmtree(upload.result, ignore_errors=True)
     upload.result = result.parent
-    height, width = size_of(target, upload.size[::-1])
+    height, width = size_of(target, (upload.size[1], upload.size[0]))
     name = f"{Path(upload.name).stem}_{target.label}.png"
     return {
         "result": _shared(upload, View(result, 1), name=name),

@@ -9,6 +9,7 @@ in strips.
 import dataclasses
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -88,9 +89,11 @@ class AnySizeUpscaler:
 
     def at(self, target: Target) -> "Upscaler | SizedUpscaler":
         """Return these models for one target: a plain model where each image gets its output."""
-        scale = target.value if target.kind == "scale" else 0
-        if scale in self.scales or (not self.scales and scale and scale == int(scale)):
-            return self.network(int(scale))
+        value = target.value
+        if target.kind == "scale" and isinstance(value, Fraction) and value.denominator == 1:
+            scale = value.numerator
+            if scale in self.scales or not self.scales:
+                return self.network(scale)
         return SizedUpscaler(self, target)
 
 

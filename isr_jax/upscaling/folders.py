@@ -292,7 +292,8 @@ def _results(upscaler: Upscaler | SizedUpscaler, size: Sides) -> list[Sides]:
 
     The header does not tell which way is up.
     """
-    return sorted((upscaler.result_size(size[::-1]), upscaler.result_size(size)), key=math.prod)
+    upright, turned = (size[1], size[0]), size
+    return sorted(map(upscaler.result_size, (upright, turned)), key=math.prod)
 
 
 def _check_size(format: str, result: Sides, channels: int, channel_bytes: int) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import imagecodecs
 import pytest
 
-from isr_jax.demo.models import cached
+from isr_jax.demo.photos import cached
 from isr_jax.demo.worker import Stopped, Worker
 
 
