@@ -75,8 +75,8 @@ def _target_of(size: Any) -> Target | None:
     numbers = value if kind == "fit" and type(value) is list else [value]
     if any(type(x) not in (int, float) or not 0 < x <= MOST for x in numbers):
         return None
-    given: dict[str, Any] = {kind: tuple(value) if kind == "fit" else value}
     try:
+        given: dict[str, Any] = {kind: tuple(value) if kind == "fit" else value}
         return make_target(**given)
     except (UserError, TypeError):
         return None

@@ -12,6 +12,8 @@ from isr_jax import images
 from isr_jax.resize import Taps, apply_taps, axis_taps
 from isr_jax.tiling.cutting import Sides
 
+_BLOCK_BYTES = 4 * 2**20  # of the result in float64, several of which are needed to round it
+
 
 class Axis:
     """How far a resize has got along one axis.
@@ -38,9 +40,9 @@ class Axis:
         done = int(np.searchsorted(self._last, stop))
         return done, min(int(self._first[done]), stop) if done < len(self._first) else stop
 
-    def between(self, stop: int) -> Taps:
-        """Return the taps from `done` to `stop`, of an image that begins at `start`."""
-        part = slice(self.done, stop)
+    def between(self, first: int, stop: int) -> Taps:
+        """Return the taps of some pixels of the result, of an image that begins at `start`."""
+        part = slice(first, stop)
         return Taps(self.taps.weights[part], self.taps.inputs[part] - np.int32(self.start))
 
 
@@ -81,10 +83,14 @@ class Resizing:
         if self._above is not None:
             new[: row - rows.start] = self._above[:, column:right]
         new[row - rows.start :] = pixels
-        if done_rows > rows.done and done_columns > columns.done:
-            values = apply_taps(part, rows.between(done_rows), columns.between(done_columns))
-            place = slice(rows.done, done_rows), slice(columns.done, done_columns)
-            self._result[*place, :channels] = images.to_unsigned(values, self._result.dtype)
+        across = slice(columns.done, done_columns)
+        taps = columns.between(columns.done, done_columns)
+        step = max(1, _BLOCK_BYTES // (8 * channels * max(1, len(taps.weights))))
+        for first in range(rows.done, done_rows if len(taps.weights) else 0, step):
+            stop = min(first + step, done_rows)
+            values = apply_taps(part, rows.between(first, stop), taps)
+            levels = images.to_unsigned(values, self._result.dtype)
+            self._result[first:stop, across, :channels] = levels
         if self._below is None:
             self._below = np.empty((bottom - next_row, self._size[1], channels), np.float32)
         self._below[:, column:right] = new[next_row - rows.start :]

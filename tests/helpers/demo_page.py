@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import imagecodecs
-import pytest
 
-from isr_jax.demo.photos import cached
 from isr_jax.demo.worker import Stopped, Worker
 
 
@@ -34,6 +32,8 @@ class InThread(Worker):
 @contextmanager
 def serving(folder, choices, limits):
     """A server in this process, as the object behind its routes, and its address."""
+    import pytest  # here, as processes that work for the page import this module too
+
     uvicorn = pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
     demo = pytest.importorskip("isr_jax.demo.server", reason="needs pip install 'isr-jax[demo]'")
     server = demo.Server(folder, choices, limits, reader=InThread(), upscaler=InThread())
@@ -58,11 +58,14 @@ class Gate:
     """
 
     def __init__(self):
+        from isr_jax.demo.photos import cached
+
+        self._cached = cached
         self.open, self.stopped = threading.Event(), threading.Event()
         self.working = self.most = 0
 
     def cached(self, model, tile):
-        models = cached(model, tile)
+        models = self._cached(model, tile)
         return SimpleNamespace(at=lambda target: self.gated(models.at(target)))
 
     def gated(self, upscaler):
