@@ -181,8 +181,8 @@ def make_stream(
     Arguments are those of `make_tiled`.
     """
     scale = network.scale
-    # Four bytes take the place of one, and who takes a part may copy it.
-    most = min(plan.most, _most_pixels(network, value_bytes=8)) if plan.most else 0
+    # Four bytes take the place of one, who takes a part may copy it, and a resize needs room too.
+    most = min(plan.most, _most_pixels(network, value_bytes=16)) if plan.most else 0
     place, divide, compute = _make_computing(network, plan._replace(most=most), ensemble=ensemble)
 
     def stream(
