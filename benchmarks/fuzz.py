@@ -270,7 +270,7 @@ def _run_files(folder: Path) -> dict[str, bytes]:
 
 def _requests() -> dict[str, bytes]:
     """Return bodies of requests by name."""
-    wanted = {"model": 0, "scale": 2, "tile": None}
+    wanted = {"model": 0, "size": {"scale": 2}, "tile": None}
     return {
         "good": json.dumps(wanted).encode(),
         "tiles": json.dumps({**wanted, "tile": 64, "model": 1}).encode(),

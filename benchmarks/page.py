@@ -117,7 +117,7 @@ def _begin(host: str, photo: bytes) -> tuple[HTTPConnection, str, str]:
     settings = _session(connection)
     _post(connection, "/photo?name=a.png", photo, settings["session"]).read()
     models = [model["model"] for model in settings["models"]]
-    wanted = json.dumps({"model": models.index("compact-x2"), "scale": 2, "tile": None})
+    wanted = json.dumps({"model": models.index("compact-x2"), "size": {"scale": 2}, "tile": None})
     return connection, settings["session"], wanted
 
 

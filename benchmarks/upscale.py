@@ -1,12 +1,13 @@
 """Memory, speed, seams and colours of upscaling, beside the usual tiling.
 
-    python -m benchmarks.upscale memory [--megapixels 48]
+    python -m benchmarks.upscale memory [--megapixels 48] [--scale 2.5 ...]
     python -m benchmarks.upscale speed [--model realesr-animevideov3.pth] [--rounds N]
     python -m benchmarks.upscale folder [--photos N]
     python -m benchmarks.upscale seams [--model RealESRGAN_x4plus.pth ...]
     python -m benchmarks.upscale colours --model compact-x4 [RealESRGAN_x4plus.pth ...]
 
-memory: `isr upscale` of a JPEG photograph at 4x by compact-x4, in a process of its own.
+memory: `isr upscale` of a JPEG photograph at 4x by compact-x4, in a process of its own; with
+--scale, at these scales instead, to PNG.
 speed: a photograph at 4x, beside PyTorch computing the same network whole and in tiles with a
 padding of 10 pixels, as Real-ESRGAN's code does; the best time. Needs PyTorch.
 folder: JPEG photos of 1 megapixel to PNG and to JPEG at 4x by compact-x4, decoded, computed and
@@ -193,26 +194,29 @@ def report_seams(models: list[str]) -> None:
                 )
 
 
-def report_memory(megapixels: float) -> None:
+def report_memory(megapixels: float, scales: list[str]) -> None:
     """Print time and memory of upscaling a photograph of so many megapixels, file to file."""
+    ways = [(scale, "png") for scale in scales] or [("4", x) for x in ("jpeg", "tiff", "png")]
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     photo = resize_uint8(skimage.data.coffee(), size=(height, height * 4 // 3))
-    images = photo.nbytes * (1 + SCALE**2) / 2**30
     print("| JPEG to | megapixels | s | input + output, GiB | peak, GiB | beyond them |")
     print("|---|---|---|---|---|---|", flush=True)
     with TemporaryDirectory() as folder:
         source = Path(folder) / "photo.jpg"
         source.write_bytes(imagecodecs.jpeg8_encode(photo, level=95))
         lr = imagecodecs.jpeg8_decode(source.read_bytes())
-        for form in ("jpeg", "tiff", "png"):
+        for scale, form in ways:
+            images = photo.nbytes * (1 + float(scale) ** 2) / 2**30
             program = "import sys; from isr_jax.cli import main; sys.exit(main())"
             command = ["-c", program, "upscale", str(source), "--format", form, "--overwrite"]
-            took, _, peak = timing.run_python(command)
+            took, _, peak = timing.run_python([*command, "--scale", scale])
             print(
-                f"| {form.upper()} | {megapixels * SCALE**2:.0f} | {took:.0f} "
+                f"| {form.upper()}, {scale}x | {megapixels * float(scale) ** 2:.0f} | {took:.0f} "
                 f"| {images:.2f} | {peak:.2f} | {peak - images:.2f} |",
                 flush=True,
             )
+        if scales:
+            return
         sr = imagecodecs.png_decode((Path(folder) / "photo_x4.png").read_bytes())
     corner = isr_jax.load("compact-x4")(lr[-128:, -128:])[64 * SCALE :, 64 * SCALE :]
     difference = np.abs(sr[-64 * SCALE :, -64 * SCALE :].astype(int) - corner).max()
@@ -267,12 +271,13 @@ def main() -> None:
     parser = timing.parser(__doc__, rounds=3)
     parser.add_argument("what", choices=["memory", "speed", "folder", "seams", "colours"])
     parser.add_argument("--megapixels", type=float, default=48)
+    parser.add_argument("--scale", nargs="+", default=[])
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--model", nargs="+", default=[])
     options = parser.parse_args()
     timing.print_machine()
     if options.what == "memory":
-        report_memory(options.megapixels)
+        report_memory(options.megapixels, options.scale)
     elif options.what == "folder":
         report_folder(options.photos)
     elif options.what == "colours":

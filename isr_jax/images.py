@@ -35,12 +35,14 @@ def rgb_to_y(rgb: Float[AnyArray, "*n h w 3"]) -> Float[AnyArray, "*n h w 1"]:
 
 
 def rgb_to_gray(
-    rgb: UInt8[AnyArray, "*n 3"] | UInt16[AnyArray, "*n 3"],
-) -> UInt8[AnyArray, "*n 1"] | UInt16[AnyArray, "*n 1"]:
-    """Return the BT.601 luma (full swing) of integers: 0.299 R + 0.587 G + 0.114 B, rounded.
+    rgb: UInt8[AnyArray, "*n 3"] | UInt16[AnyArray, "*n 3"] | Float[AnyArray, "*n 3"],
+) -> UInt8[AnyArray, "*n 1"] | UInt16[AnyArray, "*n 1"] | Float[AnyArray, "*n 1"]:
+    """Return the BT.601 luma (full swing): 0.299 R + 0.587 G + 0.114 B, of integers rounded.
 
-    Source: ITU-R BT.601-7, section 2.5.1, in Pillow's fixed-point arithmetic.
+    Source: ITU-R BT.601-7, section 2.5.1; of integers in Pillow's fixed-point arithmetic.
     """
+    if jnp.issubdtype(rgb.dtype, jnp.floating):
+        return 0.299 * rgb[..., :1] + 0.587 * rgb[..., 1:2] + 0.114 * rgb[..., 2:3]
     red, green, blue = (rgb[..., i : i + 1].astype(np.uint32) for i in range(3))
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(rgb.dtype)
 

@@ -128,7 +128,8 @@ def resize_uint8(
 def resize_uint16(
     image: UInt16[np.ndarray, "h w *c"] | Float[np.ndarray, "h w *c"],
     *,
-    scale: Scale,
+    scale: Scale | None = None,
+    size: tuple[int, int] | None = None,
     method: str = "bicubic",
     round_between: bool = True,
     rows: tuple[int, int] | None = None,
@@ -142,7 +143,7 @@ def resize_uint16(
         UserError: as for `resize_uint8`.
     """
     return _resize_rounded(
-        image, np.uint16, scale, None, method, round_between=round_between, rows=rows, cols=cols
+        image, np.uint16, scale, size, method, round_between=round_between, rows=rows, cols=cols
     )
 
 
@@ -161,6 +162,18 @@ def resize_float64(
     planes = image.reshape(*image.shape[:2], -1)
     result = _separable(planes, row_taps, col_taps, None, between=False)
     return result.reshape(*result.shape[:2], *image.shape[2:])
+
+
+def axis_taps(length: int, out: int, *, method: str = "bicubic") -> Taps:
+    """Return the taps that make `out` pixels of `length`; errors are those of `resize_uint8`."""
+    return _taps(length, out, Fraction(out, length), method)
+
+
+def apply_taps(
+    image: UInt8[np.ndarray, "h w c"] | Float[np.ndarray, "h w c"], rows: Taps, columns: Taps
+) -> Float64[np.ndarray, "oh ow c"]:
+    """Resize as `resize_float64` does, by taps or some of them: the same bits, pixel by pixel."""
+    return _separable(image, rows, columns, None, between=False)
 
 
 def resize(

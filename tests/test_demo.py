@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
 from http.client import HTTPConnection
@@ -20,16 +19,16 @@ from PIL import Image
 
 import isr_jax
 from isr_jax.checkpoints.runs import write_generator
-from isr_jax.demo.models import Choice, Limits, cached
+from isr_jax.demo.models import Choice, Limits
 from isr_jax.models import generator
 from tests.helpers.demo_page import (
     Gate,
-    InThread,
     choose,
     divider,
     post,
     repeated,
     save,
+    serving,
     start,
     until,
     upscaled,
@@ -98,20 +97,10 @@ def gate(monkeypatch):
 @pytest.fixture
 def local(folder, tmp_path, monkeypatch):
     """A server in this process: the object behind its routes, and its address."""
-    uvicorn = pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
-    demo = pytest.importorskip("isr_jax.demo.server", reason="needs pip install 'isr-jax[demo]'")
     monkeypatch.setattr("isr_jax.demo.sessions.SWEEP", 0.05)
     choices = [Choice(str(folder / "runs" / "tiny"), 2), Choice("nearest", None)]
-    server = demo.Server(tmp_path, choices, Limits(0.5, 1), reader=InThread(), upscaler=InThread())
-    with demo.listen("127.0.0.1", 0) as socket:
-        address = f"http://127.0.0.1:{socket.getsockname()[1]}"
-        web = uvicorn.Server(uvicorn.Config(server.app(["127.0.0.1"]), log_level="error"))
-        server.ending = lambda: web.should_exit
-        thread = threading.Thread(target=web.run, kwargs={"sockets": [socket]})
-        thread.start()
-        yield server, address
-        web.should_exit = True
-        thread.join()
+    with serving(tmp_path, choices, Limits(0.5, 1)) as (server, (_, port)):
+        yield server, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -165,8 +154,9 @@ def test_a_photo_is_upscaled_compared_and_saved(server, browser, folder, photo):
     page.mouse.up()
     assert divider(page) == pytest.approx(0.25, abs=0.01)
 
-    page.select_option("#model", index=0)
-    assert page.is_disabled("#scale")
+    assert page.input_value("#size") == "3"
+    page.select_option("#model", label="compact-x4 (\u00d74)")
+    assert page.input_value("#size") == "4"  # its own
     page.select_option("#tile", "64")
     result, name = upscaled(page, "runs/tiny (\u00d72)", 2, folder / "saved.png")
     assert name == "my cat_x2.png"
@@ -220,7 +210,7 @@ def test_after_cancel_photos_are_upscaled_as_before(local, gate, visit, folder, 
 
     gate.open.set()
     result, _ = upscaled(page, 0, 2, folder / "saved.png")
-    model = cached(str(folder / "runs" / "tiny"), 2, 32)
+    model = isr_jax.load(folder / "runs" / "tiny", tile=32)
     np.testing.assert_array_equal(result, model(photo))
     choose(page, folder / "mirrored.png")
     result, name = upscaled(page, "nearest (interpolation)", 3, folder / "saved.png")
@@ -278,7 +268,7 @@ def test_deep_and_transparent_photos_keep_their_bits_and_alpha(visit, folder, ph
     alpha = np.tile(np.arange(160, dtype=np.uint8), (120, 1))
     clear = np.dstack([photo, alpha])
     Image.fromarray(clear).save(folder / "clear.png")
-    model = cached(str(folder / "runs" / "tiny"), 2, 32)
+    model = isr_jax.load(folder / "runs" / "tiny", tile=32)
     page = visit()
     page.select_option("#tile", "32")
     for file, image in {"deep.tif": deep, "clear.png": clear}.items():
@@ -388,7 +378,7 @@ def test_a_signal_ends_it_at_work_and_leaves_nothing(server, folder):
         photo = (folder / "my cat.png").read_bytes()
         with post(connection, "/photo?name=a.png", photo, session) as answer:
             assert json.load(answer)["size"] == [160, 120]
-        wanted = json.dumps({"model": tiny, "scale": None, "tile": 32})
+        wanted = json.dumps({"model": tiny, "size": {"scale": 2}, "tile": 32})
         with post(connection, "/upscale", wanted, session) as answer:
             # It may have to wait for its turn.
             lines = iter(answer.readline, b"")

@@ -20,7 +20,7 @@ from isr_jax.demo.worker import BugError, Stopped, Worker
 from isr_jax.errors import UserError
 from tests.helpers import demo_page
 from tests.helpers.command import ROOT
-from tests.helpers.demo_page import InThread, post
+from tests.helpers.demo_page import post, serving
 from tests.helpers.image_files import noise, png
 
 
@@ -87,23 +87,9 @@ def test_a_worker_ends_with_the_process_that_started_it():
 @pytest.fixture
 def page(tmp_path):
     """A running server, and a function that opens a connection to it."""
-    uvicorn = pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
-    demo = pytest.importorskip("isr_jax.demo.server", reason="needs pip install 'isr-jax[demo]'")
-    workers = {"reader": InThread(), "upscaler": InThread()}
-    server = demo.Server(tmp_path, [Choice("nearest", None)], Limits(0.5, 1, disk=0.2), **workers)
-    with demo.listen("127.0.0.1", 0) as listening:
-        address = listening.getsockname()
-        web = uvicorn.Server(uvicorn.Config(server.app(["127.0.0.1"]), log_level="error"))
-        server.ending = lambda: web.should_exit
-        thread = threading.Thread(target=web.run, kwargs={"sockets": [listening]})
-        thread.start()
-
-        def connect():
-            return HTTPConnection(*address, timeout=20)
-
-        yield server, connect
-        web.should_exit = True
-        thread.join()
+    choices, limits = [Choice("nearest", None)], Limits(0.5, 1, disk=0.2)
+    with serving(tmp_path, choices, limits) as (server, address):
+        yield server, lambda: HTTPConnection(*address, timeout=20)
 
 
 def open_session(connection):
@@ -113,10 +99,13 @@ def open_session(connection):
     return answer, json.loads(re.search('id="settings">(.*)</script>', home)[1])["session"]
 
 
-GOOD = {"model": 0, "scale": 2, "tile": None}
+GOOD = {"model": 0, "size": {"scale": 2}, "tile": None}
 WRONG = [b"", b"{", b"[]", b"17", b"\xff", b"[" * 9000, json.dumps({**GOOD, "model": True})]
 WRONG += [json.dumps({**GOOD, name: value}) for name, value in (("model", -1), ("model", 9))]
-WRONG += [json.dumps({**GOOD, "scale": value}) for value in (2.0, "2", [2], None, 10**9, True)]
+NO_SIZES = [{"scale": x} for x in (0, -1, "2", [2], None, 10**9, True, float("nan"), 1e-300)]
+NO_SIZES += [{"width": 1.5}, {"width": 0}, {"fit": [3]}, {"fit": 3}, {"fit": [3, "4"]}, {"area": 1}]
+NO_SIZES += [{}, {"width": 3, "height": 3}, {"fit": [[]] * 9}, {"megapixels": 0}, 2, None, [], "2"]
+WRONG += [json.dumps({**GOOD, "size": value}) for value in NO_SIZES]
 WRONG += [json.dumps({**GOOD, "tile": value}) for value in (32.0, "32", 31, {})]
 
 
@@ -131,7 +120,7 @@ def test_wrong_requests_are_answered_not_failed(page):
         for body in WRONG:
             with post(connection, "/upscale", body, session) as answer:
                 assert answer.status == 422, body
-                assert json.load(answer) == {"error": "no such model, scale or tile size"}
+                assert json.load(answer) == {"error": "no such model, size or tile size"}
         with post(connection, "/upscale", b" " * 20_000, session) as answer:
             assert json.load(answer) == {"error": "the request is too large"}
         with post(connection, "/upscale", json.dumps(GOOD), session) as answer:

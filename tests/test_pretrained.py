@@ -158,11 +158,3 @@ def test_upscale_takes_the_packages_own_model(tmp_path, capsys, options, scale):
     with Image.open(tmp_path / f"a_x{scale}.png") as written:
         expected = isr_jax.load(f"compact-x{scale}")(photo)
         np.testing.assert_array_equal(np.array(written), expected)
-
-
-def test_a_scale_without_a_model_is_told_what_there_is(tmp_path, capsys):
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
-    code, _, (line,) = run(capsys, "upscale", tmp_path / "a.png", "--scale", 5)
-    assert code == 1
-    assert "there is no model compact-x5: give a run folder" in line
-    assert "compact-x2, compact-x3, compact-x4, nearest" in line

@@ -9,7 +9,8 @@ from isr_jax import images
 from isr_jax.models.generators import make_upscale
 from isr_jax.resize import resize_uint8
 from isr_jax.tiling.cutting import tiles_of
-from isr_jax.tiling.tiles import make_tiled, plan, write
+from isr_jax.tiling.placing import write
+from isr_jax.tiling.tiles import make_tiled, plan
 from tests.helpers.drawn import BEYOND, assert_same, drawn, photo, soft, tiled
 
 

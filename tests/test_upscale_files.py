@@ -81,7 +81,7 @@ def test_a_second_run_does_what_is_left(tmp_path, capsys):
     assert len(files_in(tmp_path)) == 6
     good(capsys, tmp_path, "--out", tmp_path / "in it")
     good(capsys, tmp_path, "--out", tmp_path / "in it")
-    assert len(files_in(tmp_path)) == 12
+    assert len(files_in(tmp_path)) == 9
 
 
 def test_patterns_are_walked_and_places_kept(tmp_path, capsys, monkeypatch):

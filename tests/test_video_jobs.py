@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import isr_jax
+from isr_jax import cli
 from isr_jax.errors import UsageError, UserError
 from isr_jax.upscaling.upscaler import Upscaler
 from isr_jax.video.names import CODECS, CONTAINERS, choose_codec, plan_videos, split_inputs
@@ -161,6 +163,23 @@ def test_frames_of_a_network_equal_those_upscaled_alone(tmp_path, capsys):
     assert len(found) == 5
     for image, result in zip(images, found, strict=True):
         np.testing.assert_array_equal(result, upscaler(image))
+
+
+@pytest.mark.parametrize(("turned", "size"), [(None, (45, 60)), (90, (60, 80))])
+def test_frames_get_any_size_as_they_are_shown(tmp_path, capsys, turned, size):
+    """A width of 60 pixels: of frames that are shown on their side, their height."""
+    images = pictures(3)
+    make_clip(tmp_path / "a.mkv", images, codec="ffv1", pix_fmt="bgr0", turned=turned)
+    options = ("--model", "compact-x2", "--width", "60", "--codec", "ffv1")
+    assert cli.main(["upscale", str(tmp_path / "a.mkv"), *options]) == 0
+    capsys.readouterr()
+    found = read_clip(tmp_path / "a_w60.mkv")
+    assert abs(found.frame.rotation) == (turned or 0)
+    upscaler = isr_jax.load_any_size(model="compact-x2")
+    for image, result in zip(images, found.images, strict=True):
+        assert result.shape[:2] == size
+        expected = upscaler(image, **{"height" if turned else "width": 60})
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_of_a_truncated_video_what_can_be_decoded_is_kept(tmp_path, capsys):

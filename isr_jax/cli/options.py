@@ -6,7 +6,9 @@ The names below therefore repeat the keys of tables that only load with JAX; a t
 
 import argparse
 import json
+import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NoReturn
 
 from isr_jax.pretrained import PRETRAINED
@@ -28,6 +30,21 @@ def scale_factor(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a scale factor such as 4")
     return int(text)
+
+
+def decimal(text: str) -> Fraction:
+    """Parse a number above 0, such as 2.5, exactly."""
+    if not re.fullmatch(r"\d+(\.\d+)?|\.\d+", text, re.ASCII) or not Fraction(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 2.5")
+    return Fraction(text)
+
+
+def box(text: str) -> tuple[int, int]:
+    """Parse WxH, two numbers of pixels."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size WxH such as 1920x1080")
+    return int(width), int(height)
 
 
 def integer(least: int, *, most: int | None = None) -> Callable[[str], int]:

@@ -5,7 +5,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from isr_jax.cli.options import MAX_PIXELS, add_model, integer, scale_factor, shard
+from isr_jax.cli.options import MAX_PIXELS, add_model, box, decimal, integer, shard
 from isr_jax.errors import UsageError, UserError
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
@@ -31,13 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="image and video files, folders of photos (searched at any depth), and patterns such "
         "as 'photos/**/*.jpg'",
     )
-    add_model(parser, default="compact-xS, where S is the scale")
-    parser.add_argument(
-        "--scale",
-        type=scale_factor,
-        metavar="S",
-        help="scale factor; required by an interpolation; default without a model: 4",
-    )
+    add_model(parser, default="the smallest compact model, or two in turn, that reach the size")
+    add_sizes(parser)
     parser.add_argument(
         "--out",
         metavar="PATH",
@@ -45,7 +40,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "single image or video; default: beside each input",
     )
     parser.add_argument(
-        "--suffix", help="appended to each file name; default: _xS, where S is the scale"
+        "--suffix",
+        help="appended to each file name; default: _xS, where S is the scale, or _wN, _hN, _WxH, "
+        "_Mmp",
     )
     parser.add_argument(
         "--format",
@@ -126,6 +123,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the result's size, of which one can be given."""
+    group = parser.add_argument_group(
+        "size",
+        "The aspect ratio is kept, and the other side rounded half up. Between the scales of the "
+        "models, the output of the next larger one is resized by antialiased bicubic "
+        "interpolation. Default: the scale of the model; without a model, 4.",
+    ).add_mutually_exclusive_group()
+    group.add_argument("--scale", type=decimal, metavar="S", help="scale factor, such as 2.5; or 8")
+    group.add_argument("--width", type=integer(1), metavar="N", help="width in pixels, upright")
+    group.add_argument("--height", type=integer(1), metavar="N", help="height in pixels, upright")
+    group.add_argument("--fit", type=box, metavar="WxH", help="as large as fits into W by H pixels")
+    group.add_argument("--megapixels", type=decimal, metavar="M", help="so many times 10^6 pixels")
+
+
 def run(options: argparse.Namespace) -> int:
     """Upscale every photo and video, report the failures and a count; return the exit code."""
     inputs = split_inputs(options.inputs)
@@ -136,18 +148,18 @@ def run(options: argparse.Namespace) -> int:
         except ModuleNotFoundError as error:
             raise UserError("videos need PyAV: run pip install 'isr-jax[video]'") from error
     from isr_jax.distributed import take_own_device
+    from isr_jax.upscaling.any_size import load_any_size
     from isr_jax.upscaling.folders import Outcome, upscale_files
+    from isr_jax.upscaling.sizes import make_target
     from isr_jax.upscaling.upscaler import load
 
     take_own_device()
-    upscaler = load(
-        options.model or f"compact-x{options.scale or 4}",
-        scale=options.scale,
-        weights=options.weights,
-        tile=options.tile,
-        ensemble=options.ensemble,
-        dtype=options.dtype,
-    )
+    given = {name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")}
+    sizes = ("scale", "width", "height", "fit", "megapixels")
+    if target := make_target(**{name: getattr(options, name) for name in sizes}):
+        upscaler = load_any_size(model=options.model, **given).at(target)
+    else:
+        upscaler = load(options.model or "compact-x4", **given)
     common = {
         "out": options.out,
         "suffix": options.suffix,
@@ -172,10 +184,7 @@ def run(options: argparse.Namespace) -> int:
     if inputs.videos:
         from isr_jax.video.jobs import Options, upscale_videos
 
-        settings = {
-            name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")
-        }
-        how = Options(options.codec, options.crf, options.resume, settings)
+        how = Options(options.codec, options.crf, options.resume, given)
         outcomes.append(upscale_videos(upscaler, inputs.videos, options=how, **common))
     upscaled, skipped = (sum(counts) for counts in zip(*(o[:2] for o in outcomes), strict=True))
     failed = [line for outcome in outcomes for line in outcome.failed]

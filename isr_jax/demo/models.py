@@ -2,25 +2,27 @@
 
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS, is_run_folder, saved_scale
 from isr_jax.errors import UserError
 from isr_jax.pretrained import PRETRAINED
 
-if TYPE_CHECKING:
-    from isr_jax.upscaling.upscaler import Upscaler
-
 MEGA = 10**6
 
 
 class Choice(NamedTuple):
-    """A model that the page offers: what `load` takes, and a generator's own scale."""
+    """A model that the page offers: what `load` takes, and a generator's own scale.
 
-    model: str
+    None is for the models shipped with the package, of which those that reach a size are taken.
+    """
+
+    model: str | None
     scale: int | None
+
+
+AUTOMATIC = Choice(None, 4)
 
 
 class Limits(NamedTuple):
@@ -39,25 +41,20 @@ class Limits(NamedTuple):
     disk: float = 10_000.0
 
 
-@lru_cache(maxsize=8)
-def cached(model: str, scale: int | None, tile: int | None) -> "Upscaler":
-    """Load a model, once for each scale and tile size."""
-    from isr_jax.upscaling.upscaler import load
-
-    return load(model, scale=scale, tile=tile)
-
-
 def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
     """List the models named, the shipped ones, the run folders in `runs` and the interpolations.
 
     Raises:
         UserError: a named model cannot be loaded.
     """
+    # Imported here: it takes long to load, and readers of photos do without.
+    from isr_jax.upscaling.upscaler import load
+
     networks = dict.fromkeys(
         [*(name for name in named if name not in INTERPOLATIONS), *reversed(PRETRAINED)]
     )
-    choices = [Choice(name, cached(name, None, None).scale) for name in networks]
-    known = {Path(choice.model).expanduser().resolve() for choice in choices}
+    choices = [Choice(name, load(name).scale) for name in networks]
+    known = {Path(name).expanduser().resolve() for name in networks}
     for run in sorted(runs.glob("*/")):
         if run.resolve() not in known and is_run_folder(run):
             try:

@@ -7,16 +7,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from isr_jax.demo.models import MEGA, Choice, cached
+from isr_jax.demo.models import MEGA, Choice
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.pixels import Page, as_image, to_8_bits
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import write_photo
+from isr_jax.upscaling.sizes import Target
+
+if TYPE_CHECKING:
+    from isr_jax.upscaling.any_size import AnySizeUpscaler
 
 Progress = Callable[..., None]
 
@@ -40,11 +45,12 @@ class Uploaded(NamedTuple):
 
 
 class Upscaled(NamedTuple):
-    """The PNG file, a view of it, and the seconds that the model took."""
+    """The PNG file, a view of it, the seconds that the model took, and how the size was reached."""
 
     file: Path
     view: View
     seconds: float
+    notices: tuple[str, ...]
 
 
 def take(
@@ -99,15 +105,23 @@ def write_view(file: Path, page: Page, photo: Photo) -> View:
     return View(file, smaller)
 
 
+@lru_cache(maxsize=8)
+def cached(model: str | None, tile: int | None) -> "AnySizeUpscaler":
+    """Load a model, once for each tile size."""
+    from isr_jax.upscaling.any_size import load_any_size
+
+    return load_any_size(model=model, tile=tile)
+
+
 def upscale(
-    file: Path, choice: Choice, *, scale: int, tile: int | None, progress: Progress
+    file: Path, choice: Choice, *, target: Target, tile: int | None, progress: Progress
 ) -> Upscaled:
     """Upscale a photo into a new folder beside it.
 
     Args:
         file: the photo.
         choice: the model.
-        scale: the factor.
+        target: the size of the result.
         tile: side of a tile, pixels; None for one that fits the device.
         progress: called with step, or with done and total; what it raises ends the work.
 
@@ -117,17 +131,18 @@ def upscale(
     from isr_jax.upscaling.upscaler import EXCUSABLE
 
     try:
-        return _upscale(file, choice, scale, tile, progress)
+        return _upscale(file, choice, target, tile, progress)
     except EXCUSABLE as error:
         raise UserError(one_line(error)) from error
 
 
 def _upscale(
-    file: Path, choice: Choice, scale: int, tile: int | None, progress: Progress
+    file: Path, choice: Choice, target: Target, tile: int | None, progress: Progress
 ) -> Upscaled:
     progress(step="Loading the model")
-    upscaler = cached(choice.model, scale, None if choice.scale is None else tile)
+    upscaler = cached(choice.model, None if choice.scale is None else tile).at(target)
     photo, page = first_page(open_photo(file, max_pixels=sys.maxsize))
+    notices = upscaler.size_remarks((page.pixels.shape[0], page.pixels.shape[1]))
     progress(step="Computing the first tile" if choice.scale else "Computing")
     begin = time.monotonic()
     pixels = upscaler(page.pixels, progress=lambda done, total: progress(done=done, total=total))
@@ -139,4 +154,4 @@ def _upscale(
     view = View(result, 1)
     if pixels.shape[0] * pixels.shape[1] > LARGEST_VIEW:
         view = write_view(result.with_name("view.png"), large, photo)
-    return Upscaled(result, view, seconds)
+    return Upscaled(result, view, seconds, notices)

@@ -8,13 +8,15 @@ from typing import Any
 
 from starlette.requests import Request
 
-from isr_jax.demo.models import Choice
+from isr_jax.demo.models import AUTOMATIC, Choice
 from isr_jax.errors import UserError
+from isr_jax.upscaling.sizes import Target, make_target
 
 SCALES = (2, 3, 4, 6, 8)
 TILES = (32, 64, 128, 256, 512)
 SILENCE, SLOWEST = 20.0, 600.0  # seconds that a body may pause, and take in all
 LARGEST = 10_000  # bytes of JSON
+MOST = 10**6  # pixels of a side, megapixels, and scale
 SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
@@ -47,24 +49,37 @@ async def chunks_of(request: Request, *, most: float, too_large: str) -> AsyncIt
 
 async def wanted_of(
     request: Request, choices: Sequence[Choice]
-) -> tuple[Choice, int, int | None] | None:
-    """Return the model, scale and tile size that a request asks for; None where there are none."""
+) -> tuple[Choice, Target, int | None] | None:
+    """Return the model, size and tile size that a request asks for; None where there are none."""
     chunks = chunks_of(request, most=LARGEST, too_large="the request is too large")
     try:
         wanted = json.loads(b"".join([chunk async for chunk in chunks]))
-        model, scale, tile = wanted["model"], wanted["scale"], wanted["tile"]
+        model, size, tile = wanted["model"], wanted["size"], wanted["tile"]
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    if type(model) is not int or not 0 <= model < len(choices):
-        return None
-    own = choices[model].scale
-    if own is None and (type(scale) is not int or scale not in SCALES):
+    if model is not None and (type(model) is not int or not 0 <= model < len(choices)):
         return None
     if tile is not None and (type(tile) is not int or tile not in TILES):
         return None
-    return choices[model], own or int(scale), tile
+    target = _target_of(size)
+    return target and (AUTOMATIC if model is None else choices[model], target, tile)
+
+
+def _target_of(size: Any) -> Target | None:
+    """Return the target that JSON such as {"width": 1920} stands for; None where it is none."""
+    if type(size) is not dict or len(size) != 1:
+        return None
+    ((kind, value),) = size.items()
+    numbers = value if kind == "fit" and type(value) is list else [value]
+    if any(type(x) not in (int, float) or not 0 < x <= MOST for x in numbers):
+        return None
+    try:
+        given: dict[str, Any] = {kind: tuple(value) if kind == "fit" else value}
+        return make_target(**given)
+    except (UserError, TypeError):
+        return None
 
 
 class SafeHeaders:

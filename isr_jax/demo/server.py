@@ -44,6 +44,7 @@ from isr_jax.demo.sessions import Job, Session, Sessions, Upload
 from isr_jax.demo.worker import BugError, Stopped, Worker
 from isr_jax.errors import UserError, one_line
 from isr_jax.pages import page_template
+from isr_jax.upscaling.sizes import Target, size_of
 
 # In multiples of --max-megapixels: every accepted photo can be upscaled by 4.
 LARGEST_RESULT = 16
@@ -182,14 +183,14 @@ class Server:
             raise UserError("choose a photo first")
         wanted = await requests.wanted_of(request, self.choices)
         if wanted is None:
-            return JSONResponse({"error": "no such model, scale or tile size"}, status_code=422)
-        choice, scale, tile = wanted
-        width, height = (side * scale for side in upload.size)
+            return JSONResponse({"error": "no such model, size or tile size"}, status_code=422)
+        choice, target, tile = wanted
+        height, width = size_of(target, (upload.size[1], upload.size[0]))
         most = self.limits.pixels * LARGEST_RESULT
         if width * height > most * MEGA:
             raise UserError(
-                f"{upload.name} upscaled by {scale} has {width * height / MEGA:.0f} megapixels; a "
-                f"result can have {most:g}, {LARGEST_RESULT} times --max-megapixels"
+                f"{upload.name} upscaled to {width}x{height} has {width * height / MEGA:.0f} "
+                f"megapixels; a result can have {most:g}, {LARGEST_RESULT} times --max-megapixels"
             )
         loop = asyncio.get_running_loop()
         for old in upload.jobs:
@@ -206,9 +207,9 @@ class Server:
             if upload.discarded:
                 upload.discard()
             elif not future.cancelled():
-                job.events.put_nowait(_outcome(upload, scale, future))
+                job.events.put_nowait(_outcome(upload, target, future))
 
-        work = partial(upscale, upload.folder / "photo", choice, scale=scale, tile=tile)
+        work = partial(upscale, upload.folder / "photo", choice, target=target, tile=tile)
         future = self.worker.submit(self.upscaler.call, work, tell=tell, stop=job.stop)
         self.queue.append(job)
         upload.jobs.append(job)
@@ -322,7 +323,7 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
             upscaler=Worker(
                 "isr-demo-upscaler",
                 seconds=limits.seconds,
-                modules=["isr_jax.upscaling.upscaler"],
+                modules=["isr_jax.upscaling.any_size"],
             ),
         )
         hosts = ("localhost", str(ip), f"[{ip}]") if ip.is_loopback else ("*",)
@@ -342,7 +343,7 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
     return 0
 
 
-def _outcome(upload: Upload, scale: int, future: Future) -> dict[str, Any]:
+def _outcome(upload: Upload, target: Target, future: Future) -> dict[str, Any]:
     """Return the last event of a job: its result or its error."""
     error = future.exception()
     if isinstance(error, Stopped):
@@ -352,12 +353,12 @@ def _outcome(upload: Upload, scale: int, future: Future) -> dict[str, Any]:
         return {"error": f"{upload.name}: a bug in isr_jax; the server's log has it"}
     if error:
         return {"error": f"{upload.name}: {one_line(error)}"}
-    result, view, seconds = future.result()
+    result, view, seconds, notices = future.result()
     if upload.result:
         shutil.rmtree(upload.result, ignore_errors=True)
     upload.result = result.parent
-    width, height = (side * scale for side in upload.size)
-    name = f"{Path(upload.name).stem}_x{scale}.png"
+    height, width = size_of(target, (upload.size[1], upload.size[0]))
+    name = f"{Path(upload.name).stem}_{target.label}.png"
     return {
         "result": _shared(upload, View(result, 1), name=name),
         "view": _shared(upload, view),
@@ -365,6 +366,7 @@ def _outcome(upload: Upload, scale: int, future: Future) -> dict[str, Any]:
         "size": (width, height),
         "bytes": result.stat().st_size,
         "seconds": seconds,
+        "notices": notices,
     }
 
 

@@ -28,15 +28,16 @@ class Programs(NamedTuple):
         upscale: (params, stats, windows, one for each device, way, piece, dtype) -> a view: sr, [n
             scale*t scale*u c], and whether each was finite. The tail of a split generator computes
             one piece at a time. Where there is one symmetry, sr has integers already, so that no
-            float copy of a large window is kept.
+            float copy of a large window is kept, unless dtype is float32.
         finish: (view of each symmetry, corners of the tiles in each, dtype) -> the mean over the
-            symmetries, placed as in the first and rounded, and whether each was finite.
+            symmetries, placed as in the first and rounded, unless dtype is float32; and whether
+            each was finite.
     """
 
     devices: int
     place: Callable[[Any, Any], tuple[Any, Any]]
     upscale: Callable[..., View]
-    finish: Callable[..., tuple[Levels, Bool[Array, " n"]]]
+    finish: Callable[..., View]
 
 
 def make_programs(network: Windowed, devices: Sequence[Any], symmetries: Sequence[int]) -> Programs:
@@ -155,7 +156,7 @@ def make_programs(network: Windowed, devices: Sequence[Any], symmetries: Sequenc
         dtype: np.dtype,
         gray: bool,
         alpha: bool,
-    ) -> tuple[Levels, Bool[Array, " n"]]:
+    ) -> View:
         if len(views) == 1:
             ((levels, finite),) = views
             return _as(levels, gray=gray, alpha=alpha), finite
@@ -236,7 +237,9 @@ def _upright(views: Float[Array, "n h w c"], symmetry: int) -> Float[Array, "n _
     return views[:, ::-1] if symmetry & 1 else views
 
 
-def _as(sr: Levels, *, gray: bool, alpha: bool) -> Levels:
+def _as(
+    sr: Levels | Float[Array, "n _ _ _"], *, gray: bool, alpha: bool
+) -> Levels | Float[Array, "n _ _ _"]:
     """Return those channels of a generator's output that its input has."""
     if sr.shape[-1] < 3:  # of gray planes
         return sr

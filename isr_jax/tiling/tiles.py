@@ -16,11 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, UInt8, UInt16
 
 from isr_jax import errors
 from isr_jax.errors import UserError
-from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.cutting import (
     Image,
     Images,
@@ -38,15 +36,20 @@ from isr_jax.tiling.cutting import (
     tiles_of,
     work,
 )
+from isr_jax.tiling.placing import Part, Upscaled, rows_of, upscale_alpha, write
 from isr_jax.tiling.programs import View, make_programs
 from isr_jax.tiling.windows import Windowed
 
-Upscaled = UInt8[np.ndarray, "n sh sw c"] | UInt16[np.ndarray, "n sh sw c"]
 OnTile = Callable[[int, int], None]
 
 
 # (images, progress) -> upscaled images of the same type and channels
 Upscale = Callable[..., Upscaled]
+
+# (row, column, pixels) of a part of an SR image
+Put = Callable[[int, int, np.ndarray], None]
+# (image, put, progress)
+Stream = Callable[..., None]
 
 
 # The padding is the radius of the receptive field up to EXACT LR pixels. Beyond that, exactness
@@ -82,14 +85,11 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
     """
     fold, declared, pixels = network.multiple, network.approximate, 0
     approximate = declared is not None
-    head_bytes = network.split.head_bytes if network.split else network.bytes_per_pixel
     if overlap is None:
         radius, capped = network.radius, CAPPED if approximate else CAPPED * fold
         overlap = radius if radius is not None and radius <= EXACT * fold else capped
     if tile is None:
-        # The output of a window, of 8 bits, is in memory beside the next one's.
-        output = 0 if approximate else 2 * network.channels * network.scale**2
-        pixels = _limits().bytes // (head_bytes + output)
+        pixels = _most_pixels(network, value_bytes=0 if approximate else 1)
         most = _limits().side if approximate else _limits().side * fold
         least = SMALLEST if approximate else SMALLEST * fold
         tile = max(min(most, math.isqrt(pixels)) - 2 * overlap, least)
@@ -108,6 +108,14 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
     # A tile may start anywhere, but its window only at a multiple of `fold`.
     window = -(-(tile + 2 * overlap + fold - 1) // fold) * fold
     return Plan(tile, tile, overlap, window, fold, network.channels, approximate, pixels)
+
+
+def _most_pixels(network: Windowed, *, value_bytes: int) -> int:
+    """Return how many LR pixels a window can have, by the bytes of each value of its output."""
+    head_bytes = network.split.head_bytes if network.split else network.bytes_per_pixel
+    # The output of a window is in memory beside the next one's.
+    output = 2 * value_bytes * network.channels * network.scale**2
+    return _limits().bytes // (head_bytes + output)
 
 
 def _limits() -> Limits:
@@ -142,6 +150,83 @@ def make_tiled(
         devices: of this process, each of which takes a window; by default all.
     """
     scale = network.scale
+    place, divide, compute = _make_computing(
+        network, plan, ensemble=ensemble, sizes=sizes, devices=devices
+    )
+
+    def upscale(arrays: tuple[Any, Any], batch: Images, progress: OnTile | None = None) -> Upscaled:
+        n, h, w, channels = batch.shape
+        result = np.empty((n, h * scale, w * scale, channels), batch.dtype)
+        if channels in (2, 4) and network.channels < 4:
+            upscale_alpha(batch, result, rows=plan.tile or h)
+        cut_up = divide(batch)
+        shared = scale * max(tile.above for tile in cut_up.tiles)
+        strip = np.empty((shared, *result.shape[2:]), result.dtype)
+        for tile, sr in compute(arrays, cut_up, batch.dtype, progress):
+            write(result[tile.image], tile, sr, scale, strip)
+        return result
+
+    return lambda params, stats: partial(upscale, place(params, stats))
+
+
+def make_stream(
+    network: Windowed, plan: Plan, *, ensemble: bool = False
+) -> Callable[[Any, Any], Stream]:
+    """Return a function (params, stats) -> (image, put, progress) -> None.
+
+    It puts the SR image before rounding and clipping, float32, in parts: put(row, column, pixels)
+    is called for parts that cover it, those of equal rows from the left to the right. Alpha is
+    among the channels only where the generator sees it.
+
+    Arguments are those of `make_tiled`.
+    """
+    scale = network.scale
+    # Four bytes take the place of one, who takes a part may copy it, and a resize needs room too.
+    most = min(plan.most, _most_pixels(network, value_bytes=16)) if plan.most else 0
+    place, divide, compute = _make_computing(network, plan._replace(most=most), ensemble=ensemble)
+
+    def stream(
+        arrays: tuple[Any, Any], image: Image, put: Put, progress: OnTile | None = None
+    ) -> None:
+        cut_up = divide(image[None])
+        parts = compute(arrays, cut_up, np.dtype(np.float32), progress)
+        if cut_up.way == "approximate":
+            for part in rows_of(parts, (image.shape[0] * scale, image.shape[1] * scale), scale):
+                put(*part)
+            return
+        for tile, sr in parts:
+            put(tile.row * scale, tile.column * scale, sr)
+
+    return lambda params, stats: partial(stream, place(params, stats))
+
+
+class _CutUp(NamedTuple):
+    """A batch, reflected where tiles are approximate, and how it is cut."""
+
+    batch: Images
+    way: Way
+    window: Sides
+    tiles: Sequence[Tile]
+
+
+def _make_computing(
+    network: Windowed,
+    plan: Plan,
+    *,
+    ensemble: bool,
+    sizes: Sequence[Sides] = (),
+    devices: Sequence[Any] | None = None,
+) -> tuple[
+    Callable[[Any, Any], tuple[Any, Any]],
+    Callable[[Images], _CutUp],
+    Callable[..., Iterator[tuple[Tile, Part]]],
+]:
+    """Return the functions place, as of `Programs`, divide and compute; see `make_tiled`.
+
+    divide(images) cuts them up, and compute(arrays, cut_up, dtype, progress) yields each tile's SR
+    pixels, of that dtype.
+    """
+    scale = network.scale
     symmetries = range(8) if ensemble else range(1)
     chosen = jax.local_devices() if devices is None else devices
     programs = make_programs(network, chosen, symmetries)
@@ -167,15 +252,23 @@ def make_tiled(
                 return new
         return best
 
+    def divide(batch: Images) -> _CutUp:
+        size = batch.shape[1:3]
+        way = choose_way(plan, size)
+        window = window_for(size) if way == "exact" else usual
+        if way == "approximate":
+            batch = reflect(batch, network.multiple)
+        return _CutUp(batch, way, window, tiles_of(batch, plan, way, window))
+
     def launch(
         arrays: tuple[Any, Any],
-        batch: Images,
+        cut_up: _CutUp,
         tiles: Sequence[Tile],
         after: Any,
-        way: Way,
-        window: Sides,
-    ) -> tuple[tuple[Array, Array], Sequence[Sides]]:
+        dtype: np.dtype,
+    ) -> tuple[View, Sequence[Sides]]:
         """Return the upscaled windows, whether they are finite, and the corners of the tiles."""
+        batch, way, window, _ = cut_up
         views: list[View] = []
         corners = []
         for k in symmetries:
@@ -185,26 +278,18 @@ def make_tiled(
             # One program at a time, so that their memory does not add up.
             jax.block_until_ready(views[-1] if views else after)
             piece = compiled[window][:: -1 if k & 4 else 1]
-            view = programs.upscale(*arrays, windows, way=way, piece=piece, dtype=batch.dtype)
+            view = programs.upscale(*arrays, windows, way=way, piece=piece, dtype=dtype)
             views.append(view)
             corners.append(np.stack([window.upright_corner(k) for window in windows]))
         channels = batch.shape[3]
         alpha = channels in (2, 4) and network.channels == 4
-        done = programs.finish(views, corners, dtype=batch.dtype, gray=channels < 3, alpha=alpha)
+        done = programs.finish(views, corners, dtype=dtype, gray=channels < 3, alpha=alpha)
         return done, [(int(y), int(x)) for y, x in corners[0]]
 
-    def upscale(arrays: tuple[Any, Any], batch: Images, progress: OnTile | None = None) -> Upscaled:
-        n, h, w, channels = batch.shape
-        result = np.empty((n, h * scale, w * scale, channels), batch.dtype)
-        if channels in (2, 4) and network.channels < 4:
-            upscale_alpha(batch, result, scale=scale, rows=plan.tile or h)
-        way = choose_way(plan, (h, w))
-        window = window_for((h, w)) if way == "exact" else usual
-        if way == "approximate":
-            batch = reflect(batch, network.multiple)
-        tiles = tiles_of(batch, plan, way, window)
-        shared = scale * max(tile.above for tile in tiles)
-        strip = np.empty((shared, *result.shape[2:]), result.dtype)
+    def compute(
+        arrays: tuple[Any, Any], cut_up: _CutUp, dtype: np.dtype, progress: OnTile | None
+    ) -> Iterator[tuple[Tile, Part]]:
+        tiles, size = cut_up.tiles, cut_up.batch.shape[1:3]
         current: Sequence[Tile] = ()
         computed: Any = None
         places: Sequence[Sides] = ()
@@ -212,9 +297,9 @@ def make_tiled(
         for start in range(0, len(tiles) + count, count):
             group = tiles[start : start + count]
             following, next_places = None, ()
-            with _enough_memory(way, (h, w)):
+            with _enough_memory(cut_up.way, size):
                 if group:
-                    following, next_places = launch(arrays, batch, group, computed, way, window)
+                    following, next_places = launch(arrays, cut_up, group, computed, dtype)
                 computed = jax.tree.map(np.asarray, computed)
             if current:
                 for tile, (y, x), sr, finite in zip(current, places, *computed, strict=False):
@@ -223,16 +308,13 @@ def make_tiled(
                             "the model's output is not finite: its numbers overflow on this "
                             "image; if it computes in bfloat16, try --dtype float32"
                         )
-                    inner = sr[y * scale :, x * scale :][
-                        : tile.height * scale, : tile.width * scale
-                    ]
-                    write(result[tile.image], tile, inner, scale, strip)
+                    inner = sr[y * scale :, x * scale :]
+                    yield tile, inner[: tile.height * scale, : tile.width * scale]
             current, computed, places = group, following, next_places
             if progress and start:
                 progress(min(start, len(tiles)), len(tiles))
-        return result
 
-    return lambda params, stats: partial(upscale, programs.place(params, stats))
+    return programs.place, divide, compute
 
 
 def usual_window(plan: Plan, sizes: Sequence[Sides]) -> Sides:
@@ -270,51 +352,3 @@ def _enough_memory(way: Way, size: tuple[int, int]) -> Iterator[None]:
             f"the memory is too small for an image of {size[1]}x{size[0]} pixels as a whole; give "
             "a --tile, such as 256"
         ) from error
-
-
-def write(
-    image: Image,
-    tile: Tile,
-    sr: UInt8[np.ndarray, "t u _"] | UInt16[np.ndarray, "t u _"],
-    scale: int,
-    strip: UInt8[np.ndarray, "s w c"] | UInt16[np.ndarray, "s w c"],
-) -> None:
-    """Copy a tile to its place, without what lies outside the image, and blend what it shares.
-
-    What a row of tiles shares with the row above is collected in a strip, and blended with it when
-    the row is complete.
-    """
-    row, column, above, left = (
-        scale * pixels for pixels in (tile.row, tile.column, tile.above, tile.left)
-    )
-    rows, columns = min(image.shape[0] - row, len(sr)), min(image.shape[1] - column, sr.shape[1])
-    across = slice(column, column + columns)
-    sr, channels = sr[:rows, :columns], slice(0, sr.shape[2])
-    _blend(strip[:above, across, channels], sr[:above], left, axis=1)
-    _blend(image[row + above : row + rows, across, channels], sr[above:], left, axis=1)
-    if above and column + columns == image.shape[1]:
-        _blend(image[row : row + above], strip[:above], above, axis=0)
-
-
-def _blend(
-    old: UInt8[np.ndarray, "a b c"] | UInt16[np.ndarray, "a b c"],
-    new: UInt8[np.ndarray, "a b c"] | UInt16[np.ndarray, "a b c"],
-    shared: int,
-    *,
-    axis: int,
-) -> None:
-    """Replace pixels along an axis; the first `shared` fade linearly from old to new."""
-    old, new = np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0)
-    weight = ((np.arange(shared, dtype=np.float32) + 0.5) / max(shared, 1))[:, None, None]
-    first = old[:shared].astype(np.float32)
-    old[:shared] = np.rint(first + weight * (new[:shared].astype(np.float32) - first))
-    old[shared:] = new[shared:]
-
-
-def upscale_alpha(batch: Images, result: Upscaled, *, scale: int, rows: int) -> None:
-    """Write the last channel of the result, bicubic-upscaled, `rows` LR rows at a time."""
-    resize = resize_uint8 if batch.dtype == np.uint8 else resize_uint16
-    for image, upscaled in zip(batch[..., -1], result[..., -1], strict=True):
-        for start in range(0, len(upscaled), rows * scale):
-            stop = min(start + rows * scale, len(upscaled))
-            upscaled[start:stop] = resize(image, scale=scale, rows=(start, stop))

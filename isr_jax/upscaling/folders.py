@@ -22,6 +22,9 @@ from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_photo
 from isr_jax.progress import image_bar
+from isr_jax.tiling.cutting import Sides
+from isr_jax.upscaling.any_size import SizedUpscaler
+from isr_jax.upscaling.sizes import OUTPUT_NAME
 from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
 
 # The most that decoded photos waiting for the device may take, and again upscaled ones waiting for
@@ -57,7 +60,7 @@ class Outcome(NamedTuple):
 
 
 def upscale_files(
-    upscaler: Upscaler,
+    upscaler: Upscaler | SizedUpscaler,
     inputs: Sequence[str | Path],
     *,
     out: str | Path | None = None,
@@ -77,12 +80,12 @@ def upscale_files(
     written whole or not at all.
 
     Args:
-        upscaler: the model.
+        upscaler: the model, or models with the size of every image.
         inputs: files, folders, which are searched at any depth, and patterns with * and **.
         out: a folder, in which the files of an input folder keep their relative paths; or, for a
             single image, the file to write. None to write beside each image.
         format: png, jpeg, webp, tiff, bmp, or same (that of the input's suffix).
-        suffix: appended to each name; None for _xSCALE.
+        suffix: appended to each name; None for _ and the upscaler's label.
         quality: of JPEG and WebP, 1 to 100; WebP is lossless at 100.
         overwrite: replace existing outputs.
         jobs: threads that decode and encode while the device computes.
@@ -96,8 +99,8 @@ def upscale_files(
         UserError: an input does not exist or is a folder without images, or two images would be
             written to one file; nothing has been written then.
     """
-    suffix = f"_x{upscaler.scale}" if suffix is None else suffix
-    plan = plan_tasks(inputs, out=out, format=format, suffix=suffix)
+    suffix = f"_{upscaler.label}" if suffix is None else suffix
+    plan, earlier = plan_tasks(inputs, out=out, format=format, suffix=suffix)
     for task in plan:
         if not in_place and task.target.resolve() == task.file.resolve():
             raise UsageError(
@@ -111,6 +114,8 @@ def upscale_files(
     failed: dict[Path, str] = {}
     bugs: list[Exception] = []
     notices: Counter[str] = Counter()
+    if earlier:
+        notices["the output of an earlier run was left out; name it alone to upscale it"] = earlier
     writing: dict[Future, tuple[Task, int]] = {}
     with image_bar(shown=progress) as bar, _threads(jobs) as pool:
         images = bar.add_task("", total=len(plan), completed=len(plan) - len(todo))
@@ -143,15 +148,13 @@ def upscale_files(
         def upscaled(pages: Iterator[Page], target_format: str) -> Iterator[Page]:
             for page in pages:
                 (pixels, icc), lost = fit(page, target_format)
-                notices.update(lost)
-                if why := upscaler.approximate(pixels.shape[:2]):
-                    notices[
-                        f"tiles are approximate for {upscaler.name} ({why}); --tile 0 takes the "
-                        "image as a whole"
-                    ] += 1
+                size = pixels.shape[0], pixels.shape[1]
+                channels = pixels.shape[2] if pixels.ndim == 3 else 1
+                _check_size(target_format, upscaler.result_size(size), channels, pixels.itemsize)
+                notices.update((*lost, *upscaler.remarks(size)))
                 yield Page(upscaler(pixels, progress=show), icc)
 
-        for task, reading in _decoded(todo, upscaler.scale, jobs, max_pixels, pool):
+        for task, reading, room in _decoded(todo, upscaler, jobs, max_pixels, pool):
             bar.update(images, description=printable(task.file.name))
             photo = None
             try:
@@ -162,7 +165,7 @@ def upscale_files(
                     _write(task, target_format, pages, photo, quality)
                     done(task, None)
                     continue
-                make_room(photo.first_bytes * upscaler.scale**2)
+                make_room(room)
                 page = next(pages)
                 future = pool.submit(_write, task, target_format, iter([page]), photo, quality)
                 writing[future] = task, page.pixels.nbytes
@@ -189,11 +192,12 @@ def own_share(plan: Sequence[AnyTask], shard: tuple[int, int] | None) -> list[An
 
 def plan_tasks(
     inputs: Sequence[str | Path], *, out: str | Path | None, format: str, suffix: str
-) -> list[Task]:
+) -> tuple[list[Task], int]:
     """Return what is upscaled to what, sorted by output; arguments and errors of `upscale_files`.
 
     What an earlier run has written is left out: inputs that are the output of another input, and
-    whatever a walk finds in the folder `out`.
+    whatever a walk finds in the folder `out`. So are inputs that are named as the output of another
+    one at any size, which are counted.
     """
     if os.path.basename(suffix) != suffix:
         raise UsageError(f"--suffix {suffix} cannot be part of a file name")
@@ -202,6 +206,8 @@ def plan_tasks(
     for entry in inputs:
         for file, place in _images_at(entry, out):
             found.setdefault(file.resolve(), (file, place))
+    stems = {file.with_suffix("") for file in found}
+    earlier = {file for file in found if _input_of(file) in stems}
     if out and format_of(out) and not out.is_dir():
         if len(found) > 1:
             raise UsageError(
@@ -209,7 +215,7 @@ def plan_tasks(
             )
         if format not in ("same", format_of(out)):
             raise UsageError(f"--out {out} does not match --format {format}")
-        return [Task(file, out) for file, _ in found.values()]
+        return [Task(file, out) for file, _ in found.values()], 0
     plan: dict[Path, Task] = {}
     targets: dict[Path, Path] = {}  # of each file, both resolved
     clash = None
@@ -221,6 +227,8 @@ def plan_tasks(
         plan[resolved] = Task(file, target)
     made = {target: file for file, target in targets.items()}
     plan = {file: task for file, task in plan.items() if made.get(file, file) == file}
+    left_out = earlier & plan.keys()
+    plan = {file: task for file, task in plan.items() if file not in left_out}
     taken: dict[Path, Task] = {}
     for file, task in plan.items():
         clash = taken.setdefault(targets[file], task)
@@ -229,7 +237,13 @@ def plan_tasks(
                 f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
                 "of them, or upscale them into different folders"
             )
-    return sorted(plan.values(), key=lambda task: task.target.as_posix())
+    return sorted(plan.values(), key=lambda task: task.target.as_posix()), len(left_out)
+
+
+def _input_of(file: Path) -> Path | None:
+    """Return the path, without a suffix, of the image whose output a file is named as."""
+    name, ends = OUTPUT_NAME.subn("", file.stem)
+    return file.with_name(name) if ends and name else None
 
 
 def _images_at(entry: str | Path, out: Path | None) -> list[tuple[Path, Path]]:
@@ -265,25 +279,40 @@ def _target_format(task: Task) -> str:
     return format
 
 
-def _open(task: Task, scale: int, max_pixels: int) -> OpenPhoto:
+def _open(task: Task, upscaler: Upscaler | SizedUpscaler, max_pixels: int) -> OpenPhoto:
     """Open a task's file; raise a UserError where its output would be too large for anything."""
     format = _target_format(task)
     photo = open_photo(task.file, max_pixels=max_pixels)
     head = photo.head
     try:
-        for width, height in head.sizes:
-            check_fits(format, width * scale, height * scale, head.channels)
-            size = width * height * head.pixel_bytes * scale**2
-            if size > memory():
-                raise UserError(
-                    f"the upscaled image has {width * scale}x{height * scale} pixels, "
-                    f"{size / 1e9:.0f} GB, more than this machine's memory of "
-                    f"{memory() / 1e9:.0f} GB: cut it into parts"
-                )
+        for size in head.sizes:
+            least, _ = _results(upscaler, size)
+            _check_size(format, least, head.channels, head.bits // 8)
     except UserError:
         photo.close()
         raise
     return photo
+
+
+def _results(upscaler: Upscaler | SizedUpscaler, size: Sides) -> list[Sides]:
+    """Return the smaller and the larger result of a width and height in a header.
+
+    The header does not tell which way is up.
+    """
+    upright, turned = (size[1], size[0]), size
+    return sorted(map(upscaler.result_size, (upright, turned)), key=math.prod)
+
+
+def _check_size(format: str, result: Sides, channels: int, channel_bytes: int) -> None:
+    """Raise a UserError where a result, of a height and width, is too large for anything."""
+    height, width = result
+    check_fits(format, width, height, channels)
+    size = width * height * channels * channel_bytes
+    if size > memory():
+        raise UserError(
+            f"the upscaled image has {width}x{height} pixels, {size / 1e9:.0f} GB, more than this "
+            f"machine's memory of {memory() / 1e9:.0f} GB: cut it into parts"
+        )
 
 
 def _losses(photo: Photo, format: str) -> tuple[str, ...]:
@@ -299,25 +328,31 @@ def _losses(photo: Photo, format: str) -> tuple[str, ...]:
 
 
 def _decoded(
-    todo: Sequence[Task], scale: int, jobs: int, max_pixels: int, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Task, Future[Photo]]]:
-    """Yield every task with its photo; some are decoded ahead."""
-    ahead: deque[tuple[Task, Future[Photo], int]] = deque()
+    todo: Sequence[Task],
+    upscaler: Upscaler | SizedUpscaler,
+    jobs: int,
+    max_pixels: int,
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[Task, Future[Photo], int]]:
+    """Yield every task with its photo and the bytes of its result; some are decoded ahead."""
+    ahead: deque[tuple[Task, Future[Photo], int, int]] = deque()
     for task in todo:
         reading: Future[Photo] = Future()
-        photo, size = None, 0
+        photo, size, result = None, 0, 0
         try:
-            photo = _open(task, scale, max_pixels)
-            size = math.prod(photo.head.sizes[0]) * photo.head.pixel_bytes
+            photo = _open(task, upscaler, max_pixels)
+            first, pixel_bytes = photo.head.sizes[0], photo.head.pixel_bytes
+            size = math.prod(first) * pixel_bytes
+            result = math.prod(_results(upscaler, first)[1]) * pixel_bytes
         except Exception as error:
             reading.set_exception(error)
         while ahead and (len(ahead) >= jobs or sum(n for *_, n in ahead) + size > _WAITING_BYTES):
-            yield ahead.popleft()[:2]
+            yield ahead.popleft()[:3]
         if photo:
             reading = pool.submit(photo.read)
-        ahead.append((task, reading, size))
+        ahead.append((task, reading, result, size))
     while ahead:
-        yield ahead.popleft()[:2]
+        yield ahead.popleft()[:3]
 
 
 def _write(task: Task, format: str, pages: Iterator[Page], photo: Photo, quality: int) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +15,9 @@ from isr_jax import images
 from isr_jax.checkpoints.restore import INTERPOLATIONS, restore_generator
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8, resize_uint16
-from isr_jax.tiling.cutting import Image, Images, choose_way, fill_hidden
-from isr_jax.tiling.tiles import OnTile, Upscaled, make_tiled, plan, upscale_alpha
+from isr_jax.tiling.cutting import Image, Images, Sides, choose_way, fill_hidden
+from isr_jax.tiling.placing import Upscaled, upscale_alpha
+from isr_jax.tiling.tiles import OnTile, Stream, make_stream, make_tiled, plan
 from isr_jax.tiling.windows import windowed
 
 # What one image can cause: the next one may succeed. Anything else is a bug.
@@ -37,6 +39,10 @@ class Upscaler:
         tiled: (images, progress) -> SR images, of any size and number: how a generator works.
         approximate: height and width of an image -> why its tiles are approximate; None where the
             result is that of the whole image.
+        stream: (image, put, progress) -> None, which puts the SR image before rounding in parts;
+            see `tiles.make_stream`.
+        radius: an SR pixel depends on LR pixels up to this far from its own; None where it is
+            unknown.
     """
 
     name: str
@@ -47,6 +53,28 @@ class Upscaler:
     step: int | None = None
     tiled: Callable[[Images, OnTile | None], Upscaled] | None = None
     approximate: Callable[[tuple[int, int]], str | None] = lambda size: None
+    stream: Stream | None = None
+    radius: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What names of outputs end with."""
+        return f"x{self.scale}"
+
+    def result_size(self, size: Sides) -> Sides:
+        """Return the height and width that an image of a size gets."""
+        return size[0] * self.scale, size[1] * self.scale
+
+    def remarks(self, size: Sides) -> tuple[str, ...]:
+        """Return a line for each thing that a user should know about an image of a size."""
+        if why := self.approximate(size):
+            how = "--tile 0 takes the image as a whole"
+            return (f"tiles are approximate for {self.name} ({why}); {how}",)
+        return ()
+
+    def size_remarks(self, size: Sides) -> tuple[str, ...]:
+        """Return no lines: the size is the model's own; see `SizedUpscaler`."""
+        return ()
 
     def __call__(
         self,
@@ -71,41 +99,69 @@ class Upscaler:
         Raises:
             UserError: another dtype or shape.
         """
-        image = np.asarray(image)
-        good = image.ndim == 2 or (image.ndim in (3, 4) and 1 <= image.shape[-1] <= 4)
-        if image.dtype not in (np.uint8, np.uint16) or not good or not image.size:
-            raise UserError(
-                "an image is uint8 or uint16, [H, W], [H, W, C] or [N, H, W, C] with 1 to 4 "
-                f"channels; got {image.dtype} {list(image.shape)}"
-            )
-        plain = image.ndim == 2
-        batch = image[None, ..., None] if plain else image if image.ndim == 4 else image[None]
-        result = self.tiled(batch, progress) if self.tiled else self._one_by_one(batch, progress)
-        return result[0, ..., 0] if plain else result if image.ndim == 4 else result[0]
+        if tiled := self.tiled:
+            return on_batches(lambda batch: tiled(batch, progress), image)
+        return on_batches(lambda batch: one_by_one(self._whole, batch, progress), image)
 
-    def _one_by_one(self, batch: Images, progress: OnTile | None) -> Upscaled:
-        """Upscale by a function of a whole image."""
-        results = []
-        for i, image in enumerate(batch):
-            results.append(self._whole(image))
-            if progress:
-                progress(i + 1, len(batch))
-        return np.stack(results) if len(results) > 1 else results[0][None]  # no second copy
-
-    def _whole(self, image: Image) -> np.ndarray:
+    def _whole(self, image: Image, progress: OnTile | None) -> np.ndarray:
         assert self.function
-        channels = image.shape[2]
-        colours = image[..., : 1 if channels < 3 else 3]
-        if channels in (2, 4):
-            colours = fill_hidden(colours, image[..., -1])
-        if self.method:
-            return self.function(np.concatenate([colours, image[..., colours.shape[2] :]], axis=2))
+        result = self.function(visible(image)) if self.method else self._by_channels(image)
+        if progress:
+            progress(1, 1)
+        return result
+
+    def _by_channels(self, image: Image) -> np.ndarray:
+        """Upscale by a function of an RGB image."""
+        assert self.function
+        channels, colours = image.shape[2], visible(image)[..., : 1 if image.shape[2] < 3 else 3]
         rgb = self.function(np.broadcast_to(colours, (*colours.shape[:2], 3)))
         result = np.empty((*rgb.shape[:2], channels), image.dtype)
         result[..., : colours.shape[2]] = rgb if channels > 2 else images.rgb_to_gray(rgb)
         if channels in (2, 4):
-            upscale_alpha(image[None], result[None], scale=self.scale, rows=len(image))
+            upscale_alpha(image[None], result[None], rows=len(image))
         return result
+
+
+def on_batches(
+    upscale: Callable[[Images], Upscaled], image: Shaped[np.ndarray, "*shape"]
+) -> UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]:
+    """Apply a function of images [N, H, W, C] to what users have; see `Upscaler.__call__`.
+
+    Raises:
+        UserError: it is not an image.
+    """
+    image = np.asarray(image)
+    good = image.ndim == 2 or (image.ndim in (3, 4) and 1 <= image.shape[-1] <= 4)
+    if image.dtype not in (np.uint8, np.uint16) or not good or not image.size:
+        raise UserError(
+            "an image is uint8 or uint16, [H, W], [H, W, C] or [N, H, W, C] with 1 to 4 "
+            f"channels; got {image.dtype} {list(image.shape)}"
+        )
+    plain = image.ndim == 2
+    result = upscale(image[None, ..., None] if plain else image if image.ndim == 4 else image[None])
+    return result[0, ..., 0] if plain else result if image.ndim == 4 else result[0]
+
+
+def one_by_one(
+    upscale: Callable[[Image, OnTile | None], np.ndarray], batch: Images, progress: OnTile | None
+) -> Upscaled:
+    """Apply a function of an image, which reports the progress of a single one itself."""
+    if len(batch) == 1:
+        return upscale(batch[0], progress)[None]  # no second copy
+    results = []
+    for i, image in enumerate(batch):
+        results.append(upscale(image, None))
+        if progress:
+            progress(i + 1, len(batch))
+    return np.stack(results)
+
+
+def visible(image: Image) -> Image:
+    """Return an image whose fully transparent pixels have the colour of the nearest visible one."""
+    if image.shape[2] not in (2, 4):
+        return image
+    colours = fill_hidden(image[..., :-1], image[..., -1])
+    return np.concatenate([colours, image[..., -1:]], axis=2)
 
 
 def load(
@@ -166,6 +222,10 @@ def load(
     sizes = plan(network, tile=tile, overlap=overlap)
     tiled = make_tiled(network, sizes, ensemble=ensemble)(restored.params, restored.stats)
 
+    @cache
+    def made() -> Stream:
+        return make_stream(network, sizes, ensemble=ensemble)(restored.params, restored.stats)
+
     def approximate(size: tuple[int, int]) -> str | None:
         way = choose_way(sizes, size)
         return network.approximate.why if network.approximate and way != "whole" else None
@@ -178,4 +238,6 @@ def load(
         step=restored.step,
         tiled=tiled,
         approximate=approximate,
+        stream=lambda image, put, progress: made()(image, put, progress),
+        radius=network.radius,
     )

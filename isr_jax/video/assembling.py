@@ -30,7 +30,7 @@ _OF_STREAM = {"encoder", "bps", "duration", "number_of_frames", "number_of_bytes
 
 
 def assemble(
-    target: Target, file: Path, *, folder: Path, segments: list[Times], scale: int
+    target: Target, file: Path, *, folder: Path, segments: list[Times], size: tuple[int, int]
 ) -> list[str]:
     """Write a video whole or not at all; return lines on what its container could not hold.
 
@@ -39,7 +39,7 @@ def assemble(
         file: the output.
         folder: of the segments.
         segments: their times.
-        scale: the scale factor.
+        size: height and width of the upscaled frames.
     """
     kind, notices = CONTAINERS[file.suffix.lower()], Counter()
     with (
@@ -59,7 +59,7 @@ def assemble(
         encoded = None
         for stream in source.streams:
             if stream.index == main.index:
-                encoded = _add_encoded(output, target, main, scale=scale)
+                encoded = _add_encoded(output, target, main, size=size)
             elif made := _add_copied(output, stream, source, kind.format, notices):
                 copied[stream.index] = made
         assert encoded
@@ -169,7 +169,9 @@ def _packets(
             yield packet
 
 
-def _add_encoded(output: OutputContainer, target: Target, main: Stream, *, scale: int) -> Stream:
+def _add_encoded(
+    output: OutputContainer, target: Target, main: Stream, *, size: tuple[int, int]
+) -> Stream:
     stream = output.add_stream(CODECS[target.codec].encoder)
     assert isinstance(stream, av.VideoStream)
     configure(stream.codec_context, target)
@@ -178,9 +180,12 @@ def _add_encoded(output: OutputContainer, target: Target, main: Stream, *, scale
         stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
     stream.metadata.update(_without(main.metadata, _OF_STREAM))
     stream.disposition = main.disposition
-    if turned := target.video.turned:
-        moved = (1, 1, 1, 1, 1, 1, scale, scale, 1)  # the last row but one moves by pixels
-        stream.set_display_matrix([a * b for a, b in zip(turned, moved, strict=True)])
+    video = target.video
+    if turned := video.turned:
+        across, down = Fraction(size[1], video.width), Fraction(size[0], video.height)
+        shown = (down, across) if video.sideways else (across, down)
+        moved = (1, 1, 1, 1, 1, 1, *shown, 1)  # the last row moves by pixels as they are shown
+        stream.set_display_matrix([round(a * b) for a, b in zip(turned, moved, strict=True)])
     return stream
 
 

@@ -82,14 +82,19 @@ class Times(NamedTuple):
 
 
 def make_target(
-    video: Video, *, codec: str, crf: int | None, scale: int
+    video: Video, *, codec: str, crf: int | None, size: tuple[int, int]
 ) -> tuple[Target, list[str]]:
-    """Return what is encoded, and lines on what the codec cannot hold."""
+    """Return what is encoded, and lines on what the codec cannot hold.
+
+    Args:
+        video: that is upscaled.
+        codec, crf: as of `jobs.Options`.
+        size: height and width of the upscaled frames.
+    """
     kind, colour = CODECS[codec], video.colour
     notices, bits = [], min(colour.bits, kind.deep) if colour.deep else 8
     if bits < colour.bits:
         notices.append(f"{colour.bits} bits became {bits}: {codec} holds no more here")
-    size = video.height * scale, video.width * scale
     if kind.sampling == ("rgb",):
         pix_fmt, matrix, full = ("rgb48le" if colour.deep else "bgr0"), 0, True
     else:

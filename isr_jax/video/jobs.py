@@ -27,6 +27,7 @@ from isr_jax.errors import UsageError, UserError, disk_error, is_out_of_memory, 
 from isr_jax.files import replacing
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.progress import frame_bar
+from isr_jax.upscaling.any_size import SizedUpscaler
 from isr_jax.upscaling.folders import Outcome, own_share
 from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
 from isr_jax.video.assembling import assemble
@@ -51,6 +52,9 @@ except ImportError:  # Windows
 _BATCH_BYTES, _BATCH_FRAMES = 2**27, 16
 
 
+AnyUpscaler = Upscaler | SizedUpscaler
+
+
 class Options(NamedTuple):
     """How videos are written.
 
@@ -68,7 +72,7 @@ class Options(NamedTuple):
 
 
 def upscale_videos(
-    upscaler: Upscaler,
+    upscaler: AnyUpscaler,
     videos: Sequence[tuple[Path, Path]],
     *,
     options: Options,
@@ -94,7 +98,7 @@ def upscale_videos(
     Raises:
         UserError: two videos would be written to one file; nothing has been written then.
     """
-    suffix = f"_x{upscaler.scale}" if suffix is None else suffix
+    suffix = f"_{upscaler.label}" if suffix is None else suffix
     plan = plan_videos(videos, out=out, suffix=suffix, codec=options.codec)
     for task in plan:
         if not in_place and task.target.resolve() == task.file.resolve():
@@ -134,7 +138,7 @@ def upscale_videos(
 
 
 def upscale_video(
-    upscaler: Upscaler,
+    upscaler: AnyUpscaler,
     task: VideoTask,
     *,
     options: Options,
@@ -151,8 +155,11 @@ def upscale_video(
     codec = options.codec
     if codec == "same":
         codec = choose_codec(video.codec, target=task.target, bits=video.colour.bits)
-    target, more = make_target(video, codec=codec, crf=options.crf, scale=upscaler.scale)
-    _check_memory(target, upscaler.scale)
+    if video.sideways and isinstance(upscaler, SizedUpscaler):
+        upscaler = upscaler.sideways()  # its width is that of the frames as they are shown
+    size = upscaler.result_size((video.height, video.width))
+    target, more = make_target(video, codec=codec, crf=options.crf, size=size)
+    _check_memory(target)
     if (
         video.aspect not in (0, 1)
         and codec in ("av1", "ffv1")
@@ -167,19 +174,18 @@ def upscale_video(
             f"the pixel aspect {a.numerator}:{a.denominator} was left out: FFmpeg's writer of "
             f"{task.target.suffix} takes it from {codec} only where that holds it"
         )
-    if why := upscaler.approximate((video.height, video.width)):
-        more.append(f"tiles are approximate for {upscaler.name} ({why})")
+    more += upscaler.remarks((video.height, video.width))
     folder = task.target.with_name(f".{task.target.name}.job")
     with _job(folder, _key(task.file, target, upscaler, options), options, overwrite):
         counted = _compute(upscaler, target, folder, progress=progress)
         segments = read_times(folder)
         if not sum(len(times.shown) for times in segments):
             raise UserError(f"{task.file}: no frame of its video can be decoded")
-        kept = assemble(target, task.target, folder=folder, segments=segments, scale=upscaler.scale)
+        kept = assemble(target, task.target, folder=folder, segments=segments, size=size)
     return [*lines, *more, *counted, *kept]
 
 
-def _compute(upscaler: Upscaler, target: Target, folder: Path, *, progress: bool) -> list[str]:
+def _compute(upscaler: AnyUpscaler, target: Target, folder: Path, *, progress: bool) -> list[str]:
     """Write the segments that are missing; return lines on what was left out of the video."""
     video, notices = target.video, Counter()
     complete = read_times(folder)
@@ -225,7 +231,7 @@ def _take(incoming: Iterator[Frame], count: int) -> list[Frame]:
 
 
 def _upscaled(
-    upscaler: Upscaler,
+    upscaler: AnyUpscaler,
     batch: Sequence[Frame],
     last: tuple[RGB, Upscaled] | None,
     show: Callable[[int, int], None],
@@ -281,9 +287,10 @@ def _batch_size(target: Target) -> int:
     return -(-fitting // devices) * devices
 
 
-def _check_memory(target: Target, scale: int) -> None:
-    size = target.width * target.height * 3 * (2 if target.video.colour.deep else 1)
-    needed = 3 * _batch_size(target) * size * (1 + 1 / scale**2)
+def _check_memory(target: Target) -> None:
+    video = target.video
+    pixels = target.width * target.height + video.width * video.height
+    needed = 3 * _batch_size(target) * pixels * 3 * (2 if video.colour.deep else 1)
     if needed > memory() / 2:
         raise UserError(
             f"{target.video.file}: upscaled frames of {target.width}x{target.height} pixels take "
@@ -292,12 +299,15 @@ def _check_memory(target: Target, scale: int) -> None:
         )
 
 
-def _key(file: Path, target: Target, upscaler: Upscaler, options: Options) -> dict[str, Any]:
+def _key(file: Path, target: Target, upscaler: AnyUpscaler, options: Options) -> dict[str, Any]:
     """Return what must be the same for a job to be resumed."""
-    state = file.stat()
+    state, video = file.stat(), target.video
+    sized = isinstance(upscaler, SizedUpscaler)
+    networks = upscaler.networks((video.height, video.width)) if sized else [upscaler]
     key = {
         "input": [state.st_size, state.st_mtime_ns],
-        "model": [upscaler.name, upscaler.step, upscaler.scale, *_file_state(upscaler.name)],
+        "model": [[one.name, one.step, one.scale, *_file_state(one.name)] for one in networks],
+        "size": [target.width, target.height],
         "settings": dict(options.settings),
         "codec": [target.codec, target.crf, target.pix_fmt, target.options, SEGMENT],
         "versions": [isr_jax.__version__, av.__version__],

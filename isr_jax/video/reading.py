@@ -70,6 +70,11 @@ class Video(NamedTuple):
     length: int | None
     seconds: Fraction | None
 
+    @property
+    def sideways(self) -> bool:
+        """Whether players turn the frames by a quarter."""
+        return self.turned is not None and abs(self.turned[1]) > abs(self.turned[0])
+
 
 class Frame(NamedTuple):
     """A frame's pixels, when it is shown, and for how long; in ticks of the video's time base."""

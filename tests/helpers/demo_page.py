@@ -3,10 +3,11 @@
 import os
 import threading
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import imagecodecs
 
-from isr_jax.demo.models import cached
 from isr_jax.demo.worker import Stopped, Worker
 
 
@@ -28,6 +29,24 @@ class InThread(Worker):
         pass
 
 
+@contextmanager
+def serving(folder, choices, limits):
+    """A server in this process, as the object behind its routes, and its address."""
+    import pytest  # here, as processes that work for the page import this module too
+
+    uvicorn = pytest.importorskip("uvicorn", reason="needs pip install 'isr-jax[demo]'")
+    demo = pytest.importorskip("isr_jax.demo.server", reason="needs pip install 'isr-jax[demo]'")
+    server = demo.Server(folder, choices, limits, reader=InThread(), upscaler=InThread())
+    with demo.listen("127.0.0.1", 0) as listening:
+        web = uvicorn.Server(uvicorn.Config(server.app(["127.0.0.1"]), log_level="error"))
+        server.ending = lambda: web.should_exit
+        thread = threading.Thread(target=web.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield server, listening.getsockname()
+        web.should_exit = True
+        thread.join()
+
+
 class Gate:
     """Models that wait after their first tile until the gate is opened or they are stopped.
 
@@ -39,12 +58,17 @@ class Gate:
     """
 
     def __init__(self):
+        from isr_jax.demo.photos import cached
+
+        self._cached = cached
         self.open, self.stopped = threading.Event(), threading.Event()
         self.working = self.most = 0
 
-    def cached(self, model, scale, tile):
-        upscaler = cached(model, scale, tile)
+    def cached(self, model, tile):
+        models = self._cached(model, tile)
+        return SimpleNamespace(at=lambda target: self.gated(models.at(target)))
 
+    def gated(self, upscaler):
         def upscale(image, *, progress):
             def wait(done, total):
                 progress(done, total)
@@ -61,6 +85,7 @@ class Gate:
             finally:
                 self.working -= 1
 
+        upscale.size_remarks = upscaler.size_remarks
         return upscale
 
 
@@ -78,11 +103,18 @@ def choose(page, file):
     page.wait_for_selector("#go:not([disabled])")
 
 
-def start(page, model, scale):
-    """Upscale on the page with a model, given by its label on the page or by its index."""
-    page.select_option("#model", **{"index" if isinstance(model, int) else "label": model})
-    if page.is_enabled("#scale"):
-        page.select_option("#scale", str(scale))
+def start(page, model, size):
+    """Upscale on the page with a model, given by its label or number, and a size.
+
+    The size is a scale factor that the page offers, or what its list of sizes is set to, and the
+    numbers that are then filled in.
+    """
+    number = isinstance(model, int)
+    page.select_option("#model", **{"value" if number else "label": str(model)})
+    kind, *values = size if isinstance(size, tuple) else (str(size),)
+    page.select_option("#size", kind)
+    for field, value in zip(("#value", "#value2"), values, strict=False):
+        page.fill(field, str(value))
     page.click("#go")
 
 
@@ -95,9 +127,9 @@ def save(page, saved):
     return download.value.suggested_filename
 
 
-def upscaled(page, model, scale, saved):
+def upscaled(page, model, size, saved):
     """Upscale on the page; return the pixels and the name of the download."""
-    start(page, model, scale)
+    start(page, model, size)
     name = save(page, saved)
     return imagecodecs.imread(saved), name
 
