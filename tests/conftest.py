@@ -40,6 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 
+import numpy as np
 from jaxtyping import install_import_hook
 
 install_import_hook("isr_jax", "beartype.beartype")
@@ -111,7 +112,8 @@ def undrawn(monkeypatch) -> None:
     from isr_jax.training import pictures
 
     monkeypatch.setattr(pictures, "curves", lambda run: None)
-    monkeypatch.setattr(pictures, "panel", lambda path, photos, images, *, scale: None)
+    blank = np.zeros((8, 8, 3), np.uint8)
+    monkeypatch.setattr(pictures, "panel", lambda photos, images, *, scale, crop: blank)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from tests.helpers.tiny_runs import (
     write_photos,
 )
 
-STEPS = 8
+STEPS = 20
 SETTINGS = {
     "train.steps": STEPS,
     "train.log_every": 1,
