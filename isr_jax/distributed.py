@@ -28,6 +28,7 @@ SILENCE = 20.0  # seconds without one, after which it counts as lost
 JOINING = 300  # seconds that processes wait for each other at the start
 # Seconds after which JAX itself would end a process, with a stack trace: later than we do.
 _JAX_PATIENCE = 600
+_ending = threading.Lock()  # held by the thread that ends this process
 
 # What launchers tell a process: how many there are, and which one it is.
 _LAUNCHERS = {
@@ -230,16 +231,22 @@ def finish() -> None:
 def fail(message: str, say: Callable[[str], None]) -> None:
     """Tell the other processes that this one ends, and why; the first one says it, and all end.
 
+    The first process returns when the others have ended: without its service JAX would abort them.
+    Others do not return.
+
     Args:
         message: the reason.
         say: prints a line.
     """
-    if not jax.distributed.is_initialized() or is_first():
+    if not jax.distributed.is_initialized():
         say(message)
-    if jax.distributed.is_initialized():
-        with contextlib.suppress(Exception):  # the others are gone
-            _set("failed", message[:1000])
-            time.sleep(2 * BEAT)  # the service must live until the others have read it
+        return
+    _ending.acquire()
+    if not is_first():
+        _leave(message)
+    say(message)
+    _set("failed", message[:1000])
+    _await_others()
 
 
 def await_end() -> None:
@@ -286,6 +293,7 @@ def _watch() -> None:
             return
         for process, message in failed.items():
             _end(f"process {process}: {message}", known=process)
+            return
         for process, value in beats.items():
             last, since = seen.get(str(process), ("", 0.0))
             if value != last:
@@ -297,12 +305,38 @@ def _watch() -> None:
                     "job again to resume from the latest checkpoint",
                     known=process,
                 )
+                return
         time.sleep(BEAT)
 
 
-def _end(message: str, *, known: int) -> NoReturn:
-    """End this process at once; the first that is left says why."""
+def _end(message: str, *, known: int) -> None:
+    """End this process, unless it ends already; the first that is left says why."""
+    if not _ending.acquire(blocking=False):
+        return
     if jax.process_index() == (1 if known == 0 else 0):
         print(message, file=sys.stderr, flush=True)
-        time.sleep(BEAT)  # the others end first: without the service JAX would abort them
+    if is_first():
+        _await_others(known)
+    _leave(message)
+
+
+def _leave(message: str) -> NoReturn:
+    """Say that this process ends, and end it."""
+    with contextlib.suppress(Exception):  # the first one is gone
+        _set("failed", message[:1000])
+    sys.stderr.flush()
     os._exit(1)
+
+
+def _await_others(known: int = 0) -> None:
+    """Wait until all others have said that they end, but for one that is known to be gone.
+
+    Those that say nothing for too long are lost.
+    """
+    awaited = {*range(1, jax.process_count())} - {known}
+    end = time.monotonic() + SILENCE
+    while awaited and time.monotonic() < end:
+        time.sleep(BEAT / 4)
+        for name in ("failed/", "done/"):
+            awaited -= {int(k.rpartition("/")[2]) for k, _ in _client().key_value_dir_get(name)}
+    time.sleep(BEAT / 4)
