@@ -127,11 +127,10 @@ def _print_table(measure: Measure, runs: Mapping[str, Records]) -> None:
 def _draw(runs: Mapping[str, Records], file: Path) -> None:
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 3).flat
-    for measure, axes in zip(MEASURES, panels, strict=False):
+    *panels, spare = figure.subplots(2, 3).flat
+    for measure, axes in zip(MEASURES, panels, strict=True):
         _draw_panel(axes, measure, runs)
-    for axes in list(panels)[len(MEASURES) :]:
-        axes.remove()
+    spare.remove()
     figure.savefig(file, dpi=110)
 
 

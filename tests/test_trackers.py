@@ -266,7 +266,7 @@ def test_training_goes_on_where_wandb_has_ended(tmp_path, wandb):
         tracker.flush()
     tracker.close()
     (line,) = said
-    assert line.startswith("W&B has failed (Connection lost); training goes on without it")
+    assert line.startswith("W&B has failed (Connection lost); training continues without it")
     assert len(wandb.calls) == 1
 
 

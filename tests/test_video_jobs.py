@@ -246,7 +246,7 @@ def test_photos_and_videos_together(tmp_path, capsys):
     assert upscale(capsys, *everything) == (0, [again])
     code, lines = upscale(capsys, tmp_path)
     assert code == 0
-    assert lines[0] == (f"2 videos in {tmp_path} left alone: name them, as in {tmp_path / '*.mkv'}")
+    assert lines[0] == (f"2 videos in {tmp_path} skipped: name them, as in {tmp_path / '*.mkv'}")
     code, lines = upscale(capsys, tmp_path / "*.mkv", "--overwrite")
     assert lines == ["1 upscaled, 0 skipped, 0 failed"]
     assert files_in(tmp_path) == ["a.png", "a_x2.png", "b.mkv", "b_x2.mkv"]

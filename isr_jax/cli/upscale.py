@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "supports them. MP4, MOV, MKV, WebM and other video files, which need pip install "
         "'isr-jax[video]': audio, subtitles, chapters, colour tags, rotation, pixel aspect, frame "
         "times and 10 bits are kept; videos are upscaled where they are named or match a "
-        "pattern, and left alone in a folder. "
+        "pattern, and skipped in a folder. "
         "Existing outputs are skipped, so rerunning continues where it stopped. A file that "
         "cannot be upscaled is reported on standard error, and the exit code is then 1."
     )

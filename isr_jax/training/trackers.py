@@ -173,7 +173,7 @@ class WeightsAndBiases:
         except Exception as error:
             self._working = False
             self._warn(
-                f"W&B has failed ({one_line(error)}); training goes on without it, and the next "
+                f"W&B has failed ({one_line(error)}); training continues without it, and the next "
                 "start sends what it lacks"
             )
 

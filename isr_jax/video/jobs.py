@@ -61,7 +61,7 @@ class Options(NamedTuple):
     Attributes:
         codec: a key of `names.CODECS`, or same.
         crf: the quality, 0 to 51, lower is better; None for the codec's default.
-        resume: go on with a job that was interrupted, and keep this one's if it is.
+        resume: continue a job that was interrupted, and keep this one's if it is.
         settings: what else decides on the pixels, such as the model; compared when a job resumes.
     """
 

@@ -65,7 +65,7 @@ class Inputs(NamedTuple):
     Attributes:
         photos: what names photos, as it was given.
         videos: video files that were named, each with its path below the folder of a pattern.
-        left: a line for each folder with videos, which are left alone.
+        left: a line for each folder with videos, which are skipped.
     """
 
     photos: list[str]
@@ -88,7 +88,7 @@ def is_video(file: Path) -> bool:
 def split_inputs(inputs: Sequence[str]) -> Inputs:
     """Separate the videos that are named, or match a pattern, from what names photos.
 
-    Videos in a folder are left alone, with a line: a video takes hours, and who gives a folder of
+    Videos in a folder are skipped, with a message: a video takes hours, and who gives a folder of
     photos may not know that it holds one.
 
     Raises:
@@ -105,7 +105,7 @@ def split_inputs(inputs: Sequence[str]) -> Inputs:
                 hint = f"name them, as in {videos[0].parent / '*'}{videos[0].suffix}"
                 if not image_files(path):
                     raise UserError(f"{path} holds no photos, but {count}: {hint}")
-                found.left.append(f"{count} in {path} left alone: {hint}")
+                found.left.append(f"{count} in {path} skipped: {hint}")
             found.photos.append(entry)
         elif glob.has_magic(str(path)) and not path.is_file():
             matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
