@@ -1,6 +1,7 @@
 """The `isr` commands on photographs and weights, and what each says to mistakes."""
 
 import sys
+from importlib import metadata
 
 import jax
 import numpy as np
@@ -55,6 +56,10 @@ def photos(tmp_path):
     Image.fromarray(photo(20, 27)).save(folder / "a.png")
     Image.fromarray(photo(18, 16, seed=1)[..., 0]).save(folder / "deep" / "gray.bmp")
     return folder
+
+
+def test_the_version_is_the_package_s(capsys):
+    assert run(capsys, "--version") == (0, f"isr_jax {metadata.version('isr-jax')}\n", [])
 
 
 def test_a_folder_is_enlarged_into_another(photos, tmp_path, capsys):

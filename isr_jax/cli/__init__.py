@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from isr_jax import __version__
 from isr_jax.cli import data, demo, evaluate, models, rerun, upscale, weights
 from isr_jax.cli.options import Parser
 from isr_jax.errors import UsageError, UserError, one_line, silence_libraries
@@ -34,6 +35,7 @@ COMMANDS = {
 def make_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(prog="isr", description="Image super-resolution: use and evaluate models.")
+    parser.add_argument("--version", action="version", version=f"isr_jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, add_options) in COMMANDS.items():
         description = f"{summary[0].upper()}{summary[1:]}."
