@@ -33,6 +33,9 @@ def summary(sets):
         ("HR/{name}.png", "LR_bicubic/X{scale}/{name}x{scale}.png"),
         ("GTmod12/{name}.png", "LRbicx{scale}/{name}.png"),
         ("DIV2K_valid_HR/{name}.png", "DIV2K_valid_LR_bicubic/X{scale}/{name}x{scale}.png"),
+        ("HR/{name}.png", "LR/X{scale}/{name}.png"),
+        ("hr/{name}.png", "lr/x{scale}/{name}_x{scale}.png"),
+        ("Hr/{name}.png", "lr_bicubic/X{scale}/{name}.png"),
     ],
 )
 def test_layouts_on_disk(tmp_path, hr, lr):
@@ -51,6 +54,59 @@ def test_layouts_on_disk(tmp_path, hr, lr):
             np.testing.assert_array_equal(large, Image.open(pair.hr))
             np.testing.assert_array_equal(small, Image.open(pair.lr))
             assert pair.lr.as_posix().endswith(lr.format(scale=found.scale, name=pair.name))
+
+
+@pytest.mark.parametrize("folder", ["lr", "LR", "LR/X2", "x2"])
+@pytest.mark.parametrize(
+    "hr, lr",
+    [
+        ("fox", "fox_LR"),
+        ("fox", "foxx2"),
+        ("fox", "fox_x2"),
+        ("fox", "x2_fox"),
+        ("fox", "FOX-X2"),
+        ("Fox", "fox_lr_x2"),
+        ("fox_HR", "fox_LR"),
+        ("img_001_SRF_2_HR", "img_001_SRF_2_LR"),
+        ("fox2", "fox2x2"),
+        ("foxx2", "foxx2"),
+    ],
+)
+def test_common_names_pair(tmp_path, folder, hr, lr):
+    sides = ("x2/hr", "x2/lr") if folder == "x2" else ("HR" if "LR" in folder else "hr", folder)
+    write(tmp_path / sides[0] / f"{hr}.png", 24, 36)
+    write(tmp_path / sides[1] / f"{lr}.png", 12, 18)
+    ((_, scale, (pair,), faults),) = find_sets(tmp_path, scales=[2])
+    assert (scale, pair.name, pair.lr.stem, faults) == (2, hr, lr, ())
+
+
+def test_a_name_with_a_mark_pairs_with_itself_first(tmp_path):
+    for name in ("fox", "fox_x2", "Fox"):
+        write(tmp_path / "hr" / f"{name}.png", 24, 36)
+    for name in ("fox", "fox_x2", "Fox_x2"):
+        write(tmp_path / "lr" / f"{name}.png", 12, 18)
+    (found,) = find_sets(tmp_path)
+    pairs = {(pair.name, pair.lr.stem) for pair in found.pairs}
+    assert pairs == {("fox", "fox"), ("fox_x2", "fox_x2"), ("Fox", "Fox_x2")}
+    write(tmp_path / "lr" / "fox_lr.png", 12, 18)
+    (found,) = find_sets(tmp_path)
+    assert {pair.name for pair in found.pairs} == {"fox_x2", "Fox"}
+    assert "fox.png: several files have its name" in found.faults[0]
+
+
+@pytest.mark.parametrize("folder", ["lr", "LR", "Lr"])
+@pytest.mark.parametrize("names", [[], ["other"]])
+def test_lr_images_that_pair_with_nothing_are_not_replaced(tmp_path, folder, names):
+    """Black ones, under other names, once scored what the bicubic of HR scores."""
+    write(tmp_path / "hr" / "a.png", 24, 36)
+    (tmp_path / folder).mkdir()
+    for name in names:
+        write(tmp_path / folder / f"{name}.png", 12, 18)
+    with pytest.raises(
+        UserError, match=r"hr has a counterpart \(first, .*a\.png.*rename"
+    ) as caught:
+        find_sets(tmp_path, scales=[2])
+    assert str(tmp_path / folder) in str(caught.value)
 
 
 def test_a_plain_folder_tells_its_scale_by_its_sizes(tmp_path):

@@ -78,7 +78,7 @@ def test_postscript_is_refused_by_every_reader(tmp_path, name):
         load_pair(found.pairs[0], scale=2)
 
 
-def test_sixteen_bit_rgb_is_kept_for_training_and_rounded_for_evaluation(tmp_path):
+def test_sixteen_bit_rgb_is_kept_for_training_and_evaluation_and_rounded_for_validation(tmp_path):
     """0x01FF is 1.99 of 255 levels, of which dropping the low byte would make 1."""
     (tmp_path / "hr").mkdir()
     deep = pixels(dtype=np.uint16)
@@ -91,7 +91,7 @@ def test_sixteen_bit_rgb_is_kept_for_training_and_rounded_for_evaluation(tmp_pat
     (photo,) = load_all(source, min_size=2, warn=pytest.fail)
     np.testing.assert_array_equal(photo.hr, wanted)
     (found,) = find_sets(tmp_path, scales=(2,))
-    np.testing.assert_array_equal(load_pair(found.pairs[0], scale=2)[1], wanted)
+    np.testing.assert_array_equal(load_pair(found.pairs[0], scale=2)[1], deep)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

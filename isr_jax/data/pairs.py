@@ -1,18 +1,21 @@
 """Benchmark sets on disk: folders of HR images and of their LR images.
 
-A set is recognised by the names of its folders, at any depth, in any of these layouts:
+A set is recognised by the names of its folders, in upper or lower case, at any depth, in any of
+these layouts:
 
     SET/hr/NAME.png             SET/lr/NAME.png               or SET/x4/hr and SET/x4/lr
-    SET/HR/NAME.png             SET/LR_bicubic/X4/NAMEx4.png                 (EDSR)
+    SET/HR/NAME.png             SET/LR_bicubic/X4/NAMEx4.png, or SET/LR/X4   (EDSR)
     SET/GTmod12/NAME.png        SET/LRbicx4/NAME.png                         (BasicSR)
     SET/DIV2K_valid_HR/...      SET/DIV2K_valid_LR_bicubic/X4/...            (DIV2K)
 
-Where a set has no LR images, they are made by the exact bicubic of its HR images.
+The LR image of NAME or NAME_HR is NAME, NAMEx4, NAME_x4, x4_NAME or NAME_LR, or what has several of
+these marks, in upper or lower case. Where a set has no folder of LR images, they are made by the
+exact bicubic of its HR images; a folder that is there is never passed over.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +28,13 @@ from isr_jax.photo.formats import KINDS, is_photo
 from isr_jax.photo.pixels import to_16_bits
 from isr_jax.photo.reading import open_photo
 
-# The folder of HR images, and that of LR images.
+# The folder of HR images, and that of LR images, in lower case.
 LAYOUTS = (
+    ("hr", "lr_bicubic/x{scale}"),
+    ("hr", "lr/x{scale}"),
     ("hr", "lr"),
-    ("HR", "LR_bicubic/X{scale}"),
-    ("HR", "LR"),
-    ("GTmod12", "LRbicx{scale}"),
-    ("DIV2K_valid_HR", "DIV2K_valid_LR_bicubic/X{scale}"),
+    ("gtmod12", "lrbicx{scale}"),
+    ("div2k_valid_hr", "div2k_valid_lr_bicubic/x{scale}"),
 )
 
 
@@ -161,17 +164,22 @@ def _layouts(root: Path) -> Iterator[tuple[Path, Layout]]:
 
 def _layout(folder: Path, below: set[str]) -> Layout | None:
     """Return the HR folder and the LR folders by scale (None: not in the name), or None."""
-    fitting = [(folder / hr, _lr_folders(folder, lr)) for hr, lr in LAYOUTS if hr in below]
+    named = {name.casefold(): folder / name for name in sorted(below, reverse=True)}
+    fitting = [(named[hr], _lr_folders(folder, lr)) for hr, lr in LAYOUTS if hr in named]
     # The first that has LR images, or else the first.
     return max(fitting, key=lambda layout: bool(layout[1]), default=None)
 
 
 def _lr_folders(folder: Path, template: str) -> dict[int | None, Path]:
+    name = re.compile(re.escape(template).replace(r"\{scale\}", r"(\d+)"), re.IGNORECASE)
+    paths = [
+        path for path in folder.glob("/".join("*" * (template.count("/") + 1))) if path.is_dir()
+    ]
+    matches = [
+        (name.fullmatch(path.relative_to(folder).as_posix()), path) for path in sorted(paths)
+    ]
     if "{" not in template:
-        return {None: folder / template} if (folder / template).is_dir() else {}
-    name = re.compile(re.escape(template).replace(r"\{scale\}", r"(\d+)"))
-    paths = [path for path in folder.glob(template.format(scale="*")) if path.is_dir()]
-    matches = [(name.fullmatch(path.relative_to(folder).as_posix()), path) for path in paths]
+        return dict([(None, path) for match, path in matches if match][:1])
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
@@ -187,20 +195,24 @@ def _name_and_scales(
     if named and (not lr_folders or None in lr_folders):
         return name, {int(named[1]): lr_folders.get(None)}
     if None in lr_folders:
-        scale = _scale_of(hr, lr_folders[None])
-        return name, {scale: lr_folders[None]} if scale else {}
+        lr = lr_folders[None]
+        scale = _scale_of(hr, lr)
+        if not scale:
+            fault = next(iter(_paired(name, 0, hr, lr).faults), f"the pairs of {lr} are unreadable")
+            raise UserError(f"{fault}; rename the files, or remove {lr} to have LR images made")
+        return name, {scale: lr}
     return name, {scale: path for scale, path in lr_folders.items() if scale}
 
 
 def _scale_of(hr: Path, lr: Path) -> int | None:
     """Return the ratio of the sizes of the first pair that can be read."""
-    files = _files(lr)
-    for name, candidates in _files(hr).items():
+    truth = _files(hr)
+    for name, files in _by_truth(_files(lr), truth, scale=None).items():
         try:
-            heights = [_height(candidates[0]), _height(files[name][0])]
+            heights = [_height(truth[name][0]), _height(files[0])]
         except (KeyError, UserError):
             continue
-        return round(heights[0] / heights[1])
+        return max(1, round(heights[0] / heights[1]))
     return None
 
 
@@ -212,12 +224,9 @@ def _height(file: Path) -> int:
 
 
 def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
-    """Pair the files by name; an LR file may also be called NAMEx4."""
+    """Pair the files by name."""
     truth = _files(hr)
-    given = {
-        stem if stem in truth else stem.removesuffix(f"x{scale}"): files
-        for stem, files in (_files(lr) if lr else {}).items()
-    }
+    given = _by_truth(_files(lr), truth, scale=scale) if lr else {}
     pairs, faults = [], []
     for stem in sorted(truth.keys() | given.keys(), key=_natural):
         hrs, lrs = truth.get(stem, []), given.get(stem, []) if lr else [None]
@@ -234,6 +243,40 @@ def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
     elif not pairs:
         faults = [f"no image of {hr} has a counterpart (first, {faults[0]})"]
     return BenchmarkSet(name, scale, tuple(pairs), tuple(faults))
+
+
+def _by_truth(
+    files: Mapping[str, list[Path]], truth: Mapping[str, list[Path]], *, scale: int | None
+) -> dict[str, list[Path]]:
+    """Return LR files by the stems of their HR files, or by their own where they have none.
+
+    Args:
+        files: LR files by their stems.
+        truth: HR files by their stems.
+        scale: the scale factor in the names; None for any.
+    """
+    known = {stem: stem for stem in truth}
+    for stem in truth:
+        known.setdefault(stem.casefold(), stem)
+    for stem in truth:
+        known.setdefault(re.sub("[_-]hr$", "", stem.casefold()), stem)
+    found: dict[str, list[Path]] = {}
+    for stem, paths in files.items():
+        names = _without_marks(stem, scale)
+        names += [name.casefold() for name in names]
+        own = next((known[name] for name in names if name in known), stem)
+        found.setdefault(own, []).extend(paths)
+    return found
+
+
+def _without_marks(stem: str, scale: int | None) -> list[str]:
+    """Return the names that an LR file can stand for, its own first."""
+    factor, names = rf"x{scale or '[0-9]+'}", [stem]
+    for name in names:  # grows
+        for mark in (rf"[_-]?{factor}$", r"[_-]lr$", rf"^({factor}|lr)[_-]"):
+            shorter = re.sub(mark, "", name, flags=re.IGNORECASE)
+            names += [shorter] if shorter and shorter not in names else []
+    return names
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:

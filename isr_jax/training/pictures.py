@@ -46,7 +46,7 @@ def panel(
     scale: int,
     crop: int = 0,
     most: int = 4,
-) -> Image:
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Draw LR (nearest) | bicubic | SR | HR, and below each a detail, for each photo.
 
     The detail is where the bicubic image has most edges, shown by nearest-neighbour upscaling.

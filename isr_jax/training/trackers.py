@@ -70,7 +70,8 @@ class TensorBoard:
         from tensorboardX.summary import image, scalar
 
         # Without the thread of SummaryWriter, which a kill would catch with events in its queue.
-        self._events = EventsWriter(str(run / "events"), f".{os.getpid()}")
+        # Names hold the second; of two files of one second, the later would replace the other.
+        self._events = EventsWriter(str(run / "events"), f".{time.time_ns()}.{os.getpid()}")
         messages: Any = event_pb2
         self._event, self._scalar, self._image = messages.Event, scalar, image
         begin = messages.SessionLog(status=messages.SessionLog.START)
