@@ -231,8 +231,8 @@ def finish() -> None:
 def fail(message: str, say: Callable[[str], None]) -> None:
     """Tell the other processes that this one ends, and why; the first one says it, and all end.
 
-    The first process returns when the others have ended: without its service JAX would abort them.
-    Others do not return.
+    Of several processes none returns: JAX would wait for the others, which have ended. The first
+    ends after them, because JAX would abort them without its service.
 
     Args:
         message: the reason.
@@ -247,6 +247,7 @@ def fail(message: str, say: Callable[[str], None]) -> None:
     say(message)
     _set("failed", message[:1000])
     _await_others()
+    _leave(message)
 
 
 def await_end() -> None:
@@ -324,6 +325,7 @@ def _leave(message: str) -> NoReturn:
     """Say that this process ends, and end it."""
     with contextlib.suppress(Exception):  # the first one is gone
         _set("failed", message[:1000])
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
 
