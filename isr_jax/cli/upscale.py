@@ -149,8 +149,9 @@ def run(options: argparse.Namespace) -> int:
             raise UserError("videos need PyAV: run pip install 'isr-jax[video]'") from error
     from isr_jax.distributed import take_own_device
     from isr_jax.upscaling.any_size import load_any_size
-    from isr_jax.upscaling.folders import Outcome, upscale_files
+    from isr_jax.upscaling.folders import upscale_files
     from isr_jax.upscaling.sizes import make_target
+    from isr_jax.upscaling.tasks import Outcome
     from isr_jax.upscaling.upscaler import load
 
     take_own_device()

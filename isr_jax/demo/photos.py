@@ -19,6 +19,7 @@ from isr_jax.photo.pixels import Page, as_image, to_8_bits
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import write_photo
 from isr_jax.upscaling.sizes import Target
+from isr_jax.upscaling.tasks import is_bug
 
 if TYPE_CHECKING:
     from isr_jax.upscaling.any_size import AnySizeUpscaler
@@ -128,11 +129,11 @@ def upscale(
     Raises:
         UserError: it cannot be upscaled.
     """
-    from isr_jax.upscaling.upscaler import EXCUSABLE
-
     try:
         return _upscale(file, choice, target, tile, progress)
-    except EXCUSABLE as error:
+    except Exception as error:
+        if is_bug(error):
+            raise
         raise UserError(one_line(error)) from error
 
 

@@ -18,7 +18,8 @@ from isr_jax.perceptual.niqe import load_niqe
 from isr_jax.photo.writing import write_png
 from isr_jax.progress import image_bar
 from isr_jax.scoring import Scorer, make_scorer, means
-from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler, load
+from isr_jax.upscaling.tasks import is_bug
+from isr_jax.upscaling.upscaler import Upscaler, load
 
 
 class ImageScores(TypedDict):
@@ -149,7 +150,7 @@ def evaluate(
                         write_png(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
                 except Exception as error:
                     line = one_line(error, limit=1000)
-                    if not isinstance(error, EXCUSABLE):
+                    if is_bug(error):
                         bugs.append(error)
                         line = f"a bug in isr_jax, {type(error).__name__}: {line}"
                     named = isinstance(error, UserError)

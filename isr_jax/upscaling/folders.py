@@ -8,14 +8,9 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
-import jax
-
-from isr_jax import distributed
-from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, printable
+from isr_jax.errors import UsageError, UserError, one_line, printable
 from isr_jax.photo.formats import FORMATS, KINDS, SUFFIXES, format_of, image_files
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
@@ -25,38 +20,12 @@ from isr_jax.progress import image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
 from isr_jax.upscaling.sizes import OUTPUT_NAME
-from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
+from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
+from isr_jax.upscaling.upscaler import Upscaler
 
 # The most that decoded photos waiting for the device may take, and again upscaled ones waiting for
 # the disk; a single larger one is let through.
 _WAITING_BYTES = 2**31
-
-AnyTask = TypeVar("AnyTask")
-
-
-class Task(NamedTuple):
-    """An image file, and the file that it becomes."""
-
-    file: Path
-    target: Path
-
-
-class Outcome(NamedTuple):
-    """What was done.
-
-    Attributes:
-        upscaled: number of files written.
-        skipped: number of files whose output already exists.
-        failed: a line for each file that could not be upscaled.
-        notices: a line for each kind of content that an output's format cannot hold.
-        bugs: of the failures, the errors that no file should be able to cause.
-    """
-
-    upscaled: int
-    skipped: int
-    failed: list[str]
-    notices: list[str]
-    bugs: list[Exception]
 
 
 def upscale_files(
@@ -101,16 +70,7 @@ def upscale_files(
     """
     suffix = f"_{upscaler.label}" if suffix is None else suffix
     plan, earlier = plan_tasks(inputs, out=out, format=format, suffix=suffix)
-    for task in plan:
-        if not in_place and task.target.resolve() == task.file.resolve():
-            raise UsageError(
-                f"{task.file} would replace itself: give --out or another --suffix, or --in-place "
-                "if it should"
-            )
-    overwrite = overwrite or in_place
-    plan = own_share(plan, shard)
-    # lexists: a dangling link exists too, and a name that cannot exist does not.
-    todo = [task for task in plan if overwrite or not os.path.lexists(task.target)]
+    plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
     failed: dict[Path, str] = {}
     bugs: list[Exception] = []
     notices: Counter[str] = Counter()
@@ -125,13 +85,9 @@ def upscale_files(
             if error and not isinstance(error, Exception):
                 raise error
             if error:
-                line, name = one_line(error, limit=1000), printable(str(task.file))
-                if is_out_of_memory(error):
-                    line = "out of memory: choose a smaller --tile, or --jobs 1"
-                elif not isinstance(error, EXCUSABLE):
-                    bugs.append(error)
-                    line = f"a bug in isr_jax, {type(error).__name__}: {line}"
-                failed[task.file] = line if line.startswith(name) else f"{name}: {line}"
+                memory = "choose a smaller --tile, or --jobs 1"
+                failed[task.file] = fault_of(task.file, error, memory=memory)
+                bugs.extend([error] if is_bug(error) else [])
             bar.advance(images)
 
         def make_room(size: int | float) -> None:
@@ -179,15 +135,6 @@ def upscale_files(
     lines = [failed[task.file] for task in todo if task.file in failed]
     counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs)
-
-
-def own_share(plan: Sequence[AnyTask], shard: tuple[int, int] | None) -> list[AnyTask]:
-    """Return the part of a plan that is this process's; `shard` as of `upscale_files`."""
-    process, processes = max(
-        distributed.place(), (jax.process_index(), jax.process_count()), key=itemgetter(1)
-    )
-    i, n = shard or (process + 1, processes)
-    return list(plan[i - 1 :: n])
 
 
 def plan_tasks(

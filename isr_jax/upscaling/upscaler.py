@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import jax
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
 from ml_collections import ConfigDict
@@ -19,9 +18,6 @@ from isr_jax.tiling.cutting import Image, Images, Sides, choose_way, fill_hidden
 from isr_jax.tiling.placing import Upscaled, upscale_alpha
 from isr_jax.tiling.tiles import OnTile, Stream, make_stream, make_tiled, plan
 from isr_jax.tiling.windows import windowed
-
-# What one image can cause: the next one may succeed. Anything else is a bug.
-EXCUSABLE = (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)

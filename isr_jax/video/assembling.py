@@ -22,7 +22,7 @@ from av.stream import Disposition, Stream
 from isr_jax.files import replacing
 from isr_jax.video.encoding import Target, Times, configure, packets_of
 from isr_jax.video.names import CODECS, CONTAINERS
-from isr_jax.video.reading import main_stream, opened
+from isr_jax.video.reading import demuxed, main_stream, opened
 
 # What FFmpeg writes itself.
 _OF_CONTAINER = {"encoder", "major_brand", "minor_version", "compatible_brands"}
@@ -154,15 +154,7 @@ def _packets(
     source: InputContainer, copied: dict[int, Stream], notices: Counter
 ) -> Iterator[av.Packet]:
     streams = [stream for stream in source.streams if stream.index in copied]
-    packets = source.demux(streams) if streams else iter(())
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except FFmpegError:
-            notices["the end of other streams is missing or damaged"] += 1
-            return
+    for packet in demuxed(source, streams, notices, title="other streams"):
         if packet.dts is None and packet.size:  # a cover picture; others have a time
             packet.pts = packet.dts = packet.pts or 0
         if packet.dts is not None:  # or it is the mark of a stream's end

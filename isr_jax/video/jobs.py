@@ -23,13 +23,13 @@ import numpy as np
 from av.error import FFmpegError
 
 import isr_jax
-from isr_jax.errors import UsageError, UserError, disk_error, is_out_of_memory, one_line, printable
+from isr_jax.errors import UserError, disk_error, is_out_of_memory, printable
 from isr_jax.files import replacing
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.progress import frame_bar
 from isr_jax.upscaling.any_size import SizedUpscaler
-from isr_jax.upscaling.folders import Outcome, own_share
-from isr_jax.upscaling.upscaler import EXCUSABLE, Upscaler
+from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
+from isr_jax.upscaling.upscaler import Upscaler
 from isr_jax.video.assembling import assemble
 from isr_jax.video.colour import RGB, Upscaled
 from isr_jax.video.encoding import (
@@ -40,7 +40,7 @@ from isr_jax.video.encoding import (
     make_target,
     read_times,
 )
-from isr_jax.video.names import VideoTask, choose_codec, plan_videos
+from isr_jax.video.names import choose_codec, plan_videos
 from isr_jax.video.reading import Frame, frames, look, reason
 
 try:
@@ -100,15 +100,7 @@ def upscale_videos(
     """
     suffix = f"_{upscaler.label}" if suffix is None else suffix
     plan = plan_videos(videos, out=out, suffix=suffix, codec=options.codec)
-    for task in plan:
-        if not in_place and task.target.resolve() == task.file.resolve():
-            raise UsageError(
-                f"{task.file} would replace itself: give --out or another --suffix, or --in-place "
-                "if it should"
-            )
-    overwrite = overwrite or in_place
-    plan = own_share(plan, shard)
-    todo = [task for task in plan if overwrite or not os.path.lexists(task.target)]
+    plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
     failed: list[str] = []
     notices: list[str] = []
     bugs: list[Exception] = []
@@ -119,27 +111,24 @@ def upscale_videos(
                 upscaler,
                 task,
                 options=options,
-                overwrite=overwrite,
+                overwrite=overwrite or in_place,
                 max_pixels=max_pixels,
                 progress=progress,
             )
             notices += [f"{name}: {line}" for line in lines]
         except Exception as error:
-            line = disk_error(error) or one_line(error, limit=1000)
-            if is_out_of_memory(error):
-                line = "out of memory: choose a smaller --tile"
-            elif isinstance(error, FFmpegError):
-                line = reason(error)
-            elif not isinstance(error, EXCUSABLE):
-                bugs.append(error)
-                line = f"a bug in isr_jax, {type(error).__name__}: {line}"
-            failed.append(line if line.startswith(name) else f"{name}: {line}")
+            known = disk_error(error)
+            if isinstance(error, FFmpegError) and not is_out_of_memory(error):
+                known = reason(error)
+            error = UserError(known) if known else error
+            failed.append(fault_of(task.file, error, memory="choose a smaller --tile"))
+            bugs.extend([error] if is_bug(error) else [])
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), failed, notices, bugs)
 
 
 def upscale_video(
     upscaler: AnyUpscaler,
-    task: VideoTask,
+    task: Task,
     *,
     options: Options,
     overwrite: bool = False,

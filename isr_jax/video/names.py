@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError
+from isr_jax.upscaling.tasks import Task
 
 
 class Container(NamedTuple):
@@ -73,13 +74,6 @@ class Inputs(NamedTuple):
     left: list[str]
 
 
-class VideoTask(NamedTuple):
-    """A video file, and the file that it becomes."""
-
-    file: Path
-    target: Path
-
-
 def is_video(file: Path) -> bool:
     """Return whether a path is named like a video, and is not hidden."""
     return file.suffix.lower() in (*CONTAINERS, *OTHERS) and not file.name.startswith(".")
@@ -125,7 +119,7 @@ def split_inputs(inputs: Sequence[str]) -> Inputs:
 
 def plan_videos(
     videos: Sequence[tuple[Path, Path]], *, out: str | Path | None, suffix: str, codec: str
-) -> list[VideoTask]:
+) -> list[Task]:
     """Return what is upscaled to what, sorted by output.
 
     A container is kept where it holds the codec; otherwise the video is written to a .mkv file.
@@ -152,17 +146,17 @@ def plan_videos(
                 f"--out {out} cannot hold {codec if codec != 'same' else 'what is written'}: "
                 f"name a file with the suffix {' or '.join(_suffixes(codec))}"
             )
-        return [VideoTask(file, out) for file, _ in files.values()]
+        return [Task(file, out) for file, _ in files.values()]
     targets = {}
     for resolved, (file, place) in files.items():
         kind = file.suffix if _holds(file.suffix, codec) else ".mkv"
         targets[resolved] = (out / place if out else file).with_name(place.stem + suffix + kind)
     made = {target.resolve(): file for file, target in targets.items()}
-    plan: dict[Path, VideoTask] = {}
+    plan: dict[Path, Task] = {}
     for resolved, target in targets.items():
         if made.get(resolved, resolved) != resolved:
             continue
-        task = VideoTask(files[resolved][0], target)
+        task = Task(files[resolved][0], target)
         other = plan.setdefault(target.resolve(), task)
         if other is not task:
             raise UserError(

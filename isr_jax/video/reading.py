@@ -4,9 +4,10 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +16,7 @@ from av import logging
 from av.container import InputContainer
 from av.error import ArgumentError, EOFError, FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from isr_jax.errors import UserError, one_line
@@ -222,27 +223,41 @@ def frames(video: Video, *, start: int, notices: Counter) -> Generator[Frame, No
                 notices[f"{float(missing):.1f} of {float(video.seconds):.1f} s are missing"] += 1
 
 
-def _decoded(
-    container: InputContainer, stream: VideoStream, notices: Counter
-) -> Iterator[av.VideoFrame]:
-    stream.thread_type = "AUTO"
-    packets = container.demux(stream)
+def demuxed(
+    container: InputContainer, streams: Sequence[Stream], notices: Counter, *, title: str
+) -> Iterator[av.Packet]:
+    """Yield the packets of some streams, up to where the file is damaged.
+
+    Args:
+        container: that holds them.
+        streams: of it.
+        notices: counts a line if the file is damaged.
+        title: what the line calls the streams.
+    """
+    packets = container.demux(list(streams)) if streams else iter(())
     while True:
         try:
             packet = next(packets)
         except StopIteration:
             return
         except FFmpegError:
-            notices["the end of the video is missing or damaged"] += 1
-            packet = None
+            notices[f"the end of {title} is missing or damaged"] += 1
+            return
+        yield packet
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream, notices: Counter
+) -> Iterator[av.VideoFrame]:
+    stream.thread_type = "AUTO"
+    packets = demuxed(container, [stream], notices, title="the video")
+    for packet in chain(packets, [None]):  # None: what the decoder still holds
         try:
             yield from stream.decode(packet)
         except EOFError:
             return
         except FFmpegError:
             notices["damaged parts of the video were left out"] += 1
-        if packet is None:
-            return
 
 
 def _sampling(frame: av.VideoFrame) -> str:

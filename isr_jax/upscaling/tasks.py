@@ -1,0 +1,88 @@
+"""What upscaling photos and videos share: tasks, whose they are, and what is said of failures."""
+
+import os
+from collections.abc import Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, printable
+
+
+class Task(NamedTuple):
+    """A photo or video, and the file that it becomes."""
+
+    file: Path
+    target: Path
+
+
+class Outcome(NamedTuple):
+    """What was done.
+
+    Attributes:
+        upscaled: number of files written.
+        skipped: number of files whose output already exists.
+        failed: a line for each file that could not be upscaled.
+        notices: a line for each kind of content that an output's format cannot hold.
+        bugs: of the failures, the errors that no file should be able to cause.
+    """
+
+    upscaled: int
+    skipped: int
+    failed: list[str]
+    notices: list[str]
+    bugs: list[Exception]
+
+
+def is_bug(error: Exception) -> bool:
+    """Return whether an error is not of a kind that one image can cause: the next may succeed."""
+    import jax
+
+    excusable = (UserError, MemoryError, OSError, jax.errors.JaxRuntimeError)
+    return not isinstance(error, excusable) and not is_out_of_memory(error)
+
+
+def fault_of(file: Path, error: Exception, *, memory: str) -> str:
+    """Return the line that says why a file could not be upscaled.
+
+    Args:
+        file: which begins the line.
+        error: what was raised.
+        memory: what to do where memory was missing.
+    """
+    line, name = one_line(error, limit=1000), printable(str(file))
+    if is_out_of_memory(error):
+        line = f"out of memory: {memory}"
+    elif is_bug(error):
+        line = f"a bug in isr_jax, {type(error).__name__}: {line}"
+    return line if line.startswith(name) else f"{name}: {line}"
+
+
+def own_share(
+    plan: Sequence[Task], shard: tuple[int, int] | None, *, overwrite: bool, in_place: bool
+) -> tuple[list[Task], list[Task]]:
+    """Return the part of a plan that is this process's, and what of it is still to be done.
+
+    Arguments are those of `upscale_files`.
+
+    Raises:
+        UsageError: a file would replace itself, and not `in_place`.
+    """
+    for task in plan:
+        if not in_place and task.target.resolve() == task.file.resolve():
+            raise UsageError(
+                f"{task.file} would replace itself: give --out or another --suffix, or --in-place "
+                "if it should"
+            )
+    import jax  # here, so that the command line is parsed without it
+
+    from isr_jax import distributed
+
+    process, processes = max(
+        distributed.place(), (jax.process_index(), jax.process_count()), key=itemgetter(1)
+    )
+    i, n = shard or (process + 1, processes)
+    own = list(plan[i - 1 :: n])
+    # lexists: a dangling link exists too, and a name that cannot exist does not.
+    replaces = overwrite or in_place
+    return own, [task for task in own if replaces or not os.path.lexists(task.target)]
