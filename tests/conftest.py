@@ -23,6 +23,9 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_backend_optimization_level=0",
         older,
         "--xla_cpu_parallel_codegen_split_count=1",
+        # Where other programs keep the cores busy, a virtual device can be late for a collective,
+        # and XLA would abort after 40 seconds.
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     ]
 )
 
