@@ -14,6 +14,9 @@ from PIL import Image
 import isr_jax
 from isr_jax import images
 from isr_jax.checkpoints.restore import architecture, restore_generator
+from isr_jax.checkpoints.runs import write_generator
+from isr_jax.errors import UserError
+from isr_jax.export import export_model
 from isr_jax.models.generators import make_upscale
 from isr_jax.pretrained import PRETRAINED, Card, describe
 from isr_jax.resize import resize_uint8
@@ -158,3 +161,46 @@ def test_upscale_takes_the_packages_own_model(tmp_path, capsys, options, scale):
     with Image.open(tmp_path / f"a_x{scale}.png") as written:
         expected = isr_jax.load(f"compact-x{scale}")(photo)
         np.testing.assert_array_equal(np.array(written), expected)
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory):
+    """A file of compact-x4 with other biases and kernels, whose card names compact-x4 as base."""
+    folder = tmp_path_factory.mktemp("gan")
+    base = restore_generator("compact-x4")
+    keys = iter(jax.random.split(jax.random.key(0), 100))
+    moved = jax.tree.map(lambda x: x * (1 + jax.random.normal(next(keys), x.shape)), base.params)
+    write_generator(folder / "run", moved, base.stats, architecture(base.config))
+    (folder / "card.json").write_text('{"base": "compact-x4"}')
+    export_model(folder / "run", folder / "gan.safetensors", card=folder / "card.json")
+    return folder / "gan.safetensors"
+
+
+def test_strength_mixes_a_model_with_the_one_that_it_was_made_from(gan, tmp_path, capsys):
+    base, whole, half = (
+        restore_generator(gan, strength=strength).params for strength in (0.0, 1.0, 0.25)
+    )
+    jax.tree.map(np.testing.assert_array_equal, base, restore_generator("compact-x4").params)
+    jax.tree.map(np.testing.assert_array_equal, whole, restore_generator(gan).params)
+    jax.tree.map(
+        lambda a, b, mix: np.testing.assert_allclose(0.75 * a + 0.25 * b, mix, atol=1e-6),
+        *(base, whole, half),
+    )
+    photo = skimage.data.chelsea()[100:116, 100:120]
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    options = ("--model", gan, "--strength", 0.25)
+    assert run(capsys, "upscale", tmp_path / "a.png", *options)[0] == 0
+    with Image.open(tmp_path / "a_x4.png") as written:
+        np.testing.assert_array_equal(written, isr_jax.load(gan, strength=0.25)(photo))
+    size = isr_jax.load_any_size(model=gan, strength=0.0)(photo, width=50)
+    np.testing.assert_array_equal(size, isr_jax.load_any_size(model="compact-x4")(photo, width=50))
+
+
+def test_strength_that_cannot_mix_says_why(gan):
+    for model, strength, message in [
+        ("compact-x4", 0.5, "compact-x4 was not initialised from another model"),
+        ("compact-x2", 0.5, "compact-x2 cannot be mixed with compact-x4: .*scale"),
+        (gan, 1.5, "strength is 1.5; it must be from 0 to 1"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            isr_jax.load(model, strength=strength)

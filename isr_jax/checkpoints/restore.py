@@ -22,7 +22,7 @@ from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError
 from isr_jax.models import Generator
 from isr_jax.models.generators import complete, generator_of
-from isr_jax.pretrained import PRETRAINED
+from isr_jax.pretrained import PRETRAINED, card_of
 from isr_jax.pytorch.key_maps import KEY_MAPS
 from isr_jax.pytorch.leaves import torch_leaves
 from isr_jax.pytorch.state_dicts import choose_key_map, import_torch
@@ -57,6 +57,7 @@ def restore_generator(
     weights: Literal["ema", "raw"] = "ema",
     checkpoint: Literal["best", "latest"] | int = "best",
     dtype: Literal["float32", "bfloat16"] | None = None,
+    strength: float = 1.0,
 ) -> Restored:
     """Restore the generator of a MODEL.
 
@@ -65,10 +66,15 @@ def restore_generator(
         weights: the EMA, or the raw parameters; a file holds only one of them.
         checkpoint: the best of the validations, the latest, or a step.
         dtype: of the computation; None for that of the configuration.
+        strength: in [0, 1]; below 1, the model is mixed with the one that it was initialised from,
+            parameter by parameter; see `interpolate`.
 
     Raises:
-        UserError: there is no such model or checkpoint, or it holds no generator that can be read.
+        UserError: there is no such model or checkpoint, or it holds no generator that can be read;
+            or it was not initialised from one that it can be mixed with.
     """
+    if strength != 1.0:
+        return _mixed(model, strength, weights=weights, checkpoint=checkpoint, dtype=dtype)
     name, path = str(model), PRETRAINED.get(str(model), Path(model).expanduser())
     if name in INTERPOLATIONS:
         raise UserError(f"{name} is an interpolation and has no network")
@@ -100,6 +106,24 @@ def restore_generator(
     except UserError as error:
         raise UserError(f"checkpoint {step} of {run} cannot be used: {error}") from None
     return Restored(network, params, parts["stats"], config, step)
+
+
+def _mixed(model: str | Path, strength: float, **options: Any) -> Restored:
+    """Mix a model with its base."""
+    if not 0.0 <= strength <= 1.0:
+        raise UserError(f"strength is {strength}; it must be from 0 to 1")
+    restored = restore_generator(model, **options)
+    base = card_of(model).get("base") or restored.config.get("train", {}).get("init_from")
+    if not base:
+        raise UserError(
+            f"{model} was not initialised from another model, with which strength could mix it"
+        )
+    try:
+        start = restore_generator(base, dtype=options["dtype"])
+        params, stats = interpolate(start, restored, alpha=strength)
+    except UserError as error:
+        raise UserError(f"{model} cannot be mixed with {base}: {error}") from error
+    return restored._replace(params=params, stats=stats)
 
 
 def is_run_folder(path: Path) -> bool:

@@ -70,6 +70,17 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
 def port(text: str) -> int:
     """Parse a TCP port, or 0 for any free one."""
     if not text.isdecimal() or int(text) > 65535:

@@ -5,7 +5,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from isr_jax.cli.options import MAX_PIXELS, add_model, box, decimal, integer, shard
+from isr_jax.cli.options import MAX_PIXELS, add_model, box, decimal, integer, shard, share
 from isr_jax.errors import UsageError, UserError
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
@@ -32,6 +32,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "as 'photos/**/*.jpg'",
     )
     add_model(parser, default="the smallest compact model, or two in turn, that reach the size")
+    parser.add_argument(
+        "--strength",
+        type=share,
+        default=1.0,
+        metavar="A",
+        help="how much of a GAN to use, 0 to 1: its parameters are mixed with those of the model "
+        "that it was made from; 0 is that model; default: 1",
+    )
     add_sizes(parser)
     parser.add_argument(
         "--out",
@@ -155,7 +163,8 @@ def run(options: argparse.Namespace) -> int:
     from isr_jax.upscaling.upscaler import load
 
     take_own_device()
-    given = {name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")}
+    names = ("weights", "tile", "ensemble", "dtype", "strength")
+    given = {name: getattr(options, name) for name in names}
     sizes = ("scale", "width", "height", "fit", "megapixels")
     if target := make_target(**{name: getattr(options, name) for name in sizes}):
         upscaler = load_any_size(model=options.model, **given).at(target)

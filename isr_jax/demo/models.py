@@ -7,19 +7,24 @@ from typing import NamedTuple
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS, is_run_folder, saved_scale
 from isr_jax.errors import UserError
-from isr_jax.pretrained import PRETRAINED
+from isr_jax.pretrained import PRETRAINED, card_of
 
 MEGA = 10**6
 
 
 class Choice(NamedTuple):
-    """A model that the page offers: what `load` takes, and a generator's own scale.
+    """A model that the page offers.
 
-    None is for the models shipped with the package, of which those that reach a size are taken.
+    Attributes:
+        model: what `load` takes; None for the models shipped with the package, of which those that
+            reach a size are taken.
+        scale: a generator's own; None for an interpolation.
+        words: what its card says that it is for, and that it invents.
     """
 
     model: str | None
     scale: int | None
+    words: str = ""
 
 
 AUTOMATIC = Choice(None, 4)
@@ -41,6 +46,14 @@ class Limits(NamedTuple):
     disk: float = 10_000.0
 
 
+def _words(model: str) -> str:
+    """Return two sentences of a model's card; "" where it has none."""
+    card = card_of(model)
+    invents = card.get("invents", "")
+    sentences = (card.get("purpose", ""), invents and f"it invents {invents}")
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences if text)
+
+
 def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
     """List the models named, the shipped ones, the run folders in `runs` and the interpolations.
 
@@ -53,7 +66,7 @@ def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
     networks = dict.fromkeys(
         [*(name for name in named if name not in INTERPOLATIONS), *reversed(PRETRAINED)]
     )
-    choices = [Choice(name, load(name).scale) for name in networks]
+    choices = [Choice(name, load(name).scale, _words(name)) for name in networks]
     known = {Path(name).expanduser().resolve() for name in networks}
     for run in sorted(runs.glob("*/")):
         if run.resolve() not in known and is_run_folder(run):

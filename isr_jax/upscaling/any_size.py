@@ -187,6 +187,7 @@ def load_any_size(
     overlap: int | None = None,
     ensemble: bool = False,
     dtype: Literal["float32", "bfloat16"] | None = None,
+    strength: float = 1.0,
 ) -> AnySizeUpscaler:
     """Load models that upscale to any size.
 
@@ -196,13 +197,14 @@ def load_any_size(
 
     Args:
         model: as of `load`; its output is resized.
-        weights, checkpoint, tile, overlap, ensemble, dtype: as of `load`.
+        weights, checkpoint, tile, overlap, ensemble, dtype, strength: as of `load`.
 
     Raises:
         UserError: there is no such model or checkpoint.
     """
     options: dict[str, Any] = {"tile": tile, "overlap": overlap, "ensemble": ensemble}
     options |= {"weights": weights, "checkpoint": checkpoint, "dtype": dtype}
+    options |= {"strength": strength}
     if model is None:
         shipped = cache(lambda scale: load(SHIPPED[scale], **options))
         return AnySizeUpscaler(None, tuple(sorted(SHIPPED)), shipped, turns=2)

@@ -171,13 +171,14 @@ def load(
     exact: bool = False,
     ensemble: bool = False,
     dtype: Literal["float32", "bfloat16"] | None = None,
+    strength: float = 1.0,
 ) -> Upscaler:
     """Load a model: a trained generator, or an interpolation.
 
     A generator works on tiles, over all local devices. Tiles leave no seams, because their padding
     covers the receptive field, up to a radius of `tiles.EXACT` pixels. Those of generators that
     see more, by attention or normalisation over the image, are approximate. An interpolation
-    ignores the last five arguments.
+    ignores the last six arguments.
 
     Args:
         model: compact-x2, compact-x3 or compact-x4, shipped with the package; a run folder, such as
@@ -194,9 +195,12 @@ def load(
         exact: without a tile size, take whole images where tiles would be approximate.
         ensemble: self-ensemble (x8): average over flips and rotations; 8 times as slow.
         dtype: of the computation; None for that of training.
+        strength: in [0, 1]; how much of a GAN to use: below 1 its parameters are mixed with those
+            of the model that it was initialised from, and 0 is that model.
 
     Raises:
-        UserError: there is no such model or checkpoint, or it has another scale.
+        UserError: there is no such model or checkpoint, or it has another scale; or a strength
+            below 1 for a model that was not initialised from another.
     """
     name = str(model)
     if name in INTERPOLATIONS:
@@ -208,7 +212,9 @@ def load(
             return resize(image, scale=scale, method=name)
 
         return Upscaler(name, scale, interpolate, method=name)
-    restored = restore_generator(model, weights=weights, checkpoint=checkpoint, dtype=dtype)
+    restored = restore_generator(
+        model, weights=weights, checkpoint=checkpoint, dtype=dtype, strength=strength
+    )
     own = restored.generator.scale
     if scale not in (None, own):
         raise UserError(f"{name} upscales by {own}, not by {scale}")
