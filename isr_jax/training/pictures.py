@@ -1,7 +1,7 @@
 """Pictures of a run: comparison panels and training curves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +62,39 @@ def panel(
     strips = []
     for photo, sr in list(zip(photos, images, strict=True))[:most]:
         shown = centre(photo.hr.shape[:2], crop=crop, scale=scale)
-        versions = {
-            f"{Path(photo.name).stem}: LR, nearest": resize_uint8(
-                photo.lr, scale=scale, method="nearest"
-            ),
-            "bicubic": resize_uint8(photo.lr, scale=scale),
-            "SR": sr,
-            "HR": photo.hr,
-        }
+        versions = {**enlarged(photo.lr, scale=scale), "SR": sr, "HR": photo.hr}
         versions = {name: image[shown] for name, image in versions.items()}
-        hr = versions["HR"]
-        side = min(DETAIL, *hr.shape[:2])
-        corner = busiest(versions["bicubic"], side)
-        columns = [
-            _column(image, name, _caption(image, hr, scale), corner, side)
-            for name, image in versions.items()
-        ]
-        strips.append(np.concatenate(columns, axis=1))
+        strips.append(strip(versions, title=Path(photo.name).stem, scale=scale))
     return np.concatenate(strips)
+
+
+def enlarged(lr: Image, *, scale: int) -> dict[str, Image]:
+    """Return an LR image enlarged without a model, by name: as it is, and by bicubic."""
+    return {
+        "LR, nearest": resize_uint8(lr, scale=scale, method="nearest"),
+        "bicubic": resize_uint8(lr, scale=scale),
+    }
+
+
+def strip(versions: Mapping[str, Image], *, title: str, scale: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Draw versions of a photo side by side, each with its scores if HR is among them.
+
+    Args:
+        versions: images of one size by name; "bicubic" determines the detail.
+        title: of the photo.
+        scale: the scale factor.
+    """
+    hr = versions.get("HR")
+    bicubic = versions["bicubic"]
+    side = min(DETAIL, *bicubic.shape[:2])
+    corner = busiest(bicubic, side)
+    columns = []
+    for name, image in versions.items():
+        caption = "" if hr is None else _caption(image, hr, scale)
+        columns.append(
+            _column(image, name if columns else f"{title}: {name}", caption, corner, side)
+        )
+    return np.concatenate(columns, axis=1)
 
 
 def centre(size: tuple[int, int], *, crop: int, scale: int) -> tuple[slice, slice]:
