@@ -40,4 +40,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.g_optimizer.milestones = config.d_optimizer.milestones = milestones
     config.train.init_from = "runs/esrgan-psnr"
     config.train.steps = 400_000
+    config.train.keep_best = "latest"
     return recipes.variant_of(config, variant, of=("psnr",))

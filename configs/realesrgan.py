@@ -25,4 +25,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.d_optimizer = config.g_optimizer.copy_and_resolve_references()
     config.train.init_from = "runs/realesrnet"
     config.train.steps = 400_000
+    config.train.keep_best = "latest"
     return variant_of(config, variant)

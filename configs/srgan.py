@@ -22,4 +22,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss.adversarial_weight = 1e-3
     config.train.init_from = "runs/srresnet"
     config.train.steps = 200_000
+    config.train.keep_best = "latest"
     return variant_of(config, variant)

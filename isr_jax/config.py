@@ -114,7 +114,8 @@ def get_config() -> ConfigDict:
     config.train.validate_every = 5000  # int >= 1, updates
     config.train.checkpoint_every = 5000  # int >= 1, updates
     config.train.keep = 2  # int >= 1; latest checkpoints kept, besides the following
-    # psnr | ssim | ms_ssim | one of validation_metrics, without its form; the best by it is kept
+    # psnr | ssim | ms_ssim | one of validation_metrics, without its form: the best by it is kept,
+    # and used | latest: PSNR would choose a GAN's first checkpoint
     config.train.keep_best = "psnr"
     config.train.keep_every = 0  # int >= 0, updates; checkpoints so far apart are kept, 0 for none
     # niqe[:matlab | :pyiqa], lpips[:alex | :vgg | :squeeze], dists; scored besides psnr and ssims

@@ -67,6 +67,9 @@ METRICS: dict[str, Metric] = {
 }
 
 
+LATEST = "latest"  # of train.keep_best: the checkpoints are not compared
+
+
 def merit_by(name: str) -> Callable[[Mapping[str, float]], float]:
     """Return a function of scores that is the higher, the better they are by one metric.
 

@@ -53,6 +53,7 @@ def test_the_latest_the_best_and_every_so_many_are_kept(tmp_path):
     scores = rows((20, 0.9), (30, 0.5), (21, 0.6), (22, 0.6), (23, 0.6), (24, 0.6), (25, 0.6))
     assert save_all(tmp_path / "a", scores) == ([2, 6, 7], 2)
     assert save_all(tmp_path / "b", scores, keep=1, keep_best="ssim") == ([1, 7], 1)
+    assert save_all(tmp_path / "d", scores, keep=2, keep_best="latest") == ([6, 7], 7)
     steps, best = save_all(tmp_path / "c", scores, keep=1, keep_every=3)
     assert best == 2
     assert {2, 7} < set(steps)

@@ -30,7 +30,7 @@ from isr_jax.files import new_folder
 from isr_jax.models import Generator
 from isr_jax.models.generators import generator_of
 from isr_jax.protocols import Scores
-from isr_jax.scoring import METRICS, merit_by
+from isr_jax.scoring import LATEST, METRICS, merit_by
 from isr_jax.state import State
 
 # The parts of a config that must be the same for a run to resume.
@@ -60,12 +60,12 @@ def open_manager(run: Path, *, keeping: Mapping[str, Any] | None = None) -> ocp.
             RUN/config.json.
     """
     keeping = KEEPING | (_saved_keeping(run) if keeping is None else dict(keeping))
+    policies: list[Any] = [checkpoint_managers.LatestN(keeping["keep"])]
     # -inf where a validation of an earlier start lacks the metric.
-    score = merit_by(keeping["keep_best"])
-    policies: list[Any] = [
-        checkpoint_managers.LatestN(keeping["keep"]),
-        checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
-    ]
+    score = None if keeping["keep_best"] == LATEST else merit_by(keeping["keep_best"])
+    if score:
+        scored = {"get_metric_fn": score, "keep_checkpoints_without_metrics": False}
+        policies.append(checkpoint_managers.BestN(n=1, **scored))
     if keeping["keep_every"]:
         policies.append(checkpoint_managers.EveryNSteps(keeping["keep_every"]))
     options = ocp.CheckpointManagerOptions(
@@ -82,7 +82,7 @@ def _saved_keeping(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     same = all(type(value) is type(KEEPING[name]) for name, value in found.items())
-    return found if same and found.get("keep_best", "psnr") in METRICS else {}
+    return found if same and found.get("keep_best", "psnr") in (LATEST, *METRICS) else {}
 
 
 def save(

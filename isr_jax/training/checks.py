@@ -17,7 +17,7 @@ from isr_jax.models.generators import channels_of
 from isr_jax.perceptual import distances, lpips
 from isr_jax.perceptual.vgg_loss import CRITERIA
 from isr_jax.protocols import Scores
-from isr_jax.scoring import METRICS
+from isr_jax.scoring import LATEST, METRICS
 from isr_jax.training import scorer
 from isr_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 from isr_jax.training.trackers import check_trackers
@@ -34,7 +34,7 @@ CHOICES: dict[str, Collection[Any]] = {
     "g_optimizer.schedule": SCHEDULES,
     "d_optimizer.schedule": SCHEDULES,
     "train.parallel": ("jit", "pmap"),
-    "train.keep_best": METRICS,
+    "train.keep_best": (LATEST, *METRICS),
 }
 
 LEAST: dict[str, int] = {
@@ -281,7 +281,7 @@ def _check_validation(config: ConfigDict) -> None:
     options = config.train
     check_trackers(options.trackers)
     extras = scorer.chosen(options.validation_metrics)
-    if options.keep_best not in (*Scores._fields, *extras):
+    if options.keep_best not in (LATEST, *Scores._fields, *extras):
         raise UserError(
             f"config.train.keep_best is {options.keep_best}, which validation does not measure; "
             f"add {options.keep_best} to config.train.validation_metrics"
