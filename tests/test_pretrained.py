@@ -3,6 +3,8 @@
 import importlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -21,7 +23,8 @@ from isr_jax.models.generators import make_upscale
 from isr_jax.pretrained import PRETRAINED, Card, describe
 from isr_jax.resize import resize_uint8
 from isr_jax.training import checks
-from tests.helpers.command import run
+from tests.helpers.command import ROOT, run
+from tests.helpers.tiny_runs import environment
 
 VARIANTS = {"compact-x2": "x2", "compact-x3": "x3", "compact-x4": ""}
 MODELS = Path(__file__).parent.parent / "docs/models.md"
@@ -82,8 +85,16 @@ def test_scores_are_those_of_the_card(name):
     if "ISR_DATA" not in os.environ:
         pytest.skip("needs ISR_DATA, the folder of benchmark images")
     sets = Path(os.environ["ISR_DATA"]) / "benchmarks"
-    for title, (psnr, ssim) in describe(name).card["scores"].items():
-        (found,) = isr_jax.evaluate(name, sets / title)["sets"]
+    expected = describe(name).card["scores"]
+    code = (
+        "import isr_jax, json, sys; results = [isr_jax.evaluate(sys.argv[1], data)['sets'][0] "
+        "for data in sys.argv[2:]]; print(json.dumps(results))"
+    )
+    command = [sys.executable, "-c", code, name, *(str(sets / title) for title in expected)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, cwd=ROOT, env=environment(optimized=True)
+    )
+    for found, (psnr, ssim) in zip(json.loads(done.stdout), expected.values(), strict=True):
         assert found["psnr"] == pytest.approx(psnr, abs=0.01)
         assert found["ssim"] == pytest.approx(ssim, abs=0.0002)
 

@@ -178,7 +178,7 @@ def test_t91_trains_by_one_field(isr_data, photos, tmp_path, undrawn):
 def test_the_msssim_config_beats_bicubic_on_photographs_it_never_saw(tmp_path):
     """A small part of its updates; the whole of it is `make train`."""
     less = ["--config.train.steps=90", "--config.data.batch=4"]
-    done = run_py(*less, f"--workdir={tmp_path}", config="msssim")
+    done = run_py(*less, f"--workdir={tmp_path}", config="msssim", optimized=True)
     assert done.returncode == 0, done.stderr
     records = read_records(tmp_path)
     (bicubic,) = [r["bicubic"] for r in records if r["kind"] == "baselines"]

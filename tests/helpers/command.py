@@ -20,7 +20,9 @@ def run(capsys, *arguments):
     return code, out, err.splitlines()
 
 
-def run_py(*args: str, config: str = "base") -> subprocess.CompletedProcess:
+def run_py(
+    *args: str, config: str = "base", optimized: bool = False
+) -> subprocess.CompletedProcess:
     """Run `python run.py` to its end; what it printed is text."""
     return subprocess.run(
         [sys.executable, "run.py", "--config", f"configs/{config}.py", *args],
@@ -28,5 +30,5 @@ def run_py(*args: str, config: str = "base") -> subprocess.CompletedProcess:
         text=True,
         timeout=400,
         cwd=ROOT,
-        env=environment(),
+        env=environment(optimized=optimized),
     )

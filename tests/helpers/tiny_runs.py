@@ -57,9 +57,14 @@ def tiny(photos: Path, **extra):
     return config
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-    """The environment of a command: that of the tests, with so many devices, without PyTorch."""
+def environment(devices: int = 1, *, optimized: bool = False) -> dict[str, str]:
+    """The environment of a command: that of the tests, with so many devices, without PyTorch.
+
+    Programs are optimized for what computes for longer than it compiles.
+    """
     flags = re.sub(r"device_count=\d+", f"device_count={devices}", os.environ["XLA_FLAGS"])
+    if optimized:
+        flags = flags.replace("--xla_backend_optimization_level=0", "")
     paths = [str(Path(__file__).parent / "without"), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
