@@ -83,6 +83,11 @@ def update(name: str, *, changed: Mapping[str, Any] | None = None, n: int = 1) -
     """
     config = published(name)
     config.update_from_flattened_dict(dict(changed or {}))
+    return updating(config, n=n)
+
+
+def updating(config: ConfigDict, *, n: int = 1) -> Case:
+    """Do n updates of a config in each call."""
     devices = jax.devices()
     program = make_program(config)
     dispatch = make_dispatch(config, program.update, devices)
