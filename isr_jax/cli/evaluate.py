@@ -10,7 +10,7 @@ from isr_jax.cli.options import add_model, integer, scale_factor
 from isr_jax.errors import UsageError, UserError
 
 DATA = "ISR_DATA"
-PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb")
+PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb", "ntire-sr", "ntire-esr")
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 NIQE_FORMS = ("matlab", "pyiqa")
 TABLE_FORMATS = ("json", "csv", "markdown")
@@ -20,8 +20,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr evaluate`."""
     parser.description = (
         "Score a model on every benchmark set in a folder: PSNR, SSIM and MS-SSIM per image and "
-        "on average, with SCALE pixels cropped from each side. LR images are read where the set "
-        "has them, and are otherwise the exact bicubic of the HR images. A file that cannot be "
+        "on average, with SCALE pixels cropped from each side (NTIRE's protocols crop 4). LR images "
+        "are read where the set has them, and are otherwise the exact bicubic of the HR images. A file that cannot be "
         "scored is reported on standard error, and the exit code is then 1."
     )
     add_model(parser)
@@ -48,7 +48,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=PROTOCOLS,
         default="vdsr",
         help="vdsr: Y rounded to 8 bits (default); basicsr: Y not rounded; basicsr-color: the "
-        "same, of gray files too, as BasicSR does; rgb: all channels",
+        "same, of gray files too, as BasicSR does; rgb: all channels; ntire-sr and ntire-esr: of "
+        "NTIRE's challenges of x4 and of efficient super-resolution, Y and all channels, with 4 "
+        "pixels cropped at every scale",
     )
     parser.add_argument(
         "--lpips", choices=LPIPS_NETWORKS, help="also measure LPIPS, with the published weights"

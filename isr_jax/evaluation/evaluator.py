@@ -92,8 +92,8 @@ def evaluate(
         data: a set, or a tree of sets, in one of the layouts of `isr_jax.data.pairs`.
         scale: the scale or scales; a generator has just its own, and an interpolation takes all
             those of the LR images.
-        protocol: vdsr, basicsr, basicsr-color or rgb; see `protocols.measure`. `scale` pixels are
-            cropped.
+        protocol: a name in `protocols.PROTOCOLS`: vdsr, basicsr, basicsr-color or rgb, which crop
+            `scale` pixels, or ntire-sr or ntire-esr, which crop 4.
         weights: as for `isr_jax.load`.
         checkpoint: as for `isr_jax.load`.
         lpips: alex, vgg or squeeze, to measure LPIPS by that network too, on RGB images cropped
