@@ -109,6 +109,26 @@ def test_lr_images_that_pair_with_nothing_are_not_replaced(tmp_path, folder, nam
     assert str(tmp_path / folder) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "hr, lr",
+    [
+        ("hr", "LR_x2"),
+        ("HR", "LRx2"),
+        ("HR", "LR_bicubic"),
+        ("HR", "LR_bicubic/2x"),
+        ("HR", "lr2"),
+        ("GTmod12", "LRbic/x2"),
+        ("DIV2K_valid_HR", "DIV2K_valid_LR_unknown/X2"),
+        ("x2/hr", "x2/lr_2"),
+    ],
+)
+def test_folders_of_lr_images_that_are_not_read_are_named(tmp_path, hr, lr):
+    write(tmp_path / "Set5" / hr / "a.png", 24, 36)
+    write(tmp_path / "Set5" / lr / "a.png", 12, 18)
+    with pytest.raises(UserError, match=lr.removeprefix("x2/").split("/")[0] + " is not where LR"):
+        find_sets(tmp_path, scales=[2])
+
+
 def test_a_plain_folder_tells_its_scale_by_its_sizes(tmp_path):
     write(tmp_path / "hr" / "a.png", 30, 33)
     write(tmp_path / "lr" / "a.png", 10, 11)

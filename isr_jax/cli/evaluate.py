@@ -19,12 +19,23 @@ TABLE_FORMATS = ("json", "csv", "markdown")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr evaluate`."""
     parser.description = (
-        "Score a model on every benchmark set in a folder: PSNR, SSIM and MS-SSIM per image and "
-        "on average, with SCALE pixels cropped from each side (NTIRE's protocols crop 4). LR images "
-        "are read where the set has them, and are otherwise the exact bicubic of the HR images. A file that cannot be "
-        "scored is reported on standard error, and the exit code is then 1."
+        "Score a model, or finished pictures of other programs, on every benchmark set in a "
+        "folder: PSNR, SSIM and MS-SSIM per image and on average, with SCALE pixels cropped from "
+        "each side (NTIRE's protocols crop 4). LR images are read where the set has them, and are "
+        "otherwise the exact bicubic of the HR images. A file that cannot be scored is reported "
+        "on standard error, and the exit code is then 1."
     )
-    add_model(parser)
+    add_model(parser, needed=False)
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="also score, or without --model only, the pictures in one or more folders that other "
+        "programs made: NAME.png, or NAME with x4, _SR or one ending behind it, in DIR, DIR/SET or "
+        "DIR/SET/x4",
+    )
     default = os.environ.get(DATA)
     parser.add_argument(
         "--data",
@@ -95,6 +106,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, print the tables and write the files; return the exit code."""
+    if options.model is None and not options.against:
+        raise UsageError("the following arguments are required: --model or --against")
+    if options.model is None and options.save:
+        raise UsageError("--save needs --model: the pictures of --against exist already")
     files = {kind: file for kind in TABLE_FORMATS if (file := getattr(options, kind))}
     if list(files.values()).count("-") > 1:
         raise UsageError("only one of --json, --csv and --markdown can be -")
@@ -115,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
     result = evaluate(
         options.model,
         options.data,
+        against=options.against,
         scale=options.scale,
         protocol=options.protocol,
         weights=options.weights,
@@ -129,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
         progress=True,
     )
     console = Console(stderr="-" in files.values())
-    for title, table in tables.evaluation_tables(result).items() if result["sets"] else ():
+    for title, table in tables.evaluation_tables(result).items():
         console.print(title, style="bold", highlight=False, soft_wrap=True)
         console.print(table)
     for kind, file in files.items():
@@ -140,6 +156,8 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.buffer.write(content)
         else:
             Path(file).write_bytes(content)
-    for line in result["failed"]:
+    failed = [line for one in tables.methods_of(result) for line in one["failed"]]
+    notices = [line for one in tables.methods_of(result) for line in one["notices"]]
+    for line in (*notices, *failed):
         print(f"isr evaluate: {line}", file=sys.stderr)
-    return 1 if result["failed"] else 0
+    return 1 if failed else 0

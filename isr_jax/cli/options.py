@@ -94,11 +94,13 @@ def field(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE such as width=64") from None
 
 
-def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Add --model and --weights; --model is required where it has no default."""
+def add_model(
+    parser: argparse.ArgumentParser, *, default: str | None = None, needed: bool = True
+) -> None:
+    """Add --model and --weights; --model is required where it has no default and is needed."""
     parser.add_argument(
         "--model",
-        required=default is None,
+        required=needed and default is None,
         help=f"a model shipped with the package ({', '.join(PRETRAINED)}); a run folder or one of "
         "its checkpoints/STEP; a file written by isr export (.safetensors), by PyTorch (.pth, "
         f".safetensors) or for ncnn (.param); or {', '.join(INTERPOLATIONS)}"
