@@ -162,6 +162,43 @@ def test_sets_are_in_natural_order_and_hidden_folders_are_not_looked_at(tmp_path
     assert summary(find_sets(tmp_path, scales=[2])) == expected
 
 
+def test_sets_that_are_links_are_called_by_their_links(tmp_path):
+    write(tmp_path / "store" / "8f3a" / "hr" / "a.png", 8, 8)
+    tree = tmp_path / "sets"
+    (tree / "more").mkdir(parents=True)
+    for link, target in {
+        "Set5": tmp_path / "store" / "8f3a",
+        "more/Set9": tmp_path / "store" / "8f3a",
+        "more/loop": tree,
+        "again": tree / "more",
+    }.items():
+        (tree / link).symlink_to(target)
+    names = [found.name for found in find_sets(tree, scales=[2])]
+    assert names in (["Set5", "again/Set9"], ["Set5", "more/Set9"])
+    assert [found.name for found in find_sets(tree / "Set5", scales=[2])] == ["Set5"]
+    (tmp_path / "Set7").symlink_to(tmp_path / "store")
+    assert [found.name for found in find_sets(tmp_path / "Set7", scales=[2])] == ["8f3a"]
+    write(tmp_path / "store" / "x2" / "hr" / "a.png", 8, 8)
+    assert find_sets(tmp_path / "Set7" / "x2")[0].name == "Set7"
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_hr_is_upright_before_its_size_is_judged(tmp_path, orientation):
+    """As a camera stores it, on its side, beside an LR image that another program made upright."""
+    upright = np.array(Image.fromarray(write(tmp_path / "hr" / "a.png", 24, 48)))
+    inverse = {3: 2, 5: 0, 6: 1, 8: -1}[orientation]  # quarter turns, or a transposition
+    stored = upright.swapaxes(0, 1) if orientation == 5 else np.rot90(upright, inverse)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "hr" / "a.png", exif=exif)
+    write(tmp_path / "lr" / "a.png", 12, 24)
+    (found,) = find_sets(tmp_path)
+    assert found.scale == 2
+    small, large = load_pair(found.pairs[0], scale=2)
+    assert small.shape == (12, 24, 3)
+    np.testing.assert_array_equal(large, upright)
+
+
 def test_unpaired_files_are_named_and_the_others_stay(tmp_path):
     for name in ("a", "b", "c"):
         write(tmp_path / "hr" / f"{name}.png", 8, 8)

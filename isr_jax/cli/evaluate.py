@@ -117,8 +117,7 @@ def run(options: argparse.Namespace) -> int:
         if file != "-" and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
             raise UserError(f"{file} cannot be written: name a file in an existing folder")
 
-    from rich.console import Console
-
+    from isr_jax.console import make_console, print_table
     from isr_jax.evaluation import tables
     from isr_jax.evaluation.evaluator import evaluate
 
@@ -144,10 +143,10 @@ def run(options: argparse.Namespace) -> int:
         tile=options.tile,
         progress=True,
     )
-    console = Console(stderr="-" in files.values())
+    console = make_console(stderr="-" in files.values())
     for title, table in tables.evaluation_tables(result).items():
         console.print(title, style="bold", highlight=False, soft_wrap=True)
-        console.print(table)
+        print_table(console, table)
     for kind, file in files.items():
         text = writers[kind](result)
         # A file name that is not UTF-8 keeps its bytes.

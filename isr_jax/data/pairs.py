@@ -230,10 +230,17 @@ Layout = tuple[Path, dict[int | None, Path]]
 
 
 def _layouts(root: Path) -> Iterator[tuple[Path, Layout]]:
-    """Yield each set's folder at or below root with its layout; hidden folders are skipped."""
-    for path, below, _ in os.walk(root):
+    """Yield each set's folder at or below root with its layout; hidden folders are skipped.
+
+    Links are followed; a folder that is no set is entered once, whatever leads to it.
+    """
+    entered: set[str] = set()
+    for path, below, _ in os.walk(root, followlinks=True):
         layout = _layout(Path(path), set(below))
-        below[:] = [] if layout else sorted(name for name in below if not name.startswith("."))
+        again = os.path.realpath(path) in entered
+        entered.add(os.path.realpath(path))
+        names = sorted(name for name in below if not name.startswith("."))
+        below[:] = [] if layout or again else names
         if layout:
             yield Path(path), layout
 
@@ -263,10 +270,12 @@ def _name_and_scales(
     folder: Path, root: Path, hr: Path, lr_folders: dict[int | None, Path]
 ) -> tuple[str, dict[int, Path | None]]:
     """Return a set's name, and the LR folder of each scale that it has."""
-    parts = (root.resolve().name, *folder.relative_to(root).parts)
+    # Not resolved: a set that is a link is called by the name of the link.
+    own = Path(os.path.abspath(root))
+    parts = (own.name, *folder.relative_to(root).parts)
     named = re.fullmatch(r"[xX]([1-9]\d*)", parts[-1])
     if named:
-        parts = parts[:-1] or (root.resolve().parent.name,)
+        parts = parts[:-1] or (own.parent.name,)
     name = "/".join(parts[1:]) or parts[0]
     if named and (not lr_folders or None in lr_folders):
         return name, {int(named[1]): lr_folders.get(None)}
@@ -296,18 +305,18 @@ def _scale_of(hr: Path, lr: Path) -> int | None:
     truth = files_by_stem(hr)
     for name, files in by_truth(files_by_stem(lr), truth, scale=None).items():
         try:
-            heights = [_height(truth[name][0]), _height(files[0])]
+            sides = [_longer_side(truth[name][0]), _longer_side(files[0])]
         except (KeyError, UserError):
             continue
-        return max(1, round(heights[0] / heights[1]))
+        return max(1, round(sides[0] / sides[1]))
     return None
 
 
-def _height(file: Path) -> int:
-    """Return the height that an image's header declares."""
+def _longer_side(file: Path) -> int:
+    """Return the longer side that an image's header declares, which may lie on its side."""
     photo = open_photo(file)
     photo.close()
-    return photo.head.sizes[0][1]
+    return max(photo.head.sizes[0])
 
 
 def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
