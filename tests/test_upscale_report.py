@@ -15,7 +15,7 @@ from isr_jax import cli
 from isr_jax.cli import options
 from isr_jax.progress import SparseLog
 from isr_jax.resize import resize_uint8
-from isr_jax.upscaling import report
+from isr_jax.upscaling import folders, report
 from isr_jax.upscaling.folders import upscale_files
 from isr_jax.upscaling.upscaler import Upscaler
 from tests.helpers.image_files import files_in, noise, read
@@ -159,22 +159,44 @@ def test_of_a_large_photo_the_part_with_most_detail(folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("pages", [1, 3])
-@pytest.mark.parametrize("mode", ["L", "LA", "I;16", "P", "CMYK"])
-def test_every_kind_of_photo_is_shown(folder, capsys, mode, pages):
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16", "P", "CMYK", "RGBA"])
+def test_every_kind_of_photo_is_shown(folder, capsys, monkeypatch, mode, pages):
+    monkeypatch.setattr(report, "_FORMS", (("PNG", {}),))
     image = Image.fromarray(photo(24, 20)).convert(
         "L" if mode == "I;16" else mode.replace("LA", "L")
     )
     image = image.convert(mode)
     more = [image] * (pages - 1)
     image.save("one.tif", save_all=True, append_images=more)
-    assert upscale(capsys, "one.tif", *BOTH, "--report", "page.html")[0] == 0
-    assert (folder / "page.html").read_text().count("data-name") == 3
+    for form in ("same", "webp", "png"):
+        nearest = ("--model", "nearest", "--scale", 2, "--format", form, "--quality", 100)
+        assert upscale(capsys, "one.tif", *nearest, "--report", "page.html")[0] == 0
+        shown = pictures((folder / "page.html").read_text())
+        expected = np.array(image.convert("RGB"))
+        if mode in ("I;16", "CMYK"):
+            continue  # of other values
+        given = shown["one.tif", "nearest"]
+        given = np.stack([given] * 3, -1) if given.ndim == 2 else given
+        np.testing.assert_array_equal(given, expected.repeat(2, 0).repeat(2, 1))
 
 
 def test_a_page_of_many_photos_is_bounded(folder, capsys, monkeypatch):
     monkeypatch.setattr(report, "MOST", 1)
     code, lines = upscale(capsys, "in", *BOTH, "--report", "page.html")
     assert (code, lines[0]) == (0, "the report shows the first 1 of 2 photos")
+    assert (folder / "page.html").read_text().count("data-name") == 3
+
+
+def test_a_report_that_cannot_be_written_keeps_the_photos(folder, capsys):
+    (folder / "file").touch()
+    code, lines = upscale(capsys, "in", *BOTH, "--report", "file/page.html")
+    assert code == 1
+    assert lines[0].startswith("--report file/page.html: ")
+    assert lines[1:] == ["4 upscaled, 0 skipped, 1 failed"]
+    Image.fromarray(photo(24, 32)).save("in/a_x2_nearest.png")
+    (folder / "in/a_x2_nearest.png").write_bytes(b"no image")
+    code, lines = upscale(capsys, "in", *BOTH, "--report", "page.html")
+    assert code == 0 and "in/a_x2_nearest.png" in lines[0] and len(lines) == 2
     assert (folder / "page.html").read_text().count("data-name") == 3
 
 
@@ -275,3 +297,10 @@ def test_a_log_is_sparse(capsys):
     assert lines[-1] == "isr upscale: 994 of 1000 images done, 9 failed, 1 min left"
     SparseLog(2, shown=False, every=0.0, clock=lambda: now[0]).advance(failed=0)
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_without_a_terminal_has_a_log(folder, capsys, monkeypatch):
+    monkeypatch.setattr(folders, "SparseLog", partial(SparseLog, every=0.0))
+    code, lines = upscale(capsys, "in", *BOTH)
+    said = [f"{i} of 4 images done, 0 failed, 0 min left" for i in (1, 2, 3)]
+    assert (code, lines) == (0, [*said, "4 upscaled, 0 skipped, 0 failed"])

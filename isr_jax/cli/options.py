@@ -106,7 +106,7 @@ def add_model(
     """Add --model and --weights; --model is required where it has no default and is needed."""
     parser.add_argument(
         "--model",
-        **({"nargs": "+", "action": "extend", "default": []} if several else {}),
+        **({"nargs": "+", "default": []} if several else {}),
         required=needed and default is None,
         help=f"a model shipped with the package ({', '.join(PRETRAINED)}); a run folder or one of "
         "its checkpoints/STEP; a file written by isr export (.safetensors), by PyTorch (.pth, "

@@ -14,7 +14,7 @@ from isr_jax.cli.options import (
     shard,
     split_models,
 )
-from isr_jax.errors import UsageError, UserError
+from isr_jax.errors import UsageError, UserError, one_line
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
 FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
@@ -213,11 +213,13 @@ def run(options: argparse.Namespace) -> int:
         )
         if options.report:
             models = {name: name or Path(one.title).name for name, one in upscalers.items()}
-            outcomes[0].notices.extend(
-                write_report(
-                    options.report, outcomes[0], models=models, max_pixels=options.max_pixels
-                )
-            )
+            how_large = {"max_pixels": options.max_pixels}
+            try:
+                lines = write_report(options.report, outcomes[0], models=models, **how_large)
+                outcomes[0].notices.extend(lines)
+            except (OSError, UserError) as error:
+                line = f"--report {options.report}: {one_line(error, limit=1000)}"
+                outcomes[0].failed.append(line)
     if inputs.videos:
         from isr_jax.video.jobs import Options, upscale_videos
 

@@ -15,17 +15,17 @@ from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ImageCms
+from PIL import Image, ImageCms
 
 from isr_jax.errors import UsageError, UserError, printable
 from isr_jax.files import replacing
 from isr_jax.pages import page_template
-from isr_jax.photo.limits import MAX_PIXELS
+from isr_jax.photo.limits import MAX_PIXELS, own_limits
 from isr_jax.photo.pixels import as_image, in_srgb, over_white, to_8_bits
-from isr_jax.photo.reading import open_photo
+from isr_jax.photo.reading import READABLE, open_photo
 from isr_jax.resize import resize_uint8
 from isr_jax.tiling.cutting import Sides
-from isr_jax.upscaling.tasks import Outcome, Task
+from isr_jax.upscaling.tasks import Outcome, Task, fault_of
 
 MARK = b"isr upscale --report"
 MOST = 100  # photos
@@ -33,6 +33,7 @@ MOST = 100  # photos
 PARTS, FEW = ((480, 640), (360, 480)), 60
 WHOLE = 160  # longer side of the small picture
 BEFORE = "before"
+_ANY = 10**12  # pixels: of outputs, which this program has made
 _FORMS = (("PNG", {}), ("JPEG", {"quality": 92, "subsampling": 0}))
 
 Pixels = UInt8[np.ndarray, "h w *c"]
@@ -71,20 +72,6 @@ class Row(NamedTuple):
     size: tuple[int, int]
     whole: str
     box: tuple[float, float, float, float]
-
-
-class Picture(NamedTuple):
-    """The first page of a file: what made it, its 8-bit, opaque pixels, and their profile."""
-
-    name: str
-    file: Path
-    pixels: Pixels
-    icc: bytes | None
-
-    @property
-    def size(self) -> Sides:
-        """Height and width."""
-        return self.pixels.shape[0], self.pixels.shape[1]
 
 
 def check_report(file: str | Path, *, overwrite: bool) -> None:
@@ -137,8 +124,8 @@ def write_report(
             if any(task.target.resolve() == photo.resolve() for task in tasks):
                 raise UserError(f"{photo}: the report cannot show what was replaced in place")
             rows.append(_row(photo, tasks, path, part, models, max_pixels))
-        except (UserError, MemoryError) as error:
-            lines.append(str(error) or f"{photo}: too large for the report")
+        except Exception as error:  # a damaged file can raise anything
+            lines.append(fault_of(photo, error, memory="the report leaves it out"))
     names = [BEFORE, *dict.fromkeys(models.values())]
     page = page_template("isr_jax.upscaling", "report.html").render(
         rows=rows,
@@ -163,23 +150,27 @@ def _row(
     """Return what is shown of a photo; the largest output sets the size of all versions."""
     order = list(models)
     tasks = sorted(tasks, key=lambda task: order.index(task.model))
-    pictures = [_read(BEFORE, photo, max_pixels)]
-    pictures += [_read(models[task.model], task.target, 10**12) for task in tasks]
-    height, width = size = max((one.size for one in pictures[1:]), key=math.prod)
-    before = pictures[0]
-    box = _most_detail(before.pixels, size, part)
+    before, icc = _read(photo, max_pixels)
+    files = [(BEFORE, photo, (before.shape[0], before.shape[1]))]
+    files += [(models[task.model], task.target, _size(task.target)) for task in tasks]
+    height, width = size = max((own for *_, own in files[1:]), key=math.prod)
+    box = _most_detail(before, size, part)
     versions = []
-    for one in pictures:
-        own = f"{one.size[1]}x{one.size[0]}"
-        caption = own if one.size == size else f"{own}, shown at {width}x{height}"
-        shown = one.pixels[box] if one.size == size else _resized(one.pixels, size, box)
-        href = quote(os.fsencode(_relative(one.file, page)))
-        versions.append(Version(one.name, caption, href, _uri(shown, one.icc)))
+    for name, file, own in files:
+        if file == photo:
+            shown = _uri(_resized(before, size, box), icc)
+        elif own == size:
+            shown = _uri(*_read_part(file, box))
+        else:
+            pixels, profile = _read(file, _ANY)
+            shown = _uri(_resized(pixels, size, box), profile)
+        caption = f"{own[1]}x{own[0]}" + ("" if own == size else f", shown at {width}x{height}")
+        versions.append(Version(name, caption, quote(os.fsencode(_relative(file, page))), shown))
     small = ""
     if box != (slice(0, height), slice(0, width)):
         ratio = WHOLE / max(height, width)
         sides = max(1, round(height * ratio)), max(1, round(width * ratio))
-        small = _uri(resize_uint8(before.pixels, size=sides), before.icc)
+        small = _uri(resize_uint8(before, size=sides), icc)
     rows, cols = box
     percent = (
         100 * cols.start / width,
@@ -191,14 +182,37 @@ def _row(
     return Row(printable(str(photo)), versions, sides, small, percent)
 
 
-def _read(name: str, file: Path, max_pixels: int) -> Picture:
-    """Decode the first page of a file."""
+def _read(file: Path, max_pixels: int) -> tuple[Pixels, bytes | None]:
+    """Return the first page of a file, with 8 bits and opaque, and its profile."""
     photo = open_photo(file, max_pixels=max_pixels)
     try:
         page = next(photo.read(first_only=True).pages)
     finally:
         photo.close()
-    return Picture(name, file, over_white(to_8_bits(page.pixels)), page.icc)
+    return over_white(to_8_bits(page.pixels)), page.icc
+
+
+def _size(output: Path) -> Sides:
+    """Return height and width of an output."""
+    photo = open_photo(output, max_pixels=_ANY)
+    photo.close()
+    width, height = photo.head.sizes[0]
+    return height, width
+
+
+def _read_part(output: Path, box: Box) -> tuple[Pixels, bytes | None]:
+    """Return a part of an output, as `_read` does, with the memory of 4 bytes for each pixel."""
+    rows, cols = box
+    photo = open_photo(output, max_pixels=_ANY)
+    photo.close()
+    if photo.head.bits > 8:
+        pixels, icc = _read(output, _ANY)
+        return pixels[box], icc
+    with own_limits(), Image.open(output, formats=READABLE) as image:
+        part = image.crop((cols.start, rows.start, cols.stop, rows.stop))
+        gray = part.mode in ("L", "LA")
+        mode = ("L" if gray else "RGB") + ("A" if part.has_transparency_data else "")
+        return over_white(np.array(part.convert(mode))), image.info.get("icc_profile")
 
 
 def _resized(pixels: Pixels, size: Sides, box: Box) -> UInt8[np.ndarray, "oh ow *c"]:
