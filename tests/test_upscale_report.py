@@ -15,7 +15,7 @@ from isr_jax import cli
 from isr_jax.cli import options
 from isr_jax.progress import SparseLog
 from isr_jax.resize import resize_uint8
-from isr_jax.upscaling import folders, report
+from isr_jax.upscaling import folders, report, several
 from isr_jax.upscaling.folders import upscale_files
 from isr_jax.upscaling.upscaler import Upscaler
 from tests.helpers.image_files import files_in, noise, read
@@ -283,6 +283,19 @@ def test_inputs_may_follow_the_models(tmp_path):
     ):  # fmt: skip
         assert options.split_models(models, []) == expected
     assert options.split_models(["a", "b"], ["in"]) == (["a", "b"], ["in"])
+
+
+def test_models_are_called_by_their_files_and_folders(tmp_path):
+    (tmp_path / "runs/msssim/checkpoints/20").mkdir(parents=True)
+    (tmp_path / "x4.plus.pth").touch()
+    for model, name in {
+        "compact-x4": "compact-x4",
+        tmp_path / "x4.plus.pth": "x4.plus",
+        tmp_path / "runs/msssim": "msssim",
+        f"{tmp_path}/runs/msssim/": "msssim",
+        tmp_path / "runs/msssim/checkpoints/20": "msssim-20",
+    }.items():
+        assert several.name_of(model) == name
 
 
 def test_a_log_is_sparse(capsys):

@@ -14,7 +14,7 @@ from isr_jax.cli.options import (
     shard,
     split_models,
 )
-from isr_jax.errors import UsageError, UserError, one_line
+from isr_jax.errors import UsageError, UserError
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
 FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
@@ -166,15 +166,13 @@ def run(options: argparse.Namespace) -> int:
         except ModuleNotFoundError as error:
             raise UserError("videos need PyAV: run pip install 'isr-jax[video]'") from error
     from isr_jax.distributed import place, take_own_device
-    from isr_jax.upscaling.any_size import load_any_size
     from isr_jax.upscaling.folders import upscale_files
-    from isr_jax.upscaling.several import load_several
+    from isr_jax.upscaling.several import load_models
     from isr_jax.upscaling.sizes import make_target
     from isr_jax.upscaling.tasks import Outcome
-    from isr_jax.upscaling.upscaler import load
 
     if options.report:
-        from isr_jax.upscaling.report import check_report, write_report
+        from isr_jax.upscaling.report import add_report, check_report
 
         check_report(options.report, overwrite=options.overwrite)
         if options.shard or place()[1] > 1:
@@ -183,13 +181,7 @@ def run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("weights", "tile", "ensemble", "dtype")}
     sizes = ("scale", "width", "height", "fit", "megapixels")
     target = make_target(**{name: getattr(options, name) for name in sizes})
-    model = options.model[0] if options.model else None
-    if len(options.model) > 1:
-        upscalers = load_several(options.model, target=target, options=given)
-    elif target:
-        upscalers = {"": load_any_size(model=model, **given).at(target)}
-    else:
-        upscalers = {"": load(model or "compact-x4", **given)}
+    upscalers = load_models(options.model, target=target, options=given)
     common = {
         "out": options.out,
         "overwrite": options.overwrite,
@@ -213,13 +205,7 @@ def run(options: argparse.Namespace) -> int:
         )
         if options.report:
             models = {name: name or Path(one.title).name for name, one in upscalers.items()}
-            how_large = {"max_pixels": options.max_pixels}
-            try:
-                lines = write_report(options.report, outcomes[0], models=models, **how_large)
-                outcomes[0].notices.extend(lines)
-            except (OSError, UserError) as error:
-                line = f"--report {options.report}: {one_line(error, limit=1000)}"
-                outcomes[0].failed.append(line)
+            add_report(options.report, outcomes[0], models=models, max_pixels=options.max_pixels)
     if inputs.videos:
         from isr_jax.video.jobs import Options, upscale_videos
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
-from isr_jax.errors import UsageError, UserError, printable
+from isr_jax.errors import UsageError, UserError, one_line, printable
 from isr_jax.files import replacing
 from isr_jax.pages import page_template
 from isr_jax.photo.limits import MAX_PIXELS, own_limits
@@ -137,6 +137,16 @@ def write_report(
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return lines
+
+
+def add_report(
+    file: str | Path, outcome: Outcome, *, models: Mapping[str, str], max_pixels: int = MAX_PIXELS
+) -> None:
+    """Write the page as `write_report`, and add its lines, or its failure, to those of a run."""
+    try:
+        outcome.notices.extend(write_report(file, outcome, models=models, max_pixels=max_pixels))
+    except (OSError, UserError) as error:
+        outcome.failed.append(f"--report {file}: {one_line(error, limit=1000)}")
 
 
 def _row(
