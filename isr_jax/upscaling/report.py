@@ -1,6 +1,6 @@
 """A page of before/after sliders of upscaled photos: one self-contained HTML file.
 
-Before is the input, enlarged by bicubic interpolation to the size of the output. Of a large photo
+Before is the input, upscaled by bicubic interpolation to the size of the output. Of a large photo
 the page holds the part that has most detail, pixel by pixel, and a small picture of the whole.
 """
 
@@ -226,13 +226,13 @@ def _read_part(output: Path, box: Box) -> tuple[Pixels, bytes | None]:
 
 
 def _resized(pixels: Pixels, size: Sides, box: Box) -> UInt8[np.ndarray, "oh ow *c"]:
-    """Return a part of an image that is enlarged by bicubic interpolation."""
+    """Return a part of an image that is upscaled by bicubic interpolation."""
     rows, cols = ((one.start, one.stop) for one in box)
     return resize_uint8(pixels, size=size, rows=rows, cols=cols)
 
 
 def _most_detail(pixels: Pixels, size: Sides, part: Sides) -> Box:
-    """Return the part of an enlarged image where the image varies most, at most so large."""
+    """Return the part of an upscaled image where the image varies most, at most so large."""
     if size[1] <= part[1] and math.prod(size) <= math.prod(part):
         return slice(0, size[0]), slice(0, size[1])
     sides = min(size[0], part[0]), min(size[1], part[1])
