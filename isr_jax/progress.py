@@ -1,5 +1,9 @@
 """Progress bars on standard error."""
 
+import sys
+import time
+from collections.abc import Callable
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -49,6 +53,44 @@ def training_bar(console: Console, *, total: int, step: int, title: str = "train
     )
     bar.add_task(title, total=total, completed=step, loss="-")
     return bar
+
+
+class SparseLog:
+    """Says now and then how far a job is, on a standard error that is no terminal."""
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        shown: bool,
+        every: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start.
+
+        Args:
+            total: number of images.
+            shown: whether to say anything; nothing is said in a terminal.
+            every: seconds between lines, at least; none before so many.
+            clock: seconds.
+        """
+        self._shown = shown and not Console(stderr=True).is_terminal
+        self._total, self._every, self._clock = total, every, clock
+        self._start = self._last = clock()
+        self._done = 0
+
+    def advance(self, *, failed: int) -> None:
+        """Count one image; `failed` is how many have failed."""
+        self._done += 1
+        now = self._clock()
+        if not self._shown or now - self._last < self._every or self._done == self._total:
+            return
+        self._last = now
+        left = (now - self._start) / self._done * (self._total - self._done)
+        hours, minutes = divmod(round(left / 60), 60)
+        time_left = f"{hours} h {minutes} min" if hours else f"{minutes} min"
+        said = f"{self._done} of {self._total} images done, {failed} failed, {time_left} left"
+        print(f"isr upscale: {said}", file=sys.stderr, flush=True)
 
 
 def image_bar(*, shown: bool) -> Progress:

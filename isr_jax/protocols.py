@@ -18,9 +18,33 @@ from isr_jax.images import rgb_to_y, to_unsigned
 from isr_jax.metrics import GAUSSIAN, WINDOW, halve, ms_ssim_weights
 from isr_jax.resize import Scale, as_fraction, resize_float64, resize_uint8, resize_uint16
 
-# basicsr-color: BasicSR itself reads gray files as colour, so in tables made by it the luma of
-# Set14's gray image counts, whose errors are 1.3 dB smaller than those of its one channel.
-PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb")
+
+class Protocol(NamedTuple):
+    """What a protocol compares.
+
+    Attributes:
+        luma: whether the luma of RGB is compared, or else each of its channels.
+        rounded: whether luma is rounded to integers.
+        gray_as_rgb: whether one channel is taken as RGB with three equal ones.
+        crop: pixels cropped from each side; None for the scale factor.
+    """
+
+    luma: bool
+    rounded: bool = False
+    gray_as_rgb: bool = False
+    crop: int | None = None
+
+
+# BasicSR itself reads gray files as colour, so in tables made by it the luma of Set14's gray image
+# counts, whose errors are 1.3 dB smaller than those of its one channel. The challenges are of x4.
+PROTOCOLS = {
+    "vdsr": Protocol(luma=True, rounded=True),
+    "basicsr": Protocol(luma=True),
+    "basicsr-color": Protocol(luma=True, gray_as_rgb=True),
+    "rgb": Protocol(luma=False),
+    "ntire-sr": Protocol(luma=True, gray_as_rgb=True, crop=4),
+    "ntire-esr": Protocol(luma=False, gray_as_rgb=True, crop=4),
+}
 
 Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
@@ -50,11 +74,11 @@ def measure(
     Args:
         sr: the image to score, 0..255 or 0..65535, RGB or one channel.
         hr: the HR image, of the same shape and type. One channel is scored as it is, except under
-            basicsr-color.
+            basicsr-color and ntire-sr.
         crop: pixels cropped from each side; by convention, the scale factor.
         protocol: vdsr (luma rounded to integers of the images' type), basicsr (luma not rounded),
-            basicsr-color (the same, of one channel too) or rgb (the mean over three channels; one
-            mean squared error over all of them for PSNR).
+            basicsr-color and ntire-sr (the same, of one channel too), rgb and ntire-esr (the mean
+            over three channels; one mean squared error over all of them for PSNR).
 
     Works through the images in strips: beside them it needs memory for a quarter of one in
     float64, twice, and some tens of megabytes.
@@ -91,7 +115,7 @@ def measure_interpolation(
     method: str = "bicubic",
     protocol: str = "vdsr",
 ) -> Scores:
-    """Score an interpolation of lr, with ceil(scale) pixels cropped, as published tables do.
+    """Score an interpolation of lr, cropped as by `crop_of`, as published tables do.
 
     Under vdsr the luma (or the one channel), rounded to integers, is upscaled in float and rounded.
     Where lr is the exact bicubic of hr, as in every benchmark set, published rows never saw lr:
@@ -110,15 +134,32 @@ def measure_interpolation(
     """
     factor = as_fraction(scale)
     resize = resize_uint8 if lr.dtype == np.uint8 else resize_uint16
-    if protocol != "vdsr":
+    crop = crop_of(protocol, scale=factor)
+    if not PROTOCOLS[protocol].rounded:
         sr = resize(lr, scale=factor, method=method)
-        return measure(sr, hr, crop=ceil(factor), protocol=protocol)
+        return measure(sr, hr, crop=crop, protocol=protocol)
     luma: np.ndarray = _luma(lr)
     truth = _luma(hr)
     if lr.dtype == hr.dtype and np.array_equal(lr, resize(hr, scale=1 / factor)):
         luma = resize_float64(truth, scale=1 / factor)
     upscaled = resize(luma, scale=factor, method=method, round_between=False)
-    return measure(upscaled, truth, crop=ceil(factor))
+    return measure(upscaled, truth, crop=crop, protocol=protocol)
+
+
+def crop_of(protocol: str, *, scale: Scale) -> int:
+    """Return the pixels that a protocol crops from each side: of most, the scale, rounded up.
+
+    Raises:
+        UserError: the protocol is unknown.
+    """
+    crop = _find(protocol).crop
+    return ceil(as_fraction(scale)) if crop is None else crop
+
+
+def _find(protocol: str) -> Protocol:
+    if protocol not in PROTOCOLS:
+        raise errors.unknown("protocol", protocol, PROTOCOLS)
+    return PROTOCOLS[protocol]
 
 
 def luma_uint8(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w"]:
@@ -157,14 +198,12 @@ class Plane(NamedTuple):
 
 def _planes_of(image: Pixels, protocol: str) -> list[Plane]:
     """Return the channels that a protocol compares."""
-    peak, levels = float(np.iinfo(image.dtype).max), _levels(image)
-    if protocol not in PROTOCOLS:
-        raise errors.unknown("protocol", protocol, PROTOCOLS)
+    peak, levels, how = float(np.iinfo(image.dtype).max), _levels(image), _find(protocol)
     h, w = image.shape[:2]
     image = image.reshape(h, w, -1)
     if image.shape[2] not in (1, 3):
         raise UserError(f"cannot score {image.shape[2]} channels; give RGB or one channel")
-    if protocol == "basicsr-color":
+    if how.gray_as_rgb:
         image = np.broadcast_to(image, (h, w, 3))
 
     def channel(i: int) -> Plane:
@@ -172,10 +211,11 @@ def _planes_of(image: Pixels, protocol: str) -> list[Plane]:
 
     def luma(strip: slice) -> Float64[np.ndarray, "r w"]:
         y = rgb_to_y(image[strip] / peak)[..., 0]
-        rounded = protocol == "vdsr"
-        return to_unsigned(y, image.dtype).astype(np.float64) / levels if rounded else y * 255.0
+        if how.rounded:
+            return to_unsigned(y, image.dtype).astype(np.float64) / levels
+        return y * 255.0
 
-    if image.shape[2] == 3 and protocol != "rgb":
+    if image.shape[2] == 3 and how.luma:
         return [Plane((h, w), luma)]
     return [channel(i) for i in range(image.shape[2])]
 

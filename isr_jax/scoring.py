@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from isr_jax import errors
 from isr_jax.errors import UserError
-from isr_jax.protocols import PROTOCOLS, Pixels, Scores, measure, measure_interpolation
+from isr_jax.protocols import Pixels, Scores, crop_of, measure, measure_interpolation
 from isr_jax.resize import resize_uint8, resize_uint16
 
 # (sr, hr, *, crop) -> distance, as perceptual.inputs.ImageDistance
@@ -27,7 +26,7 @@ class Metric(NamedTuple):
 
     Attributes:
         heading: in tables, for any protocol.
-        luma: the heading of scores on luma alone, as by all protocols but rgb.
+        luma: the heading of scores on luma alone, as by all protocols but rgb and ntire-esr.
         unit: behind a value, such as " dB".
         decimals: as the literature prints it.
         sign: 1 where higher is better, -1 where lower is.
@@ -87,8 +86,8 @@ class Scorer(NamedTuple):
     """Scores images of one scale under one protocol.
 
     Attributes:
-        scale: the scale factor, and the pixels cropped from each side.
-        protocol: vdsr, basicsr, basicsr-color or rgb; see `protocols.measure`.
+        scale: the scale factor.
+        protocol: a name in `protocols.PROTOCOLS`.
         distance: LPIPS, which is then a metric too.
         dists: DISTS, likewise.
         niqe: NIQE of the SR image alone, likewise.
@@ -99,6 +98,11 @@ class Scorer(NamedTuple):
     distance: Distance | None = None
     dists: Distance | None = None
     niqe: Quality | None = None
+
+    @property
+    def crop(self) -> int:
+        """The pixels cropped from each side."""
+        return crop_of(self.protocol, scale=self.scale)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -114,7 +118,7 @@ class Scorer(NamedTuple):
         Raises:
             UserError: the images cannot be compared; see `protocols.measure`.
         """
-        return self._scores(measure(sr, hr, crop=self.scale, protocol=self.protocol), sr, hr)
+        return self._scores(measure(sr, hr, crop=self.crop, protocol=self.protocol), sr, hr)
 
     def interpolation(
         self,
@@ -139,9 +143,9 @@ class Scorer(NamedTuple):
         image = sr() if callable(sr) else sr
         for name, distance in (("lpips", self.distance), ("dists", self.dists)):
             if distance:
-                row[name] = _or_nan(distance, image, hr, crop=self.scale)
+                row[name] = _or_nan(distance, image, hr, crop=self.crop)
         if self.niqe:
-            row["niqe"] = _or_nan(self.niqe, image, crop=self.scale)
+            row["niqe"] = _or_nan(self.niqe, image, crop=self.crop)
         return row
 
 
@@ -166,9 +170,9 @@ def make_scorer(
     Raises:
         UserError: the protocol is unknown.
     """
-    if protocol not in PROTOCOLS:
-        raise errors.unknown("protocol", protocol, PROTOCOLS)
-    return Scorer(scale, protocol, distance, dists, niqe)
+    scorer = Scorer(scale, protocol, distance, dists, niqe)
+    crop_of(protocol, scale=scale)
+    return scorer
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

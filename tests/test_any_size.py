@@ -14,7 +14,7 @@ from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.resizing import Resizing
 from isr_jax.tiling.tiles import make_stream, plan
 from isr_jax.upscaling import any_size
-from isr_jax.upscaling.sizes import OUTPUT_NAME, choose_scales, make_target, size_of
+from isr_jax.upscaling.sizes import LABEL, choose_scales, make_target, size_of, target_of
 from tests.helpers.drawn import CASES, assert_same, drawn, photo, soft, tiled
 
 
@@ -40,7 +40,8 @@ def test_sizes(asked, size, wanted, label):
     target = make_target(**asked)
     assert size_of(target, size) == wanted
     assert target.label == label
-    assert OUTPUT_NAME.search(f"my_photo_{label}")
+    assert LABEL.search(f"my_photo_{label}_net")[1] == LABEL.search(f"my_photo_{label}")[1] == label
+    assert target_of(label) == target
     # A side that is asked for is exact, whichever way the image lies.
     if "width" in asked:
         turned = make_target(height=asked["width"])

@@ -303,8 +303,8 @@ def test_csv_and_markdown_hold_the_same_rows(benchmark_tree, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "required: --model"),
-        (("--model", "bicubic"), 2, "required: --data"),
+        (("--data", "X"), 2, "required: --model"),
+        ((), 2, "required: --data"),
         (("--model", "bicubic", "--data", "X", "--scale", "0"), 2, "'0' is not a scale factor"),
         (("--model", "bicubic", "--data", "X", "--protocol", "y"), 2, "invalid choice: 'y'"),
         (("--model", "bicubic", "--data", "X", "--json", "-", "--csv", "-"), 2, "only one of"),

@@ -16,6 +16,7 @@ from isr_jax.errors import UserError
 from isr_jax.metrics import MS_SSIM_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
 from isr_jax.protocols import Scores, measure, measure_interpolation
 from isr_jax.resize import resize_uint8
+from isr_jax.scoring import make_scorer
 
 PUBLISHED = {
     ("Set5", 2): (33.66, 0.9299),
@@ -141,6 +142,43 @@ def test_protocols_crop_and_colour():
     assert basicsr == pytest.approx(decibels(luma(sr), luma(hr)), abs=1e-9)
     assert rgb == pytest.approx(decibels(sr, hr), abs=1e-9)
     assert measure(sr, hr, crop=3) == measure(sr, hr, crop=3, protocol="vdsr")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ntires_protocols_are_those_of_the_challenges_code(channels):
+    """Written from utils/utils_image.py of NTIRE2024_ImageSR_x4 and NTIRE2022_ESR.
+
+    The former's luma is in single precision; gray files are read as RGB; both crop 4 pixels.
+    """
+    cv2 = pytest.importorskip("cv2", reason="compares with OpenCV")
+    sr, hr = pair(52, 60, channels)
+    colours = [np.broadcast_to(x, (52, 60, 3))[4:-4, 4:-4] for x in (sr, hr)]
+    weights = [65.481, 128.553, 24.966]
+    luma = [
+        ((np.dot(x.astype(np.float32) / 255, weights) + 16) / 255).astype(np.float32)[..., None]
+        * 255
+        for x in colours
+    ]
+    window = cv2.getGaussianKernel(11, 1.5)
+
+    def blur(x):
+        return cv2.sepFilter2D(x, -1, window, window)[5:-5, 5:-5]
+
+    def scores(a, b):
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        mu, nu, c1, c2 = blur(a), blur(b), 2.55**2, 7.65**2
+        covariance = 2 * (blur(a * b) - mu * nu) + c2
+        variances = blur(a * a) - mu**2 + blur(b * b) - nu**2 + c2
+        ssim = (2 * mu * nu + c1) * covariance / ((mu**2 + nu**2 + c1) * variances)
+        return 20 * np.log10(255 / np.sqrt(np.mean((a - b) ** 2))), ssim.mean()
+
+    for protocol, images in (("ntire-sr", luma), ("ntire-esr", colours)):
+        scorer = make_scorer(scale=2, protocol=protocol)
+        got = scorer.image(sr, hr)
+        assert (got["psnr"], got["ssim"]) == pytest.approx(scores(*images), abs=1e-6)
+        lr = resize_uint8(hr, scale=0.5)
+        small = scorer.interpolation(lr, hr)
+        assert small["psnr"] == measure(resize_uint8(lr, scale=2), hr, crop=4, protocol=protocol)[0]
 
 
 def test_one_channel_is_scored_as_it_is():

@@ -109,6 +109,26 @@ def test_lr_images_that_pair_with_nothing_are_not_replaced(tmp_path, folder, nam
     assert str(tmp_path / folder) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "hr, lr",
+    [
+        ("hr", "LR_x2"),
+        ("HR", "LRx2"),
+        ("HR", "LR_bicubic"),
+        ("HR", "LR_bicubic/2x"),
+        ("HR", "lr2"),
+        ("GTmod12", "LRbic/x2"),
+        ("DIV2K_valid_HR", "DIV2K_valid_LR_unknown/X2"),
+        ("x2/hr", "x2/lr_2"),
+    ],
+)
+def test_folders_of_lr_images_that_are_not_read_are_named(tmp_path, hr, lr):
+    write(tmp_path / "Set5" / hr / "a.png", 24, 36)
+    write(tmp_path / "Set5" / lr / "a.png", 12, 18)
+    with pytest.raises(UserError, match=lr.removeprefix("x2/").split("/")[0] + " is not where LR"):
+        find_sets(tmp_path, scales=[2])
+
+
 def test_a_plain_folder_tells_its_scale_by_its_sizes(tmp_path):
     write(tmp_path / "hr" / "a.png", 30, 33)
     write(tmp_path / "lr" / "a.png", 10, 11)
@@ -140,6 +160,43 @@ def test_sets_are_in_natural_order_and_hidden_folders_are_not_looked_at(tmp_path
         write(tmp_path / name / "hr" / "._a.png", 8, 8)
     expected = [("Set5", 2, ["a"]), ("Set14", 2, ["a"]), ("faces/deep/Set1", 2, ["a"])]
     assert summary(find_sets(tmp_path, scales=[2])) == expected
+
+
+def test_sets_that_are_links_are_called_by_their_links(tmp_path):
+    write(tmp_path / "store" / "8f3a" / "hr" / "a.png", 8, 8)
+    tree = tmp_path / "sets"
+    (tree / "more").mkdir(parents=True)
+    for link, target in {
+        "Set5": tmp_path / "store" / "8f3a",
+        "more/Set9": tmp_path / "store" / "8f3a",
+        "more/loop": tree,
+        "again": tree / "more",
+    }.items():
+        (tree / link).symlink_to(target)
+    names = [found.name for found in find_sets(tree, scales=[2])]
+    assert names in (["Set5", "again/Set9"], ["Set5", "more/Set9"])
+    assert [found.name for found in find_sets(tree / "Set5", scales=[2])] == ["Set5"]
+    (tmp_path / "Set7").symlink_to(tmp_path / "store")
+    assert [found.name for found in find_sets(tmp_path / "Set7", scales=[2])] == ["8f3a"]
+    write(tmp_path / "store" / "x2" / "hr" / "a.png", 8, 8)
+    assert find_sets(tmp_path / "Set7" / "x2")[0].name == "Set7"
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_hr_is_upright_before_its_size_is_judged(tmp_path, orientation):
+    """As a camera stores it, on its side, beside an LR image that another program made upright."""
+    upright = np.array(Image.fromarray(write(tmp_path / "hr" / "a.png", 24, 48)))
+    inverse = {3: 2, 5: 0, 6: 1, 8: -1}[orientation]  # quarter turns, or a transposition
+    stored = upright.swapaxes(0, 1) if orientation == 5 else np.rot90(upright, inverse)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "hr" / "a.png", exif=exif)
+    write(tmp_path / "lr" / "a.png", 12, 24)
+    (found,) = find_sets(tmp_path)
+    assert found.scale == 2
+    small, large = load_pair(found.pairs[0], scale=2)
+    assert small.shape == (12, 24, 3)
+    np.testing.assert_array_equal(large, upright)
 
 
 def test_unpaired_files_are_named_and_the_others_stay(tmp_path):

@@ -73,18 +73,15 @@ def run_check(options: argparse.Namespace) -> int:
     if file and file != "-" and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
         raise UserError(f"{file} cannot be written: name a file in an existing folder")
 
-    from rich.console import Console
-
+    from isr_jax.console import make_console, print_table
     from isr_jax.data.check import check
 
     report = check(options.folders, against=options.against, crop=options.crop, progress=True)
-    console = Console(stderr=file == "-")
-    if not console.is_terminal:
-        console.width = 10**4  # so that no file name is broken into lines
-    console.print(_summary_table([*report["folders"], *report["against"]]))
+    console = make_console(stderr=file == "-")
+    print_table(console, _summary_table([*report["folders"], *report["against"]]))
     kinds = _findings(report)
     if any(kinds.values()):
-        console.print(_findings_table(kinds))
+        print_table(console, _findings_table(kinds))
     counts = ", ".join(f"{len(rows)} {kind}" for kind, rows in kinds.items() if rows)
     console.print(f"Found: {counts}." if counts else "Nothing found.", highlight=False)
     if file:

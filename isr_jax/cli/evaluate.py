@@ -10,7 +10,7 @@ from isr_jax.cli.options import add_model, integer, scale_factor
 from isr_jax.errors import UsageError, UserError
 
 DATA = "ISR_DATA"
-PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb")
+PROTOCOLS = ("vdsr", "basicsr", "basicsr-color", "rgb", "ntire-sr", "ntire-esr")
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 NIQE_FORMS = ("matlab", "pyiqa")
 TABLE_FORMATS = ("json", "csv", "markdown")
@@ -19,12 +19,23 @@ TABLE_FORMATS = ("json", "csv", "markdown")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr evaluate`."""
     parser.description = (
-        "Score a model on every benchmark set in a folder: PSNR, SSIM and MS-SSIM per image and "
-        "on average, with SCALE pixels cropped from each side. LR images are read where the set "
-        "has them, and are otherwise the exact bicubic of the HR images. A file that cannot be "
-        "scored is reported on standard error, and the exit code is then 1."
+        "Score a model, or finished pictures of other programs, on every benchmark set in a "
+        "folder: PSNR, SSIM and MS-SSIM per image and on average, with SCALE pixels cropped from "
+        "each side (NTIRE's protocols crop 4). LR images are read where the set has them, and are "
+        "otherwise the exact bicubic of the HR images. A file that cannot be scored is reported "
+        "on standard error, and the exit code is then 1."
     )
-    add_model(parser)
+    add_model(parser, needed=False)
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="also score, or without --model only, the pictures in one or more folders that other "
+        "programs made: NAME.png, or NAME with x4, _SR or one ending behind it, in DIR, DIR/SET or "
+        "DIR/SET/x4",
+    )
     default = os.environ.get(DATA)
     parser.add_argument(
         "--data",
@@ -48,7 +59,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=PROTOCOLS,
         default="vdsr",
         help="vdsr: Y rounded to 8 bits (default); basicsr: Y not rounded; basicsr-color: the "
-        "same, of gray files too, as BasicSR does; rgb: all channels",
+        "same, of gray files too, as BasicSR does; rgb: all channels; ntire-sr and ntire-esr: of "
+        "NTIRE's challenges of x4 and of efficient super-resolution, Y and all channels, with 4 "
+        "pixels cropped at every scale",
     )
     parser.add_argument(
         "--lpips", choices=LPIPS_NETWORKS, help="also measure LPIPS, with the published weights"
@@ -93,6 +106,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, print the tables and write the files; return the exit code."""
+    if options.model is None and not options.against:
+        raise UsageError("the following arguments are required: --model or --against")
+    if options.model is None and options.save:
+        raise UsageError("--save needs --model: the pictures of --against exist already")
     files = {kind: file for kind in TABLE_FORMATS if (file := getattr(options, kind))}
     if list(files.values()).count("-") > 1:
         raise UsageError("only one of --json, --csv and --markdown can be -")
@@ -100,8 +117,7 @@ def run(options: argparse.Namespace) -> int:
         if file != "-" and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
             raise UserError(f"{file} cannot be written: name a file in an existing folder")
 
-    from rich.console import Console
-
+    from isr_jax.console import make_console, print_table
     from isr_jax.evaluation import tables
     from isr_jax.evaluation.evaluator import evaluate
 
@@ -113,6 +129,7 @@ def run(options: argparse.Namespace) -> int:
     result = evaluate(
         options.model,
         options.data,
+        against=options.against,
         scale=options.scale,
         protocol=options.protocol,
         weights=options.weights,
@@ -126,10 +143,10 @@ def run(options: argparse.Namespace) -> int:
         tile=options.tile,
         progress=True,
     )
-    console = Console(stderr="-" in files.values())
-    for title, table in tables.evaluation_tables(result).items() if result["sets"] else ():
+    console = make_console(stderr="-" in files.values())
+    for title, table in tables.evaluation_tables(result).items():
         console.print(title, style="bold", highlight=False, soft_wrap=True)
-        console.print(table)
+        print_table(console, table)
     for kind, file in files.items():
         text = writers[kind](result)
         # A file name that is not UTF-8 keeps its bytes.
@@ -138,6 +155,8 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.buffer.write(content)
         else:
             Path(file).write_bytes(content)
-    for line in result["failed"]:
+    failed = [line for one in tables.methods_of(result) for line in one["failed"]]
+    notices = [line for one in tables.methods_of(result) for line in one["notices"]]
+    for line in (*notices, *failed):
         print(f"isr evaluate: {line}", file=sys.stderr)
-    return 1 if result["failed"] else 0
+    return 1 if failed else 0

@@ -27,9 +27,9 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps([model._asdict() for model in models], indent=2))
         return 0
 
-    from rich.console import Console
+    from isr_jax.console import make_console, print_table
 
-    Console().print(_table(models))
+    print_table(make_console(), _table(models))
     return 0
 
 

@@ -9,12 +9,14 @@ import json
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NoReturn
 
 from isr_jax.pretrained import PRETRAINED
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 MAX_PIXELS = 10**9
+MODEL_SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".param")
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,17 +107,44 @@ def field(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE such as width=64") from None
 
 
-def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Add --model and --weights; --model is required where it has no default."""
+def add_model(
+    parser: argparse.ArgumentParser,
+    *,
+    default: str | None = None,
+    needed: bool = True,
+    several: bool = False,
+) -> None:
+    """Add --model and --weights; --model is required where it has no default and is needed."""
     parser.add_argument(
         "--model",
-        required=default is None,
+        **({"nargs": "+", "default": []} if several else {}),
+        required=needed and default is None,
         help=f"a model shipped with the package ({', '.join(PRETRAINED)}); a run folder or one of "
         "its checkpoints/STEP; a file written by isr export (.safetensors), by PyTorch (.pth, "
         f".safetensors) or for ncnn (.param); or {', '.join(INTERPOLATIONS)}"
+        + ("; several, --model A B, upscale each photo once each" if several else "")
         + (f"; default: {default}" if default else ""),
     )
     add_weights(parser)
+
+
+def split_models(models: list[str], inputs: list[str]) -> tuple[list[str], list[str]]:
+    """Return the models and inputs of a command line, where inputs may follow --model A [B ...].
+
+    Without inputs elsewhere, they begin behind the first model with what does not look like one.
+    """
+    if inputs:
+        return models, inputs
+    count = next((i for i, text in enumerate(models) if i and not _is_model(text)), len(models))
+    return models[:count], models[count:]
+
+
+def _is_model(text: str) -> bool:
+    """Return whether a word is the name of a model, a file of one or a run folder."""
+    path = Path(text).expanduser()
+    if text in PRETRAINED or text in INTERPOLATIONS or path.suffix.lower() in MODEL_SUFFIXES:
+        return True
+    return (path / "config.json").is_file() or path.parent.name == "checkpoints"
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,16 @@ import sys
 import traceback
 from pathlib import Path
 
-from isr_jax.cli.options import MAX_PIXELS, add_model, box, decimal, integer, shard, share
+from isr_jax.cli.options import (
+    MAX_PIXELS,
+    add_model,
+    box,
+    decimal,
+    integer,
+    shard,
+    share,
+    split_models,
+)
 from isr_jax.errors import UsageError, UserError
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
@@ -26,12 +35,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="IN",
         help="image and video files, folders of photos (searched at any depth), and patterns such "
         "as 'photos/**/*.jpg'",
     )
-    add_model(parser, default="the smallest compact model, or two in turn, that reach the size")
+    add_model(
+        parser,
+        default="the smallest compact model, or two in turn, that reach the size",
+        several=True,
+    )
     parser.add_argument(
         "--strength",
         type=share,
@@ -50,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suffix",
         help="appended to each file name; default: _xS, where S is the scale, or _wN, _hN, _WxH, "
-        "_Mmp",
+        "_Mmp; with several models, _ and the model's name follow",
     )
     parser.add_argument(
         "--format",
@@ -83,6 +96,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action="store_true",
         help="keep what is done of a video when it is interrupted, and continue there",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="write a page of before/after sliders of the photos and what each model made of them",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     parser.add_argument(
@@ -148,6 +166,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Upscale every photo and video, report the failures and a count; return the exit code."""
+    options.model, options.inputs = split_models(options.model, options.inputs)
     inputs = split_inputs(options.inputs)
     _check(options, inputs)
     if inputs.videos:
@@ -155,24 +174,26 @@ def run(options: argparse.Namespace) -> int:
             import av  # noqa: F401 (here, so that what is missing is said before a model is loaded)
         except ModuleNotFoundError as error:
             raise UserError("videos need PyAV: run pip install 'isr-jax[video]'") from error
-    from isr_jax.distributed import take_own_device
-    from isr_jax.upscaling.any_size import load_any_size
+    from isr_jax.distributed import place, take_own_device
     from isr_jax.upscaling.folders import upscale_files
+    from isr_jax.upscaling.several import load_models
     from isr_jax.upscaling.sizes import make_target
     from isr_jax.upscaling.tasks import Outcome
-    from isr_jax.upscaling.upscaler import load
 
+    if options.report:
+        from isr_jax.upscaling.report import add_report, check_report
+
+        check_report(options.report, overwrite=options.overwrite)
+        if options.shard or place()[1] > 1:
+            raise UsageError("--report is of all files: run it without shards when they are done")
     take_own_device()
     names = ("weights", "tile", "ensemble", "dtype", "strength")
     given = {name: getattr(options, name) for name in names}
     sizes = ("scale", "width", "height", "fit", "megapixels")
-    if target := make_target(**{name: getattr(options, name) for name in sizes}):
-        upscaler = load_any_size(model=options.model, **given).at(target)
-    else:
-        upscaler = load(options.model or "compact-x4", **given)
+    target = make_target(**{name: getattr(options, name) for name in sizes})
+    upscalers = load_models(options.model, target=target, options=given)
     common = {
         "out": options.out,
-        "suffix": options.suffix,
         "overwrite": options.overwrite,
         "shard": options.shard,
         "in_place": options.in_place,
@@ -183,19 +204,28 @@ def run(options: argparse.Namespace) -> int:
     if inputs.photos:
         outcomes.append(
             upscale_files(
-                upscaler,
+                upscalers,
                 inputs.photos,
+                suffix=options.suffix,
                 format=options.format,
                 quality=options.quality,
                 jobs=options.jobs,
                 **common,
             )
         )
+        if options.report:
+            models = {name: name or Path(one.title).name for name, one in upscalers.items()}
+            add_report(options.report, outcomes[0], models=models, max_pixels=options.max_pixels)
     if inputs.videos:
         from isr_jax.video.jobs import Options, upscale_videos
 
         how = Options(options.codec, options.crf, options.resume, given)
-        outcomes.append(upscale_videos(upscaler, inputs.videos, options=how, **common))
+        for name, upscaler in upscalers.items():
+            suffix = f"_{upscaler.label}" if options.suffix is None else options.suffix
+            suffix += name and f"_{name}"
+            outcomes.append(
+                upscale_videos(upscaler, inputs.videos, options=how, suffix=suffix, **common)
+            )
     upscaled, skipped = (sum(counts) for counts in zip(*(o[:2] for o in outcomes), strict=True))
     failed = [line for outcome in outcomes for line in outcome.failed]
     notices = [line for outcome in outcomes for line in outcome.notices]
@@ -204,18 +234,25 @@ def run(options: argparse.Namespace) -> int:
     for outcome in outcomes:
         for bug in outcome.bugs:
             traceback.print_exception(bug)
-    for line in (*inputs.left, *notices, *failed, total):
+    # A photo that cannot be read fails by each model.
+    for line in (*inputs.left, *notices, *dict.fromkeys(failed), total):
         print(f"isr upscale: {line}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _check(options: argparse.Namespace, inputs: Inputs) -> None:
     """Raise a UsageError for options that do not go with the inputs."""
+    if not options.inputs:
+        raise UsageError("the following arguments are required: IN")
+    if options.report and not inputs.photos:
+        raise UsageError("--report is for photos, and there are none")
     out = options.out and Path(options.out).expanduser()
     if out and inputs.photos and inputs.videos and out.suffix and not out.is_dir():
         raise UsageError(f"--out {out} is not a folder, but there are photos and videos: name one")
     if out and inputs.photos and is_video(out) and not out.is_dir():
         raise UsageError(f"--out {out} is a video, but the input is not: name an image or a folder")
+    if out and inputs.videos and len(options.model) > 1 and out.suffix and not out.is_dir():
+        raise UsageError(f"--out {out} is one file, but there are several models: name a folder")
     if inputs.videos and not inputs.photos and options.format != "same":
         raise UsageError(f"--format {options.format} is for photos: videos have --codec")
     if options.codec != "same" and CODECS[options.codec].crf is None and options.crf is not None:

@@ -15,17 +15,18 @@ exact bicubic of its HR images; a folder that is there is never passed over.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from isr_jax.data.examples import Pixels, UnusableImageError, decode_image, fit, shrink
+from isr_jax.data.examples import Pixels, UnusableImageError, fit, shrink
+from isr_jax.data.pair_names import by_truth, files_by_stem, match_names, natural
 from isr_jax.errors import UserError
-from isr_jax.photo.formats import KINDS, is_photo
-from isr_jax.photo.pixels import to_16_bits
+from isr_jax.photo.formats import KINDS
+from isr_jax.photo.pixels import over_white, to_16_bits
 from isr_jax.photo.reading import open_photo
 
 # The folder of HR images, and that of LR images, in lower case.
@@ -39,11 +40,37 @@ LAYOUTS = (
 
 
 class PairFiles(NamedTuple):
-    """The files of one image; lr is None where it is made by the exact bicubic of hr."""
+    """The files of one image.
+
+    Attributes:
+        name: of the HR file, without its suffix.
+        hr: the HR image.
+        lr: the LR image; None where it is made by the exact bicubic of hr.
+        sr: an SR image that another program has made, where there is one.
+    """
 
     name: str
     hr: Path
     lr: Path | None
+    sr: Path | None = None
+
+
+class Loaded(NamedTuple):
+    """A decoded pair.
+
+    Attributes:
+        lr: the LR image; None where it was not asked for and there is no file.
+        hr: the HR image, cropped to scale times the size of LR.
+        size: height and width of the HR file.
+        transparent: whether the HR file has transparent pixels.
+        notices: what should be known of it.
+    """
+
+    lr: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"] | None
+    hr: UInt8[np.ndarray, "sh sw *c"] | UInt16[np.ndarray, "sh sw *c"]
+    size: tuple[int, int]
+    transparent: bool
+    notices: tuple[str, ...]
 
 
 class BenchmarkSet(NamedTuple):
@@ -87,6 +114,7 @@ def find_sets(data: str | Path, *, scales: Sequence[int] = ()) -> list[Benchmark
     known: set[int] = set()
     for folder, hr, lr_folders in found:
         name, lr_of = _name_and_scales(folder, root, hr, lr_folders)
+        _refuse_unread(folder, read=any(lr_of.values()))
         if not lr_of and not scales:
             raise UserError(f"{folder} has no LR images to infer its scale from: give the scale")
         known |= set(lr_of)
@@ -95,7 +123,7 @@ def find_sets(data: str | Path, *, scales: Sequence[int] = ()) -> list[Benchmark
     for scale in set(scales) - {found.scale for found in sets}:
         has = ", ".join(map(str, sorted(known)))
         raise UserError(f"{data} has no set at scale {scale}; it has {has}")
-    return sorted(sets, key=lambda found: (_natural(found.name), found.scale))
+    return sorted(sets, key=lambda found: (natural(found.name), found.scale))
 
 
 def pair_folders(hr: Path, lr: Path, *, scale: int) -> BenchmarkSet:
@@ -130,34 +158,89 @@ def load_pair(
     Raises:
         UserError: naming the file that is unreadable, too small or of another scale.
     """
-    hr = _read(pair.hr)
-    lr = None if pair.lr is None else _read(pair.lr)
-    if lr is not None and lr.ndim != hr.ndim:
-        hr, lr = (np.stack([x] * 3, axis=-1) if x.ndim == 2 else x for x in (hr, lr))
-    if lr is not None and lr.dtype != hr.dtype:
-        hr, lr = to_16_bits(hr), to_16_bits(lr)
+    loaded = read_pair(pair, scale=scale)
+    assert loaded.lr is not None
+    return loaded.lr, loaded.hr
+
+
+def read_pair(pair: PairFiles, *, scale: int, make_lr: bool = True) -> Loaded:
+    """Decode a pair as `load_pair`, with what should be known of it.
+
+    Args:
+        pair: the files.
+        scale: the scale factor.
+        make_lr: make the LR image where there is no file of it.
+
+    Raises:
+        UserError: as of `load_pair`.
+    """
+    hr, transparent = read_image(pair.hr)
+    notices: tuple[str, ...] = ()
+    size, lr = (hr.shape[0], hr.shape[1]), None
+    if pair.lr is not None:
+        lr, hidden = read_image(pair.lr)
+        notices = transparency_notices(hr=transparent, beside=hidden, other="LR")
+        if lr.ndim != hr.ndim:
+            hr, lr = (np.stack([x] * 3, axis=-1) if x.ndim == 2 else x for x in (hr, lr))
+        if lr.dtype != hr.dtype:
+            hr, lr = to_16_bits(hr), to_16_bits(lr)
     _, hr, lr = fit(str(pair.lr or pair.hr), hr, lr, scale=scale)
     if not hr.size:
         raise UnusableImageError(f"{pair.hr}: smaller than {scale}x{scale} pixels")
-    return (shrink(hr, scale=scale) if lr is None else lr), hr
+    lr = shrink(hr, scale=scale) if lr is None and make_lr else lr
+    return Loaded(lr, hr, size, transparent, notices)
 
 
-def _read(file: Path) -> Pixels:
+def transparency_notices(*, hr: bool, beside: bool, other: str) -> tuple[str, ...]:
+    """Return a line where just one of two images has transparent pixels.
+
+    Args:
+        hr: whether HR has.
+        beside: whether the other one has.
+        other: LR or SR.
+    """
+    if hr == beside:
+        return ()
+    has, lacks = ("HR", other) if hr else (other, "HR")
+    return (f"the {has} image has transparency, laid over white here, and the {lacks} image none",)
+
+
+def read_image(file: Path) -> tuple[Pixels, bool]:
+    """Decode a file upright, over white, and say whether it has transparent pixels.
+
+    Gray stays one channel, [h, w], and 16 bits are kept.
+
+    Raises:
+        UnusableImageError: it is not an image, or a truncated or corrupt one.
+    """
     try:
-        opened = open(file, "rb")  # noqa: SIM115 (closed by the decoder)
-    except OSError as error:
-        raise UnusableImageError(f"{file}: {error.strerror}") from error
-    return decode_image(opened, name=str(file), keep_gray=True, keep_bits=True)
+        photo = open_photo(file)
+        try:
+            pixels = next(photo.read(first_only=True).pages).pixels
+        finally:
+            photo.close()
+    except UserError as error:
+        raise UnusableImageError(str(error)) from error
+    alpha = pixels[..., -1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else None
+    transparent = alpha is not None and bool((alpha != np.iinfo(pixels.dtype).max).any())
+    return over_white(pixels), transparent
 
 
 Layout = tuple[Path, dict[int | None, Path]]
 
 
 def _layouts(root: Path) -> Iterator[tuple[Path, Layout]]:
-    """Yield each set's folder at or below root with its layout; hidden folders are skipped."""
-    for path, below, _ in os.walk(root):
+    """Yield each set's folder at or below root with its layout; hidden folders are skipped.
+
+    Links are followed; a folder that is no set is entered once, whatever leads to it.
+    """
+    entered: set[str] = set()
+    for path, below, _ in os.walk(root, followlinks=True):
         layout = _layout(Path(path), set(below))
-        below[:] = [] if layout else sorted(name for name in below if not name.startswith("."))
+        again = os.path.realpath(path) in entered
+        entered.add(os.path.realpath(path))
+        names = sorted(name for name in below if not name.startswith("."))
+        below[:] = [] if layout or again else names
         if layout:
             yield Path(path), layout
 
@@ -187,10 +270,12 @@ def _name_and_scales(
     folder: Path, root: Path, hr: Path, lr_folders: dict[int | None, Path]
 ) -> tuple[str, dict[int, Path | None]]:
     """Return a set's name, and the LR folder of each scale that it has."""
-    parts = (root.resolve().name, *folder.relative_to(root).parts)
+    # Not resolved: a set that is a link is called by the name of the link.
+    own = Path(os.path.abspath(root))
+    parts = (own.name, *folder.relative_to(root).parts)
     named = re.fullmatch(r"[xX]([1-9]\d*)", parts[-1])
     if named:
-        parts = parts[:-1] or (root.resolve().parent.name,)
+        parts = parts[:-1] or (own.parent.name,)
     name = "/".join(parts[1:]) or parts[0]
     if named and (not lr_folders or None in lr_folders):
         return name, {int(named[1]): lr_folders.get(None)}
@@ -204,90 +289,43 @@ def _name_and_scales(
     return name, {scale: path for scale, path in lr_folders.items() if scale}
 
 
+def _refuse_unread(folder: Path, *, read: bool) -> None:
+    """Raise a UserError where a set has LR images, by its folders' names, but none are read."""
+    name = re.compile(r"(.*_)?lr(bic.*|x?\d.*|[_-].*)?", re.IGNORECASE)
+    unread = [path for path in sorted(folder.iterdir()) if name.fullmatch(path.name)]
+    if not read and any(path.is_dir() for path in unread):
+        raise UserError(
+            f"{unread[0]} is not where LR images are read from: call it lr, lr/x4, LR_bicubic/X4 "
+            "or LRbicx4, or move it away to have them made of the HR images"
+        )
+
+
 def _scale_of(hr: Path, lr: Path) -> int | None:
     """Return the ratio of the sizes of the first pair that can be read."""
-    truth = _files(hr)
-    for name, files in _by_truth(_files(lr), truth, scale=None).items():
+    truth = files_by_stem(hr)
+    for name, files in by_truth(files_by_stem(lr), truth, scale=None).items():
         try:
-            heights = [_height(truth[name][0]), _height(files[0])]
+            sides = [_longer_side(truth[name][0]), _longer_side(files[0])]
         except (KeyError, UserError):
             continue
-        return max(1, round(heights[0] / heights[1]))
+        return max(1, round(sides[0] / sides[1]))
     return None
 
 
-def _height(file: Path) -> int:
-    """Return the height that an image's header declares."""
+def _longer_side(file: Path) -> int:
+    """Return the longer side that an image's header declares, which may lie on its side."""
     photo = open_photo(file)
     photo.close()
-    return photo.head.sizes[0][1]
+    return max(photo.head.sizes[0])
 
 
 def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
     """Pair the files by name."""
-    truth = _files(hr)
-    given = _by_truth(_files(lr), truth, scale=scale) if lr else {}
-    pairs, faults = [], []
-    for stem in sorted(truth.keys() | given.keys(), key=_natural):
-        hrs, lrs = truth.get(stem, []), given.get(stem, []) if lr else [None]
-        if len(hrs) == len(lrs) == 1:
-            pairs.append(PairFiles(stem, hrs[0], lrs[0]))
-        elif not lrs:
-            faults.append(f"{hrs[0]}: no file in {lr} has its name")
-        elif not hrs:
-            faults.append(f"{lrs[0]}: no file in {hr} has its name")
-        else:
-            faults.append(f"{hrs[0]}: several files have its name; keep one")
+    truth = files_by_stem(hr)
+    given = by_truth(files_by_stem(lr), truth, scale=scale) if lr else None
+    pairs, faults = match_names(truth, given, folders=(hr, lr or hr))
     if not truth:
         faults = [f"{hr} holds no {KINDS} file"]
     elif not pairs:
         faults = [f"no image of {hr} has a counterpart (first, {faults[0]})"]
-    return BenchmarkSet(name, scale, tuple(pairs), tuple(faults))
-
-
-def _by_truth(
-    files: Mapping[str, list[Path]], truth: Mapping[str, list[Path]], *, scale: int | None
-) -> dict[str, list[Path]]:
-    """Return LR files by the stems of their HR files, or by their own where they have none.
-
-    Args:
-        files: LR files by their stems.
-        truth: HR files by their stems.
-        scale: the scale factor in the names; None for any.
-    """
-    known = {stem: stem for stem in truth}
-    for stem in truth:
-        known.setdefault(stem.casefold(), stem)
-    for stem in truth:
-        known.setdefault(re.sub("[_-]hr$", "", stem.casefold()), stem)
-    found: dict[str, list[Path]] = {}
-    for stem, paths in files.items():
-        names = _without_marks(stem, scale)
-        names += [name.casefold() for name in names]
-        own = next((known[name] for name in names if name in known), stem)
-        found.setdefault(own, []).extend(paths)
-    return found
-
-
-def _without_marks(stem: str, scale: int | None) -> list[str]:
-    """Return the names that an LR file can stand for, its own first."""
-    factor, names = rf"x{scale or '[0-9]+'}", [stem]
-    for name in names:  # grows
-        for mark in (rf"[_-]?{factor}$", r"[_-]lr$", rf"^({factor}|lr)[_-]"):
-            shorter = re.sub(mark, "", name, flags=re.IGNORECASE)
-            names += [shorter] if shorter and shorter not in names else []
-    return names
-
-
-def _files(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files directly in a folder, by their stems."""
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if is_photo(path):
-            files.setdefault(path.stem, []).append(path)
-    return files
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts Set5 before Set14."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return BenchmarkSet(name, scale, tuple(PairFiles(*pair) for pair in pairs), tuple(faults))

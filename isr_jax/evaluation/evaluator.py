@@ -1,16 +1,20 @@
-"""Score a model over benchmark sets: per image and as means, as the literature prints them."""
+"""Score models, or finished pictures, over benchmark sets: per image and as means.
+
+As the literature prints them.
+"""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS
-from isr_jax.data.pairs import PairFiles, find_sets, load_pair
+from isr_jax.data.pairs import BenchmarkSet, PairFiles, find_sets, read_pair
 from isr_jax.errors import UserError, one_line, printable
+from isr_jax.evaluation.finished import find_finished, load_finished
 from isr_jax.files import new_folder
 from isr_jax.perceptual.dists import load_dists
 from isr_jax.perceptual.lpips import load_lpips
@@ -54,19 +58,40 @@ class SetScores(TypedDict):
 class Evaluation(TypedDict):
     """What `evaluate` returns and `isr evaluate --json` writes, unrounded.
 
-    `failed` has a line for each file that could not be scored and is in no mean.
+    Attributes:
+        model: the model, or the folder of finished pictures.
+        protocol: by which it was scored.
+        sets: the scores of each set at each scale.
+        failed: a line for each file that could not be scored and is in no mean.
+        notices: a line for each thing that should be known of scored files.
+        against: the same of each other folder of finished pictures, where there are any.
     """
 
     model: str
     protocol: str
     sets: list[SetScores]
     failed: list[str]
+    notices: list[str]
+    against: NotRequired[list["Evaluation"]]
+
+
+# What is scored of one image: the scores, the SR image, and notices.
+_Scored = tuple[dict[str, float], np.ndarray, tuple[str, ...]]
+
+
+class _Method(NamedTuple):
+    """What is scored: its name, its sets, and how an image of a set is scored."""
+
+    name: str
+    sets: Sequence[BenchmarkSet]
+    score: Callable[[BenchmarkSet, PairFiles, Scorer], _Scored]
 
 
 def evaluate(
-    model: str | Path | Upscaler,
+    model: str | Path | Upscaler | None,
     data: str | Path,
     *,
+    against: Sequence[str | Path] = (),
     scale: int | Sequence[int] = (),
     protocol: str = "vdsr",
     weights: Literal["ema", "raw"] = "ema",
@@ -81,19 +106,23 @@ def evaluate(
     tile: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Score a model over every benchmark set below a folder.
+    """Score a model, or finished pictures, over every benchmark set below a folder.
 
     Bad files are skipped and listed in `failed`; of an error that no file should be able to cause,
     the traceback follows at the end, on standard error. An interpolation under vdsr is scored in
     luma, as published tables do (`protocols.measure_interpolation`).
 
     Args:
-        model: what `isr_jax.load` takes, or an `Upscaler`, which may wrap any function.
+        model: what `isr_jax.load` takes, or an `Upscaler`, which may wrap any function; None to
+            score `against` alone.
         data: a set, or a tree of sets, in one of the layouts of `isr_jax.data.pairs`.
+        against: folders of SR images that other programs have made of the same sets; see
+            `evaluation.finished`. What is returned is of the model, or of the first folder without
+            one, and has the others in its `against`.
         scale: the scale or scales; a generator has just its own, and an interpolation takes all
             those of the LR images.
-        protocol: vdsr, basicsr, basicsr-color or rgb; see `protocols.measure`. `scale` pixels are
-            cropped.
+        protocol: a name in `protocols.PROTOCOLS`: vdsr, basicsr, basicsr-color or rgb, which crop
+            `scale` pixels, or ntire-sr or ntire-esr, which crop 4.
         weights: as for `isr_jax.load`.
         checkpoint: as for `isr_jax.load`.
         lpips: alex, vgg or squeeze, to measure LPIPS by that network too, on RGB images cropped
@@ -109,74 +138,129 @@ def evaluate(
         progress: show a bar on standard error, where that is a terminal.
 
     Raises:
-        UserError: there is no such model, set, protocol or scale, or `save` is not empty.
+        UserError: there is no such model, folder, set, protocol or scale; `save` is not empty, or
+            there is no model for it; or there is neither a model nor a folder.
     """
     # Checked before weights are looked for.
     make_scorer(scale=1, protocol=protocol)
-    perceptual = {
+    how = {
+        "protocol": protocol,
         "distance": load_lpips(lpips, folder=lpips_folder) if lpips else None,
         "dists": load_dists(folder=dists_folder) if dists else None,
         "niqe": load_niqe(niqe, folder=niqe_folder) if niqe else None,
     }
+    if model is None and (save is not None or not against):
+        raise UserError("give a model to save its images" if against else "give a model or against")
     scales = (scale,) if isinstance(scale, int) else tuple(dict.fromkeys(scale))
-    if isinstance(model, str) and model in INTERPOLATIONS:
+    methods: list[_Method] = []
+    if model is None:
+        sets = find_sets(data, scales=scales)
+    elif isinstance(model, str) and model in INTERPOLATIONS:
         sets = find_sets(data, scales=scales)
         upscalers = {found.scale: load(model, scale=found.scale) for found in sets}
+        methods.append(_Method(model, sets, partial(_score, upscalers)))
     else:
         if not isinstance(model, Upscaler):
             model = load(model, weights=weights, checkpoint=checkpoint, tile=tile, exact=True)
         upscaler = model
         for other in set(scales) - {upscaler.scale}:
             raise UserError(f"{upscaler.name} upscales by {upscaler.scale}, not by {other}")
-        sets = find_sets(data, scales=(upscaler.scale,))
-        upscalers = {upscaler.scale: upscaler}
+        scales = (upscaler.scale,)
+        sets = find_sets(data, scales=scales)
+        methods.append(_Method(upscaler.name, sets, partial(_score, {upscaler.scale: upscaler})))
+    for pictures in against:
+        found_ones = find_finished(pictures, sets, scales=scales)
+        methods.append(_Method(str(pictures), found_ones, _score_finished))
     folder = None if save is None else new_folder(save)
+    results: list[Evaluation] = []
+    with image_bar(shown=progress) as bar:
+        total = sum(len(found.pairs) for method in methods for found in method.sets)
+        task = bar.add_task("", total=total)
+        for method in methods:
+            show, folder = partial(bar.update, task), None if results else folder
+            results.append(_evaluate(method, how, save=folder, show=show))
+    if model is None:
+        lines = [line for found in sets for line in found.faults]
+        results[0]["failed"] = [*lines, *results[0]["failed"]]
+    return {**results[0], "against": results[1:]} if results[1:] else results[0]
 
+
+def _evaluate(
+    method: _Method,
+    how: Mapping[str, Any],
+    *,
+    save: Path | None,
+    show: Callable[..., None],
+) -> Evaluation:
+    """Score a method.
+
+    Args:
+        method: what is scored.
+        how: the arguments of `make_scorer` but the scale.
+        save: a folder for the SR images.
+        show: updates the bar.
+    """
     results: list[SetScores] = []
     failed: list[str] = []
     bugs: list[Exception] = []
-    with image_bar(shown=progress) as bar:
-        task = bar.add_task("", total=sum(len(found.pairs) for found in sets))
-        for found in sets:
-            failed += found.faults
-            images: list[ImageScores] = []
-            for pair in found.pairs:
-                bar.update(task, description=printable(f"{found.name} x{found.scale} {pair.name}"))
-                try:
-                    scorer = make_scorer(scale=found.scale, protocol=protocol, **perceptual)
-                    scores, sr = _score(upscalers[found.scale], pair, scorer)
-                    images.append(cast(ImageScores, {"name": pair.name, **scores}))
-                    if folder:
-                        write_png(sr, folder / found.name / f"x{found.scale}" / f"{pair.name}.png")
-                except Exception as error:
-                    line = one_line(error, limit=1000)
-                    if is_bug(error):
-                        bugs.append(error)
-                        line = f"a bug in isr_jax, {type(error).__name__}: {line}"
-                    named = isinstance(error, UserError)
-                    failed.append(line if named else f"{printable(str(pair.hr))}: {line}")
-                bar.advance(task)
-            if images:
-                rows: list[Any] = [{k: v for k, v in row.items() if k != "name"} for row in images]
-                scores = means(rows)
-                summary = {"name": found.name, "scale": found.scale, **scores, "images": images}
-                results.append(cast(SetScores, summary))
+    noticed: dict[str, list[Path]] = {}
+    for found in method.sets:
+        failed += found.faults
+        images: list[ImageScores] = []
+        for pair in found.pairs:
+            show(description=printable(f"{found.name} x{found.scale} {pair.name}"))
+            try:
+                scores, sr, notices = method.score(
+                    found, pair, make_scorer(scale=found.scale, **how)
+                )
+                images.append(cast(ImageScores, {"name": pair.name, **scores}))
+                for notice in notices:
+                    noticed.setdefault(notice, []).append(pair.hr)
+                if save:
+                    write_png(sr, save / found.name / f"x{found.scale}" / f"{pair.name}.png")
+            except Exception as error:
+                line = one_line(error, limit=1000)
+                if is_bug(error):
+                    bugs.append(error)
+                    line = f"a bug in isr_jax, {type(error).__name__}: {line}"
+                named = isinstance(error, UserError)
+                failed.append(line if named else f"{printable(str(pair.hr))}: {line}")
+            show(advance=1)
+        if images:
+            rows: list[Any] = [{k: v for k, v in row.items() if k != "name"} for row in images]
+            summary = {"name": found.name, "scale": found.scale, **means(rows), "images": images}
+            results.append(cast(SetScores, summary))
     for bug in bugs:
         traceback.print_exception(bug)
+    lines = []
+    for notice, files in noticed.items():
+        others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        lines.append(f"{printable(str(files[0]))}{others}: {notice}")
     return {
-        "model": model.name if isinstance(model, Upscaler) else str(model),
-        "protocol": protocol,
+        "model": method.name,
+        "protocol": how["protocol"],
         "sets": results,
         "failed": failed,
+        "notices": lines,
     }
 
 
 def _score(
-    upscaler: Upscaler, pair: PairFiles, scorer: Scorer
-) -> tuple[dict[str, float], UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]]:
-    """Return the scores of one image, and the SR image."""
-    lr, hr = load_pair(pair, scale=upscaler.scale)
-    sr = upscaler(lr)
-    if upscaler.method:
-        return scorer.interpolation(lr, hr, method=upscaler.method), sr
-    return scorer.image(sr, hr), sr
+    upscalers: Mapping[int, Upscaler], found: BenchmarkSet, pair: PairFiles, scorer: Scorer
+) -> _Scored:
+    """Score what a model makes of an image."""
+    upscaler = upscalers[found.scale]
+    loaded = read_pair(pair, scale=found.scale)
+    assert loaded.lr is not None
+    sr = upscaler(loaded.lr)
+    if method := upscaler.method:
+        scores = scorer.interpolation(loaded.lr, loaded.hr, method=method)
+    else:
+        scores = scorer.image(sr, loaded.hr)
+    return scores, sr, loaded.notices
+
+
+def _score_finished(found: BenchmarkSet, pair: PairFiles, scorer: Scorer) -> _Scored:
+    """Score a finished picture."""
+    sr, hr, notices = load_finished(pair, scale=found.scale)
+    return scorer.image(sr, hr), sr, notices

@@ -12,11 +12,25 @@ from isr_jax.evaluation.evaluator import Evaluation, ImageScores, SetScores
 from isr_jax.scoring import METRICS
 
 
+def methods_of(result: Evaluation) -> list[Evaluation]:
+    """Return the evaluation of the model, or the first folder, and of each other folder."""
+    return [result, *result.get("against", ())]
+
+
 def evaluation_tables(result: Evaluation) -> dict[str, Table]:
-    """Return tables by title: one for each set and scale, and last one of all means."""
-    subject = f"{result['model']}, {result['protocol']}"
-    tables = {f"{s['name']} x{s['scale']}: {subject}": _set_table(s) for s in result["sets"]}
-    return {**tables, f"Mean PSNR (dB)/SSIM: {subject}": _means_table(result["sets"])}
+    """Return tables by title: one for each method, set and scale, and last one of all means."""
+    methods, protocol = methods_of(result), result["protocol"]
+    tables = {
+        f"{s['name']} x{s['scale']}: {one['model']}, {protocol}": _set_table(s)
+        for one in methods
+        for s in one["sets"]
+    }
+    if len(methods) > 1:
+        tables[f"Mean PSNR (dB)/SSIM: {protocol}"] = _comparison_table(methods)
+    elif tables:
+        title = f"Mean PSNR (dB)/SSIM: {result['model']}, {protocol}"
+        tables[title] = _means_table(result["sets"])
+    return tables
 
 
 def _set_table(scores: SetScores) -> Table:
@@ -52,6 +66,26 @@ def _means_table(sets: Sequence[SetScores]) -> Table:
     return table
 
 
+def _comparison_table(methods: Sequence[Evaluation]) -> Table:
+    """Return a row per method; where one lacks images of a set, the number that it has is said."""
+    counts: dict[tuple[str, int], int] = {}
+    for scores in (scores for one in methods for scores in one["sets"]):
+        key = scores["name"], scores["scale"]
+        counts[key] = max(counts.get(key, 0), len(scores["images"]))
+    table = Table("method")
+    for name, scale in counts:
+        table.add_column(Text(printable(f"{name} x{scale}")), justify="right")
+    for one in methods:
+        means = {(s["name"], s["scale"]): (_shown(s), len(s["images"])) for s in one["sets"]}
+        cells = []
+        for key, count in counts.items():
+            shown, own = means.get(key, ({}, 0))
+            cell = f"{shown['psnr']}/{shown['ssim']}" if shown else "-"
+            cells.append(cell if own in (0, count) else f"{cell} ({own} of {count})")
+        table.add_row(Text(printable(one["model"])), *cells)
+    return table
+
+
 def evaluation_markdown(result: Evaluation) -> str:
     """Return the tables as Markdown."""
     tables = evaluation_tables(result)
@@ -70,10 +104,13 @@ def evaluation_csv(result: Evaluation) -> str:
     """Return CSV, unrounded: a line per image and per mean, with model, protocol, set and scale."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [name for name in METRICS if all(name in scores for scores in result["sets"])]
+    methods = methods_of(result)
+    every = [scores for one in methods for scores in one["sets"]]
+    names = [name for name in METRICS if all(name in scores for scores in every)]
     writer.writerow(["model", "protocol", "set", "scale", "image", *names])
-    for scores in result["sets"]:
-        key = [result["model"], result["protocol"], scores["name"], scores["scale"]]
-        for row in (*scores["images"], {**scores, "name": "mean"}):
-            writer.writerow([*key, row["name"], *(row[name] for name in names)])
+    for one in methods:
+        for scores in one["sets"]:
+            key = [one["model"], one["protocol"], scores["name"], scores["scale"]]
+            for row in (*scores["images"], {**scores, "name": "mean"}):
+                writer.writerow([*key, row["name"], *(row[name] for name in names)])
     return text.getvalue()

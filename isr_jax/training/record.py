@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from isr_jax.checkpoints.runs import set_aside
+from isr_jax.console import print_table
 from isr_jax.errors import UserError
 from isr_jax.photo.reading import decode_rgb
 from isr_jax.scoring import METRICS
@@ -198,4 +199,4 @@ def closing_table(
     bicubic = baselines["bicubic"]
     gains = (METRICS[name].gain(value - bicubic[name]) for name, value in scores.items())
     table.add_row("SR - bicubic", *gains)
-    console.print(table)
+    print_table(console, table)

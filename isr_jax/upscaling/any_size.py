@@ -109,6 +109,11 @@ class SizedUpscaler:
         """What names of outputs end with."""
         return self.target.label
 
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return self.models.name or "compact"
+
     def result_size(self, size: Sides) -> Sides:
         """Return the height and width that an image of a size gets."""
         return size_of(self.target, size)

@@ -5,7 +5,7 @@ import itertools
 import math
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +16,10 @@ from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_photo
-from isr_jax.progress import image_bar
+from isr_jax.progress import SparseLog, image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
-from isr_jax.upscaling.sizes import OUTPUT_NAME
+from isr_jax.upscaling.earlier import earlier_outputs
 from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
 from isr_jax.upscaling.upscaler import Upscaler
 
@@ -27,9 +27,11 @@ from isr_jax.upscaling.upscaler import Upscaler
 # the disk; a single larger one is let through.
 _WAITING_BYTES = 2**31
 
+AnyUpscaler = Upscaler | SizedUpscaler
+
 
 def upscale_files(
-    upscaler: Upscaler | SizedUpscaler,
+    upscaler: AnyUpscaler | Mapping[str, AnyUpscaler],
     inputs: Sequence[str | Path],
     *,
     out: str | Path | None = None,
@@ -49,7 +51,8 @@ def upscale_files(
     written whole or not at all.
 
     Args:
-        upscaler: the model, or models with the size of every image.
+        upscaler: the model, or models with the size of every image. Or several by their names,
+            which then end the names of their outputs; each photo is upscaled by each.
         inputs: files, folders, which are searched at any depth, and patterns with * and **.
         out: a folder, in which the files of an input folder keep their relative paths; or, for a
             single image, the file to write. None to write beside each image.
@@ -62,21 +65,26 @@ def upscale_files(
             each process of the job that srun or mpirun started.
         in_place: replace the inputs themselves where an output has the same name.
         max_pixels: the most that an input image may have, all its pages together.
-        progress: show bars on standard error, where that is a terminal.
+        progress: show bars on standard error, or, where that is no terminal, a line a minute.
 
     Raises:
         UserError: an input does not exist or is a folder without images, or two images would be
             written to one file; nothing has been written then.
     """
-    suffix = f"_{upscaler.label}" if suffix is None else suffix
-    plan, earlier = plan_tasks(inputs, out=out, format=format, suffix=suffix)
+    upscalers = upscaler if isinstance(upscaler, Mapping) else {"": upscaler}
+    suffixes = {
+        name: (f"_{one.label}" if suffix is None else suffix) + (name and f"_{name}")
+        for name, one in upscalers.items()
+    }
+    plan, earlier = plan_tasks(inputs, out=out, format=format, suffixes=suffixes)
     plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
-    failed: dict[Path, str] = {}
+    failed: dict[Task, str] = {}
     bugs: list[Exception] = []
     notices: Counter[str] = Counter()
     if earlier:
         notices["the output of an earlier run was left out; name it alone to upscale it"] = earlier
     writing: dict[Future, tuple[Task, int]] = {}
+    log = SparseLog(len(todo), shown=progress)
     with image_bar(shown=progress) as bar, _threads(jobs) as pool:
         images = bar.add_task("", total=len(plan), completed=len(plan) - len(todo))
         tiles = bar.add_task("tiles", visible=False)
@@ -86,9 +94,10 @@ def upscale_files(
                 raise error
             if error:
                 memory = "choose a smaller --tile, or --jobs 1"
-                failed[task.file] = fault_of(task.file, error, memory=memory)
+                failed[task] = fault_of(task.file, error, memory=memory)
                 bugs.extend([error] if is_bug(error) else [])
             bar.advance(images)
+            log.advance(failed=len(failed))
 
         def make_room(size: int | float) -> None:
             """Wait until so many bytes more may wait to be written."""
@@ -101,7 +110,9 @@ def upscale_files(
         def show(done_tiles: int, total_tiles: int) -> None:
             bar.update(tiles, completed=done_tiles, total=total_tiles, visible=total_tiles > 1)
 
-        def upscaled(pages: Iterator[Page], target_format: str) -> Iterator[Page]:
+        def upscaled(
+            upscaler: AnyUpscaler, pages: Iterator[Page], target_format: str
+        ) -> Iterator[Page]:
             for page in pages:
                 (pixels, icc), lost = fit(page, target_format)
                 size = pixels.shape[0], pixels.shape[1]
@@ -110,13 +121,13 @@ def upscale_files(
                 notices.update((*lost, *upscaler.remarks(size)))
                 yield Page(upscaler(pixels, progress=show), icc)
 
-        for task, reading, room in _decoded(todo, upscaler, jobs, max_pixels, pool):
+        for task, reading, room in _decoded(todo, upscalers, jobs, max_pixels, pool):
             bar.update(images, description=printable(task.file.name))
             photo = None
             try:
                 photo, target_format = reading.result(), _target_format(task)
                 notices.update((*photo.notices, *_losses(photo, target_format)))
-                pages = upscaled(photo.pages, target_format)
+                pages = upscaled(upscalers[task.model], photo.pages, target_format)
                 if photo.page_count > 1 and holds_all(target_format, photo):
                     _write(task, target_format, pages, photo, quality)
                     done(task, None)
@@ -132,29 +143,34 @@ def upscale_files(
                 if photo:
                     photo.pages.close()
         make_room(math.inf)
-    lines = [failed[task.file] for task in todo if task.file in failed]
+    lines = [failed[task] for task in todo if task in failed]
+    outputs = [task for task in plan if task not in failed]
     counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
-    return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs)
+    return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs, outputs)
 
 
 def plan_tasks(
-    inputs: Sequence[str | Path], *, out: str | Path | None, format: str, suffix: str
+    inputs: Sequence[str | Path],
+    *,
+    out: str | Path | None,
+    format: str,
+    suffixes: Mapping[str, str],
 ) -> tuple[list[Task], int]:
     """Return what is upscaled to what, sorted by output; arguments and errors of `upscale_files`.
 
-    What an earlier run has written is left out: inputs that are the output of another input, and
-    whatever a walk finds in the folder `out`. So are inputs that are named as the output of another
-    one at any size, which are counted.
+    `suffixes` are those of each model. What an earlier run has written is left out: inputs that are
+    the output of another input, and whatever a walk finds in the folder `out`. So are inputs that
+    are named as the output of another one at any size, which are counted.
     """
-    if os.path.basename(suffix) != suffix:
-        raise UsageError(f"--suffix {suffix} cannot be part of a file name")
+    for suffix in suffixes.values():
+        if os.path.basename(suffix) != suffix:
+            raise UsageError(f"--suffix {suffix} cannot be part of a file name")
     out = None if out is None else Path(out).expanduser()
     found: dict[Path, tuple[Path, Path]] = {}
     for entry in inputs:
         for file, place in _images_at(entry, out):
             found.setdefault(file.resolve(), (file, place))
-    stems = {file.with_suffix("") for file in found}
-    earlier = {file for file in found if _input_of(file) in stems}
+    earlier = earlier_outputs(found)
     if out and format_of(out) and not out.is_dir():
         if len(found) > 1:
             raise UsageError(
@@ -162,35 +178,32 @@ def plan_tasks(
             )
         if format not in ("same", format_of(out)):
             raise UsageError(f"--out {out} does not match --format {format}")
-        return [Task(file, out) for file, _ in found.values()], 0
-    plan: dict[Path, Task] = {}
-    targets: dict[Path, Path] = {}  # of each file, both resolved
-    clash = None
-    for resolved, (file, place) in found.items():
-        same = format in ("same", format_of(file))
-        name = place.stem + suffix + (file.suffix if same else FORMATS[format].suffixes[0])
-        target = (out / place if out else file).with_name(name)
-        targets[resolved] = target.resolve()
-        plan[resolved] = Task(file, target)
-    made = {target: file for file, target in targets.items()}
-    plan = {file: task for file, task in plan.items() if made.get(file, file) == file}
-    left_out = earlier & plan.keys()
-    plan = {file: task for file, task in plan.items() if file not in left_out}
+        if len(suffixes) > 1:
+            raise UsageError(
+                f"--out {out} is one file, but there are {len(suffixes)} models: name a folder"
+            )
+        return [Task(file, out, *suffixes) for file, _ in found.values()], 0
+    plan: list[tuple[Path, Path, Task]] = []  # with its file and its target resolved
+    for model, suffix in suffixes.items():
+        for resolved, (file, place) in found.items():
+            same = format in ("same", format_of(file))
+            name = place.stem + suffix + (file.suffix if same else FORMATS[format].suffixes[0])
+            target = (out / place if out else file).with_name(name)
+            plan.append((resolved, target.resolve(), Task(file, target, model)))
+    made = {target: file for file, target, _ in plan}
+    plan = [one for one in plan if made.get(one[0], one[0]) == one[0]]
+    left_out = earlier & {file for file, *_ in plan}
+    plan = [one for one in plan if one[0] not in left_out]
     taken: dict[Path, Task] = {}
-    for file, task in plan.items():
-        clash = taken.setdefault(targets[file], task)
+    for _, target, task in plan:
+        clash = taken.setdefault(target, task)
         if clash is not task:
             raise UserError(
                 f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
                 "of them, or upscale them into different folders"
             )
-    return sorted(plan.values(), key=lambda task: task.target.as_posix()), len(left_out)
-
-
-def _input_of(file: Path) -> Path | None:
-    """Return the path, without a suffix, of the image whose output a file is named as."""
-    name, ends = OUTPUT_NAME.subn("", file.stem)
-    return file.with_name(name) if ends and name else None
+    tasks = [task for *_, task in plan]
+    return sorted(tasks, key=lambda task: task.target.as_posix()), len(left_out)
 
 
 def _images_at(entry: str | Path, out: Path | None) -> list[tuple[Path, Path]]:
@@ -226,7 +239,7 @@ def _target_format(task: Task) -> str:
     return format
 
 
-def _open(task: Task, upscaler: Upscaler | SizedUpscaler, max_pixels: int) -> OpenPhoto:
+def _open(task: Task, upscaler: AnyUpscaler, max_pixels: int) -> OpenPhoto:
     """Open a task's file; raise a UserError where its output would be too large for anything."""
     format = _target_format(task)
     photo = open_photo(task.file, max_pixels=max_pixels)
@@ -241,7 +254,7 @@ def _open(task: Task, upscaler: Upscaler | SizedUpscaler, max_pixels: int) -> Op
     return photo
 
 
-def _results(upscaler: Upscaler | SizedUpscaler, size: Sides) -> list[Sides]:
+def _results(upscaler: AnyUpscaler, size: Sides) -> list[Sides]:
     """Return the smaller and the larger result of a width and height in a header.
 
     The header does not tell which way is up.
@@ -276,7 +289,7 @@ def _losses(photo: Photo, format: str) -> tuple[str, ...]:
 
 def _decoded(
     todo: Sequence[Task],
-    upscaler: Upscaler | SizedUpscaler,
+    upscalers: Mapping[str, AnyUpscaler],
     jobs: int,
     max_pixels: int,
     pool: ThreadPoolExecutor,
@@ -285,7 +298,7 @@ def _decoded(
     ahead: deque[tuple[Task, Future[Photo], int, int]] = deque()
     for task in todo:
         reading: Future[Photo] = Future()
-        photo, size, result = None, 0, 0
+        photo, size, result, upscaler = None, 0, 0, upscalers[task.model]
         try:
             photo = _open(task, upscaler, max_pixels)
             first, pixel_bytes = photo.head.sizes[0], photo.head.pixel_bytes

@@ -19,7 +19,7 @@ MEGA = 10**6
 
 # How names of outputs end, before the suffix of their format; see `Target.label`.
 _LABELS = {"scale": ("x", ""), "width": ("w", ""), "height": ("h", ""), "megapixels": ("", "mp")}
-OUTPUT_NAME = re.compile(r"_(x\d+(\.\d+)?|[wh]\d+|\d+x\d+|\d+(\.\d+)?mp)$")
+LABEL = re.compile(r"_(x\d+(\.\d+)?|[wh]\d+|\d+x\d+|\d+(\.\d+)?mp)(?=_|$)")
 
 
 class Target(NamedTuple):
@@ -94,6 +94,18 @@ def make_target(
     if height is not None:
         return Target("height", _pixels("height", height))
     return None
+
+
+def target_of(label: str) -> Target:
+    """Return the target of a label, such as x2.5; `LABEL` says what labels there are."""
+    if label.endswith("mp"):
+        return Target("megapixels", Fraction(label[:-2]))
+    if label[0].isdigit():
+        width, height = map(int, label.split("x"))
+        return Target("fit", (width, height))
+    if label[0] == "x":
+        return Target("scale", Fraction(label[1:]))
+    return Target("width" if label[0] == "w" else "height", int(label[1:]))
 
 
 def size_of(target: Target, size: Sides) -> Sides:

@@ -10,10 +10,17 @@ from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, pr
 
 
 class Task(NamedTuple):
-    """A photo or video, and the file that it becomes."""
+    """A photo or video, and the file that it becomes.
+
+    Attributes:
+        file: the input.
+        target: the output.
+        model: the name of the model, where there are several.
+    """
 
     file: Path
     target: Path
+    model: str = ""
 
 
 class Outcome(NamedTuple):
@@ -25,6 +32,7 @@ class Outcome(NamedTuple):
         failed: a line for each file that could not be upscaled.
         notices: a line for each kind of content that an output's format cannot hold.
         bugs: of the failures, the errors that no file should be able to cause.
+        outputs: what is upscaled, by this run or an earlier one.
     """
 
     upscaled: int
@@ -32,6 +40,7 @@ class Outcome(NamedTuple):
     failed: list[str]
     notices: list[str]
     bugs: list[Exception]
+    outputs: Sequence[Task] = ()
 
 
 def is_bug(error: Exception) -> bool:

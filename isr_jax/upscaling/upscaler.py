@@ -57,6 +57,11 @@ class Upscaler:
         """What names of outputs end with."""
         return f"x{self.scale}"
 
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return self.name
+
     def result_size(self, size: Sides) -> Sides:
         """Return the height and width that an image of a size gets."""
         return size[0] * self.scale, size[1] * self.scale

@@ -15,6 +15,7 @@ TIERS = (
         "errors",
         "files",
         "progress",
+        "console",
         "pages",
         "images",
         "resize",
