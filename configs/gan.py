@@ -9,8 +9,8 @@ of VGG19, which need a file of weights: with one, set loss.perceptual.weight=1 a
 loss.feature_matching=0. A larger adversarial weight gives more texture, and more that is not there;
 `isr upscale --strength` turns it down afterwards.
 
-Source: Isola et al. 2017 (pix2pix), section 3.2.2 (the discriminator); Wang et al. 2018 (pix2pixHD),
-section 3.2 (feature matching).
+Source: Isola et al. 2017 (pix2pix), section 3.2.2 (the discriminator); Wang et al. 2018
+(pix2pixHD), section 3.2 (feature matching).
 """
 
 from ml_collections import ConfigDict
