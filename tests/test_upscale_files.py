@@ -56,7 +56,7 @@ def test_bad_files_are_named_and_the_others_enlarged(tmp_path, capsys):
     for name in ("bomb.png", "bomb16.png"):
         assert "declares 60000x50000 pixels, more than the limit of 1000000000" in named[name]
     assert "not a PNG, JPEG, WebP, TIFF, BMP or GIF image" in named["text.jpg"]
-    assert "save it with 8 or 16 bits" in named["float.tif"]
+    assert "but 1 is white: divide them" in named["float.tif"]
     kinds = ("png", "jpg", "webp", "bmp", "tif")
     assert files_in(out) == sorted(["deep/one_x2.png", *(f"good_x2.{kind}" for kind in kinds)])
     np.testing.assert_array_equal(read(out / "good_x2.png"), twice(np.array(image)))

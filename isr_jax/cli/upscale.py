@@ -5,7 +5,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from isr_jax.cli.options import MAX_PIXELS, add_model, box, decimal, integer, shard
+from isr_jax.cli.options import MAX_PIXELS, add_model, bands, box, decimal, integer, shard
 from isr_jax.errors import UsageError, UserError
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
@@ -113,6 +113,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "that srun or mpirun starts share them without it",
     )
     parser.add_argument(
+        "--bands",
+        type=bands,
+        metavar="R,G,B",
+        help="of multispectral TIFF files, the bands that are red, green and blue, counted from 1, "
+        "such as 3,2,1; or one band, for gray",
+    )
+    parser.add_argument(
         "--max-pixels",
         type=integer(1),
         default=MAX_PIXELS,
@@ -178,6 +185,7 @@ def run(options: argparse.Namespace) -> int:
                 inputs.photos,
                 format=options.format,
                 quality=options.quality,
+                bands=options.bands,
                 jobs=options.jobs,
                 **common,
             )

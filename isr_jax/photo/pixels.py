@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
-from PIL import Image, ImageCms
+from jaxtyping import Shaped, UInt8, UInt16
+from PIL import Image, ImageCms, ImageOps
 
 Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
@@ -35,6 +35,15 @@ def to_8_bits(pixels: Pixels) -> UInt8[np.ndarray, "h w *c"]:
 def to_16_bits(pixels: Pixels) -> UInt16[np.ndarray, "h w *c"]:
     """Return 8-bit pixels as the same values of 65535; 16-bit ones unchanged."""
     return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def from_bits(values: Shaped[np.ndarray, "..."], bits: int) -> Shaped[np.ndarray, "..."]:
+    """Return values of 1 to 16 bits as the same parts of 255, or of 65535 beyond 8 bits."""
+    if bits in (8, 16):
+        return values
+    peak, dtype = (255, np.uint8) if bits < 8 else (65535, np.uint16)
+    most = (1 << bits) - 1
+    return ((values.astype(np.uint32) * peak + most // 2) // most).astype(dtype)
 
 
 def over_white(pixels: Pixels) -> np.ndarray:
@@ -96,3 +105,24 @@ def make_page(pixels: Pixels, icc: bytes | None) -> Page:
     """Return a page, without a profile that is for other channels than it has."""
     space = b"GRAY" if pixels.ndim == 2 or pixels.shape[2] == 2 else b"RGB "
     return Page(np.ascontiguousarray(pixels), icc if icc and colour_space(icc) == space else None)
+
+
+def pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
+    """Decode the page that an image stands at, upright; 8 bits per channel, or 16 of gray."""
+    icc = image.info.get("icc_profile")
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode == "CMYK":
+        turned.info["icc_profile"] = icc
+        return make_page(*rgb_of_cmyk(turned))
+    if turned.mode.startswith("I;16"):
+        return make_page(np.array(turned).astype(np.uint16), icc)
+    if turned.mode in ("I", "F"):
+        raise ValueError("32-bit pixels; save it with 8 or 16 bits")
+    gray = turned.mode in ("1", "L", "LA", "La")
+    alpha = alpha or turned.has_transparency_data
+    mode = ("L" if gray else "RGB") + ("A" if alpha else "")
+    if turned.mode == "1" and turned.info.get("transparency") == 1:
+        turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
+    # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
+    turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
+    return make_page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)

@@ -9,7 +9,7 @@ of Pillow's runs (its EPS reader would start Ghostscript).
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedIOBase
 from pathlib import Path
@@ -19,14 +19,22 @@ import imagecodecs
 import numpy as np
 import tifffile
 from jaxtyping import UInt8, UInt16
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.formats import TIFF_METADATA
 from isr_jax.photo.gif_reading import canvas
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
-from isr_jax.photo.pixels import Page, make_page, over_white, rgb_of_cmyk, to_8_bits, upright
-from isr_jax.photo.tiff_reading import check_directories, deep_page, is_deep, is_tiff
+from isr_jax.photo.pixels import Page, make_page, over_white, pillow_page, to_8_bits, upright
+from isr_jax.photo.tiff_reading import (
+    check_directories,
+    is_for_pillow,
+    is_tiff,
+    notices_of,
+    read_page,
+    result_bits,
+    result_channels,
+)
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
@@ -85,13 +93,21 @@ class Photo(NamedTuple):
 class OpenPhoto:
     """An open image file: its `head`, and `read` to decode it. It closes with its last page."""
 
-    def __init__(self, file: BufferedIOBase, name: str, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        file: BufferedIOBase,
+        name: str,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        bands: Sequence[int] | None = None,
+    ) -> None:
         """Read the header of an open file, and check that decoding it takes no more than it may.
 
         Args:
             file: open for reading at its start.
             name: stands for it in messages.
             max_pixels: the most that its pages may have together.
+            bands: as of `open_photo`.
 
         Raises:
             UserError: it is not an image that can be read, or too large; the file is closed then.
@@ -100,6 +116,7 @@ class OpenPhoto:
         self._file: Any = file  # Pillow and tifffile are annotated with typing.IO
         self._stack = ExitStack()
         self._stack.callback(file.close)
+        self._bands, self._decoded_bytes = bands, 0
         self._image: Image.Image | None = None
         self._tiff: tifffile.TiffFile | None = None
         try:
@@ -115,7 +132,7 @@ class OpenPhoto:
         check(
             self.head.format,
             sizes,
-            pixel_bytes=self.head.pixel_bytes,
+            pixel_bytes=max(self.head.pixel_bytes, self._decoded_bytes),
             file_bytes=self._file_bytes,
             most=self._max_pixels,
         )
@@ -155,6 +172,8 @@ class OpenPhoto:
         if self.head.bits == 16 and first.pixels.dtype == np.uint8:
             kind = "an animated PNG" if animated else "CMYK"
             notices += (f"the 16 bits of {kind} were read as 8",)
+        if self._tiff:
+            notices += notices_of(self._tiff.pages.first, self._bands)
         return Photo(
             _from_first(first, pages),
             first_bytes=first.pixels.nbytes,
@@ -183,7 +202,10 @@ class OpenPhoto:
             pages = [page.aspage() for page in tiff.pages]
             sizes = tuple((page.imagewidth, page.imagelength) for page in pages)
             first = pages[0]
-            return Head("tiff", sizes, first.samplesperpixel, 16 if is_deep(first) else 8)
+            itemsize = np.dtype(first.dtype).itemsize if first.dtype else 1
+            self._decoded_bytes = first.samplesperpixel * itemsize
+            channels = result_channels(first, self._bands)
+            return Head("tiff", sizes, channels, result_bits(first))
         image = self._pillow()
         name = "jpeg" if image.format == "MPO" else str(image.format).lower()
         size = image.size
@@ -232,22 +254,23 @@ class OpenPhoto:
         for i in range(start, start + count):
             image.seek(i)
             self._check_page(image)
-            page = _pillow_page(image, alpha=alpha)
+            page = pillow_page(image, alpha=alpha)
             alpha = alpha or (count > 1 and page.pixels.shape[2:] in ((2,), (4,)))
             yield page
 
     def _tiff_pages(self) -> Iterator[Page]:
-        """Yield the pages of a TIFF file, 16-bit ones by tifffile and the others by Pillow."""
+        """Yield the pages of a TIFF file, by tifffile or, where that cannot, by Pillow."""
         assert self._tiff
         for i, frame in enumerate(self._tiff.pages):
             page = frame.aspage()
-            if is_deep(page):
-                yield deep_page(page)
+            result_bits(page)
+            if not is_for_pillow(page):
+                yield read_page(page, self._bands)
                 continue
             image = self._pillow(("TIFF",))
             image.seek(i)
             self._check_page(image)
-            yield _pillow_page(image)
+            yield pillow_page(image)
 
     def _check_page(self, image: Image.Image) -> None:
         """Refuse a page that is larger than the header says, before memory is taken for it."""
@@ -306,12 +329,16 @@ class OpenPhoto:
         return image.getexif()
 
 
-def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
+def open_photo(
+    path: Path, *, max_pixels: int = MAX_PIXELS, bands: Sequence[int] | None = None
+) -> OpenPhoto:
     """Open an image file and read its header.
 
     Args:
         path: the file.
         max_pixels: the most that its pages may have together.
+        bands: of a multispectral TIFF file, those to take, counted from 1: one for gray, or three
+            for red, green and blue. None for the colours that it declares.
 
     Raises:
         UserError: the file is not an image that can be read, or declares a larger one.
@@ -320,7 +347,7 @@ def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
         file = open(path, "rb")  # noqa: SIM115 (OpenPhoto closes it)
     except OSError as error:
         raise unreadable(str(path), error) from error
-    return OpenPhoto(file, str(path), max_pixels=max_pixels)
+    return OpenPhoto(file, str(path), max_pixels=max_pixels, bands=bands)
 
 
 def decode_rgb(
@@ -365,24 +392,3 @@ def unreadable(name: str, error: Exception) -> UserError:
     if isinstance(error, Image.UnidentifiedImageError):
         reason = "not a PNG, JPEG, WebP, TIFF, BMP or GIF image"
     return UserError(f"{name}: unreadable: {reason}")
-
-
-def _pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
-    """Decode the page that an image stands at, upright; 8 bits per channel, or 16 of gray."""
-    icc = image.info.get("icc_profile")
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode == "CMYK":
-        turned.info["icc_profile"] = icc
-        return make_page(*rgb_of_cmyk(turned))
-    if turned.mode.startswith("I;16"):
-        return make_page(np.array(turned).astype(np.uint16), icc)
-    if turned.mode in ("I", "F"):
-        raise ValueError("32-bit pixels; save it with 8 or 16 bits")
-    gray = turned.mode in ("1", "L", "LA", "La")
-    alpha = alpha or turned.has_transparency_data
-    mode = ("L" if gray else "RGB") + ("A" if alpha else "")
-    if turned.mode == "1" and turned.info.get("transparency") == 1:
-        turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
-    # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
-    turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
-    return make_page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)

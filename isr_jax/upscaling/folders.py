@@ -5,9 +5,10 @@ import itertools
 import math
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from isr_jax.errors import UsageError, UserError, one_line, printable
@@ -41,6 +42,7 @@ def upscale_files(
     shard: tuple[int, int] | None = None,
     in_place: bool = False,
     max_pixels: int = MAX_PIXELS,
+    bands: Sequence[int] | None = None,
     progress: bool = False,
 ) -> Outcome:
     """Upscale image files; a bad one does not stop the others.
@@ -62,6 +64,7 @@ def upscale_files(
             each process of the job that srun or mpirun started.
         in_place: replace the inputs themselves where an output has the same name.
         max_pixels: the most that an input image may have, all its pages together.
+        bands: of multispectral TIFF files, those to take, counted from 1: one, or red, green, blue.
         progress: show bars on standard error, where that is a terminal.
 
     Raises:
@@ -69,6 +72,8 @@ def upscale_files(
             written to one file; nothing has been written then.
     """
     suffix = f"_{upscaler.label}" if suffix is None else suffix
+    if bands and (len(bands) not in (1, 3) or min(bands) < 1):
+        raise UsageError(f"bands are {tuple(bands)}; give one, or three such as (3, 2, 1)")
     plan, earlier = plan_tasks(inputs, out=out, format=format, suffix=suffix)
     plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
     failed: dict[Path, str] = {}
@@ -110,7 +115,8 @@ def upscale_files(
                 notices.update((*lost, *upscaler.remarks(size)))
                 yield Page(upscaler(pixels, progress=show), icc)
 
-        for task, reading, room in _decoded(todo, upscaler, jobs, max_pixels, pool):
+        opened = partial(open_photo, max_pixels=max_pixels, bands=bands)
+        for task, reading, room in _decoded(todo, upscaler, opened, jobs, pool):
             bar.update(images, description=printable(task.file.name))
             photo = None
             try:
@@ -226,10 +232,12 @@ def _target_format(task: Task) -> str:
     return format
 
 
-def _open(task: Task, upscaler: Upscaler | SizedUpscaler, max_pixels: int) -> OpenPhoto:
+def _open(
+    task: Task, upscaler: Upscaler | SizedUpscaler, opened: Callable[[Path], OpenPhoto]
+) -> OpenPhoto:
     """Open a task's file; raise a UserError where its output would be too large for anything."""
     format = _target_format(task)
-    photo = open_photo(task.file, max_pixels=max_pixels)
+    photo = opened(task.file)
     head = photo.head
     try:
         for size in head.sizes:
@@ -277,8 +285,8 @@ def _losses(photo: Photo, format: str) -> tuple[str, ...]:
 def _decoded(
     todo: Sequence[Task],
     upscaler: Upscaler | SizedUpscaler,
+    opened: Callable[[Path], OpenPhoto],
     jobs: int,
-    max_pixels: int,
     pool: ThreadPoolExecutor,
 ) -> Iterator[tuple[Task, Future[Photo], int]]:
     """Yield every task with its photo and the bytes of its result; some are decoded ahead."""
@@ -287,7 +295,7 @@ def _decoded(
         reading: Future[Photo] = Future()
         photo, size, result = None, 0, 0
         try:
-            photo = _open(task, upscaler, max_pixels)
+            photo = _open(task, upscaler, opened)
             first, pixel_bytes = photo.head.sizes[0], photo.head.pixel_bytes
             size = math.prod(first) * pixel_bytes
             result = math.prod(_results(upscaler, first)[1]) * pixel_bytes
