@@ -53,9 +53,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality",
         type=integer(1, most=100),
-        default=95,
         metavar="Q",
-        help="JPEG and WebP quality, 1 to 100; 100 makes WebP lossless; default: 95",
+        help="JPEG and WebP quality, 1 to 100; 100 makes WebP lossless; default: 95, and lossless "
+        "WebP where the input is lossless",
     )
     parser.add_argument(
         "--codec",

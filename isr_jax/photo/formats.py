@@ -16,6 +16,7 @@ class Format(NamedTuple):
         alpha: whether it holds transparency.
         deep: whether it holds 16 bits per channel.
         metadata: whether it holds EXIF and an ICC profile.
+        lossless: whether it is lossless at a quality of 100, and lossy below.
         multiple: frames (an animation), pages, or None where it holds a single image.
     """
 
@@ -25,16 +26,19 @@ class Format(NamedTuple):
     alpha: bool
     deep: bool
     metadata: bool
+    lossless: bool
     multiple: Literal["frames", "pages"] | None
 
 
 # The longest sides are the limits of libpng, libjpeg, libwebp and of the headers' fields.
 FORMATS = {
-    "png": Format("PNG", (".png", ".apng"), 1_000_000, True, True, True, "frames"),
-    "jpeg": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, False, False, True, None),
-    "webp": Format("WebP", (".webp",), 16_383, True, False, True, "frames"),
-    "tiff": Format("TIFF", (".tif", ".tiff"), 2**31 - 1, True, True, True, "pages"),
-    "bmp": Format("BMP", (".bmp", ".dib"), 2**31 - 1, False, False, False, None),
+    "png": Format("PNG", (".png", ".apng"), 1_000_000, True, True, True, False, "frames"),
+    "jpeg": Format(
+        "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, False, False, True, False, None
+    ),
+    "webp": Format("WebP", (".webp",), 16_383, True, False, True, True, "frames"),
+    "tiff": Format("TIFF", (".tif", ".tiff"), 2**31 - 1, True, True, True, False, "pages"),
+    "bmp": Format("BMP", (".bmp", ".dib"), 2**31 - 1, False, False, False, False, None),
 }
 # A GIF is read where it is named, but in a folder of photos it is mostly decoration.
 SUFFIXES = tuple(suffix for known in FORMATS.values() for suffix in known.suffixes)

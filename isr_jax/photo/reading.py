@@ -13,19 +13,20 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import imagecodecs
 import numpy as np
 import tifffile
 from jaxtyping import UInt8, UInt16
 from PIL import ExifTags, Image
 
 from isr_jax.errors import UserError, one_line
+from isr_jax.photo.contents import Head, Photo
 from isr_jax.photo.formats import TIFF_METADATA
 from isr_jax.photo.gif_reading import canvas
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
 from isr_jax.photo.pixels import Page, make_page, over_white, pillow_page, to_8_bits, upright
+from isr_jax.photo.png_reading import decode_png
 from isr_jax.photo.tiff_reading import (
     check_directories,
     is_for_pillow,
@@ -35,59 +36,12 @@ from isr_jax.photo.tiff_reading import (
     result_bits,
     result_channels,
 )
+from isr_jax.photo.webp_reading import is_lossless
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
 _ORIENTATION = ExifTags.Base.Orientation
 _LAYOUT = {_ORIENTATION, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength}
-
-
-class Head(NamedTuple):
-    """What a file's header says.
-
-    Attributes:
-        format: png, jpeg, webp, tiff, bmp or gif.
-        sizes: width and height of each page.
-        channels: of the first page, 1 to 4.
-        bits: per channel, 8 or 16.
-    """
-
-    format: str
-    sizes: tuple[tuple[int, int], ...]
-    channels: int
-    bits: int
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Bytes per pixel of the first page."""
-        return self.channels * self.bits // 8
-
-
-class Photo(NamedTuple):
-    """A file whose first page is decoded.
-
-    Attributes:
-        pages: all of them; each after the first is decoded when it is asked for. The file closes
-            with the last, or with `pages.close()`.
-        first_bytes: size of the first page's pixels.
-        page_count: number of pages.
-        animated: whether the pages are frames of an animation.
-        durations: of each frame, in ms.
-        loop: how often the animation runs; 0 for forever.
-        exif: without the orientation, which has been applied.
-        dpi: pixels per inch, across and down.
-        notices: a line for each thing in the file that was left out.
-    """
-
-    pages: Generator[Page]
-    first_bytes: int
-    page_count: int
-    animated: bool
-    durations: tuple[int, ...]
-    loop: int
-    exif: Image.Exif
-    dpi: tuple[float, float] | None
-    notices: tuple[str, ...]
 
 
 class OpenPhoto:
@@ -157,6 +111,7 @@ class OpenPhoto:
     def _read(self, count: int) -> Photo:
         try:
             dpi, exif, notices = self._metadata()
+            lossless = self._is_lossless()
             animated = self._tiff is None and count > 1
             durations, loop = self._timing() if animated else ((), 0)
             pages = self._named(self._tiff_pages() if self._tiff else self._pages())
@@ -183,6 +138,7 @@ class OpenPhoto:
             loop=loop,
             exif=exif,
             dpi=dpi,
+            lossless=lossless,
             notices=notices,
         )
 
@@ -217,6 +173,12 @@ class OpenPhoto:
         check_page_count(count)
         return Head(name, (size,) * count, len(image.getbands()), 16 if deep else 8)
 
+    def _is_lossless(self) -> bool:
+        place = self._file.tell()
+        lossless = is_lossless(self._file) if self.head.format == "webp" else True
+        self._file.seek(place)
+        return lossless and self.head.format != "jpeg"
+
     def _content(self) -> bytes:
         """Return the whole file; Pillow's place in it stays."""
         place = self._file.tell()
@@ -244,7 +206,7 @@ class OpenPhoto:
         """Yield the pages of anything but TIFF."""
         image, count = self._pillow(), len(self.head.sizes)
         if self.head.bits == 16 and count == 1:
-            pixels = imagecodecs.png_decode(self._content())
+            pixels = decode_png(self._content())
             orientation = self._exif(image).get(_ORIENTATION, 1)
             yield make_page(upright(pixels, orientation=orientation), image.info.get("icc_profile"))
             return

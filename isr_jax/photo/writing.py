@@ -11,9 +11,11 @@ from PIL import ExifTags, Image, ImageCms
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
 from isr_jax.photo import jpeg, png, tiff
+from isr_jax.photo.contents import Photo
 from isr_jax.photo.formats import FORMATS
-from isr_jax.photo.pixels import Pixels, as_image, in_srgb, over_white, to_8_bits
-from isr_jax.photo.reading import Page, Photo
+from isr_jax.photo.pixels import Page, Pixels, as_image, in_srgb, over_white, to_8_bits
+
+QUALITY = 95  # of lossy files where none is given
 
 _EXIF, _GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 
@@ -58,7 +60,7 @@ def write_png(image: Pixels, file: Path) -> None:
 
 
 def write_photo(
-    file: Path, format: str, pages: Iterator[Page], photo: Photo, *, quality: int = 95
+    file: Path, format: str, pages: Iterator[Page], photo: Photo, *, quality: int | None = None
 ) -> None:
     """Write an image file, whole or not at all; the folders above it are made.
 
@@ -68,12 +70,14 @@ def write_photo(
         pages: upscaled and passed through `fit`: all of them where the format holds them, else
             one. Each is asked for when the one before is written, except the frames of a PNG.
         photo: the file that they come from.
-        quality: of JPEG and WebP, 1 to 100, at which WebP is lossless; chroma is not subsampled
-            where the format allows that.
+        quality: of JPEG and WebP, 1 to 100, at which WebP is lossless; None for QUALITY, or for
+            lossless WebP where the photo is. Chroma is not subsampled where the format allows that.
 
     Raises:
         OSError: it cannot be written.
     """
+    if quality is None:
+        quality = 100 if photo.lossless and FORMATS[format].lossless else QUALITY
     first = next(pages)
     pages = itertools.chain([first], pages)
     exif = _sized(photo.exif, first.pixels.shape[1], first.pixels.shape[0])

@@ -36,7 +36,7 @@ def upscale_files(
     out: str | Path | None = None,
     format: str = "same",
     suffix: str | None = None,
-    quality: int = 95,
+    quality: int | None = None,
     overwrite: bool = False,
     jobs: int = 2,
     shard: tuple[int, int] | None = None,
@@ -57,7 +57,8 @@ def upscale_files(
             single image, the file to write. None to write beside each image.
         format: png, jpeg, webp, tiff, bmp, or same (that of the input's suffix).
         suffix: appended to each name; None for _ and the upscaler's label.
-        quality: of JPEG and WebP, 1 to 100; WebP is lossless at 100.
+        quality: of JPEG and WebP, 1 to 100; WebP is lossless at 100. None for 95, or for lossless
+            WebP where the input is lossless.
         overwrite: replace existing outputs.
         jobs: threads that decode and encode while the device computes.
         shard: (i, n), 1 <= i <= n, to take every nth file from the ith on; None for a shard for
@@ -310,7 +311,9 @@ def _decoded(
         yield ahead.popleft()[:3]
 
 
-def _write(task: Task, format: str, pages: Iterator[Page], photo: Photo, quality: int) -> None:
+def _write(
+    task: Task, format: str, pages: Iterator[Page], photo: Photo, quality: int | None
+) -> None:
     """Write a task's output, and raise a UserError where that fails."""
     try:
         write_photo(task.target, format, pages, photo, quality=quality)
