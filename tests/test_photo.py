@@ -13,7 +13,8 @@ from isr_jax.data.examples import UnusableImageError
 from isr_jax.data.pairs import find_sets, load_pair
 from isr_jax.data.sources import load_all, open_source
 from isr_jax.errors import UserError
-from isr_jax.photo.formats import FORMATS, SUFFIXES, format_of, image_files
+from isr_jax.photo.finding import image_files
+from isr_jax.photo.formats import FORMATS, SUFFIXES, format_of
 from isr_jax.photo.reading import decode_rgb, open_photo
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0

@@ -24,7 +24,8 @@ from jaxtyping import UInt8, UInt16
 
 from isr_jax.data.examples import Pixels, UnusableImageError, decode_image, fit, shrink
 from isr_jax.errors import UserError
-from isr_jax.photo.formats import KINDS, is_photo
+from isr_jax.photo.finding import is_photo
+from isr_jax.photo.formats import KINDS
 from isr_jax.photo.pixels import to_16_bits
 from isr_jax.photo.reading import open_photo
 

@@ -29,7 +29,8 @@ from isr_jax.data.examples import (
 )
 from isr_jax.data.pairs import PairFiles, find_sets, pair_folders
 from isr_jax.errors import UserError
-from isr_jax.photo.formats import KINDS, image_files
+from isr_jax.photo.finding import image_files
+from isr_jax.photo.formats import KINDS
 from isr_jax.photo.pixels import to_8_bits
 
 

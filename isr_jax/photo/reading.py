@@ -22,7 +22,7 @@ from PIL import ExifTags, Image
 
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.contents import Head, Photo
-from isr_jax.photo.formats import TIFF_METADATA
+from isr_jax.photo.formats import KINDS, TIFF_METADATA
 from isr_jax.photo.gif_reading import canvas
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
 from isr_jax.photo.pixels import Page, make_page, over_white, pillow_page, to_8_bits, upright
@@ -352,5 +352,5 @@ def unreadable(name: str, error: Exception) -> UserError:
     known = isinstance(error, OSError) and error.strerror
     reason = known or one_line(error)
     if isinstance(error, Image.UnidentifiedImageError):
-        reason = "not a PNG, JPEG, WebP, TIFF, BMP or GIF image"
+        reason = f"not a {KINDS} image"
     return UserError(f"{name}: unreadable: {reason}")

@@ -237,7 +237,8 @@ def _from_float(values: np.ndarray) -> np.ndarray:
     values = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
     if np.count_nonzero(values > 1) * 2 > values.size:
         raise ValueError(
-            f"floating-point pixels of up to {values.max():.6g}, but 1 is white: divide them"
+            f"floating-point pixels of up to {values.max():.6g}, but 1 is white: divide them, or "
+            "save it with 8 or 16 bits"
         )
     np.clip(values, 0, 1, out=values)
     values *= 65535

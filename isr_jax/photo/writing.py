@@ -33,7 +33,7 @@ def check_fits(format: str, width: int, height: int, channels: int) -> None:
 def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
     """Return a page as a format can hold it, and a notice for each thing that was lost."""
     (pixels, icc), holds, notices = page, FORMATS[format], []
-    if pixels.dtype == np.uint16 and not holds.deep:
+    if pixels.dtype == np.uint16 and holds.bits == 8:
         notices.append(f"16 bits per channel became 8: {holds.title} holds no more")
         pixels = to_8_bits(pixels)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and not holds.alpha:
@@ -41,7 +41,7 @@ def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
         if (pixels[..., -1] != peak).any():
             notices.append(f"transparency was composed over white: {holds.title} holds none")
         pixels = over_white(pixels)
-    if icc and not holds.metadata:
+    if icc and not holds.icc:
         notice = f"colours became sRGB: {holds.title} holds no colour profile"
         try:
             image = in_srgb(as_image(pixels), icc)

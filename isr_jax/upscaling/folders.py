@@ -1,9 +1,6 @@
 """Upscale files and folders of photos: what `isr upscale` does."""
 
-import glob
-import itertools
 import math
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -12,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from isr_jax.errors import UsageError, UserError, one_line, printable
-from isr_jax.photo.formats import FORMATS, KINDS, SUFFIXES, format_of, image_files
+from isr_jax.files import check_name
+from isr_jax.photo.finding import say_passed_over
+from isr_jax.photo.formats import FORMATS, format_of
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
@@ -20,7 +19,7 @@ from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_p
 from isr_jax.progress import image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
-from isr_jax.upscaling.sizes import OUTPUT_NAME
+from isr_jax.upscaling.planning import plan_tasks
 from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
 from isr_jax.upscaling.upscaler import Upscaler
 
@@ -75,13 +74,15 @@ def upscale_files(
     suffix = f"_{upscaler.label}" if suffix is None else suffix
     if bands and (len(bands) not in (1, 3) or min(bands) < 1):
         raise UsageError(f"bands are {tuple(bands)}; give one, or three such as (3, 2, 1)")
-    plan, earlier = plan_tasks(inputs, out=out, format=format, suffix=suffix)
-    plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
+    planned = plan_tasks(inputs, out=out, format=format, suffix=suffix)
+    plan, todo = own_share(planned.tasks, shard, overwrite=overwrite, in_place=in_place)
     failed: dict[Path, str] = {}
     bugs: list[Exception] = []
     notices: Counter[str] = Counter()
-    if earlier:
-        notices["the output of an earlier run was left out; name it alone to upscale it"] = earlier
+    if planned.earlier:
+        notices["the output of an earlier run was left out; name it alone to upscale it"] = (
+            planned.earlier
+        )
     writing: dict[Future, tuple[Task, int]] = {}
     with image_bar(shown=progress) as bar, _threads(jobs) as pool:
         images = bar.add_task("", total=len(plan), completed=len(plan) - len(todo))
@@ -141,93 +142,15 @@ def upscale_files(
         make_room(math.inf)
     lines = [failed[task.file] for task in todo if task.file in failed]
     counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
+    if planned.passed:
+        counted.append(say_passed_over(planned.passed))
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs)
-
-
-def plan_tasks(
-    inputs: Sequence[str | Path], *, out: str | Path | None, format: str, suffix: str
-) -> tuple[list[Task], int]:
-    """Return what is upscaled to what, sorted by output; arguments and errors of `upscale_files`.
-
-    What an earlier run has written is left out: inputs that are the output of another input, and
-    whatever a walk finds in the folder `out`. So are inputs that are named as the output of another
-    one at any size, which are counted.
-    """
-    if os.path.basename(suffix) != suffix:
-        raise UsageError(f"--suffix {suffix} cannot be part of a file name")
-    out = None if out is None else Path(out).expanduser()
-    found: dict[Path, tuple[Path, Path]] = {}
-    for entry in inputs:
-        for file, place in _images_at(entry, out):
-            found.setdefault(file.resolve(), (file, place))
-    stems = {file.with_suffix("") for file in found}
-    earlier = {file for file in found if _input_of(file) in stems}
-    if out and format_of(out) and not out.is_dir():
-        if len(found) > 1:
-            raise UsageError(
-                f"--out {out} is one file, but there are {len(found)} images: name a folder"
-            )
-        if format not in ("same", format_of(out)):
-            raise UsageError(f"--out {out} does not match --format {format}")
-        return [Task(file, out) for file, _ in found.values()], 0
-    plan: dict[Path, Task] = {}
-    targets: dict[Path, Path] = {}  # of each file, both resolved
-    clash = None
-    for resolved, (file, place) in found.items():
-        same = format in ("same", format_of(file))
-        name = place.stem + suffix + (file.suffix if same else FORMATS[format].suffixes[0])
-        target = (out / place if out else file).with_name(name)
-        targets[resolved] = target.resolve()
-        plan[resolved] = Task(file, target)
-    made = {target: file for file, target in targets.items()}
-    plan = {file: task for file, task in plan.items() if made.get(file, file) == file}
-    left_out = earlier & plan.keys()
-    plan = {file: task for file, task in plan.items() if file not in left_out}
-    taken: dict[Path, Task] = {}
-    for file, task in plan.items():
-        clash = taken.setdefault(targets[file], task)
-        if clash is not task:
-            raise UserError(
-                f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
-                "of them, or upscale them into different folders"
-            )
-    return sorted(plan.values(), key=lambda task: task.target.as_posix()), len(left_out)
-
-
-def _input_of(file: Path) -> Path | None:
-    """Return the path, without a suffix, of the image whose output a file is named as."""
-    name, ends = OUTPUT_NAME.subn("", file.stem)
-    return file.with_name(name) if ends and name else None
-
-
-def _images_at(entry: str | Path, out: Path | None) -> list[tuple[Path, Path]]:
-    """Return each image file with its path below the folder, except those inside `out`."""
-    path = Path(entry).expanduser()
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        root, files = path, image_files(path)
-        nothing = f"{path} holds no {KINDS} file"
-    elif glob.has_magic(str(path)):
-        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        files = [file for match in matches if match.is_dir() for file in image_files(match)]
-        matches = [match for match in matches if match.is_file()]
-        files += [file for file in matches if file.suffix.lower() in (*SUFFIXES, ".gif")]
-        nothing = f"no image file matches {path}"
-    else:
-        raise UserError(f"no such file or folder: {path}")
-    if out and root.resolve() in out.resolve().parents:
-        files = [file for file in files if out.resolve() not in file.resolve().parents]
-    if not files:
-        raise UserError(nothing)
-    return [(file, file.relative_to(root)) for file in files]
 
 
 def _target_format(task: Task) -> str:
     """Return the format of a task's output."""
     format = format_of(task.target)
-    if format is None:
+    if format is None or FORMATS[format].writes == "never":
         kind = task.target.suffix or "nameless"
         raise UserError(f"{task.file}: a {kind} file cannot be written: add --format png")
     return format
@@ -238,6 +161,7 @@ def _open(
 ) -> OpenPhoto:
     """Open a task's file; raise a UserError where its output would be too large for anything."""
     format = _target_format(task)
+    check_name(task.target)
     photo = opened(task.file)
     head = photo.head
     try:

@@ -1,0 +1,151 @@
+"""Which files are upscaled to which, without those that earlier runs have written."""
+
+import glob
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from isr_jax.errors import UsageError, UserError
+from isr_jax.photo.finding import all_files, is_passed_over, matching, say_passed_over
+from isr_jax.photo.formats import KINDS, format_of, is_named_like_a_photo, output_suffix
+from isr_jax.upscaling.sizes import OUTPUT_NAME
+from isr_jax.upscaling.tasks import Task
+
+
+class Plan(NamedTuple):
+    """What is to be done.
+
+    Attributes:
+        tasks: sorted by output.
+        earlier: number of files that were left out as the output of an earlier run.
+        passed: files that look like photos but are of formats that are not read.
+    """
+
+    tasks: list[Task]
+    earlier: int
+    passed: set[Path]
+
+
+class _Found(NamedTuple):
+    """A photo, its path below an input folder, and whether the user named it."""
+
+    file: Path
+    place: Path
+    named: bool
+
+
+def plan_tasks(
+    inputs: Sequence[str | Path], *, out: str | Path | None, format: str, suffix: str
+) -> Plan:
+    """Return what is upscaled to what; arguments and errors of `upscale_files`.
+
+    What an earlier run has written is left out: inputs that are the output of another input,
+    whatever a search finds in the folder `out`, and files that are named as the output, at any
+    size, of a photo beside them. Of the last, those are kept that were named without that photo.
+    """
+    if os.path.basename(suffix) != suffix:
+        raise UsageError(f"--suffix {suffix} cannot be part of a file name")
+    out = None if out is None else Path(out).expanduser()
+    found: dict[Path, _Found] = {}
+    passed: set[Path] = set()
+    for entry in inputs:
+        images, others = _images_at(entry, out)
+        passed |= others
+        for image in images:
+            known = found.setdefault(image.file.resolve(), image)
+            if image.named and not known.named:
+                found[image.file.resolve()] = known._replace(named=True)
+    if out and format_of(out) and not out.is_dir():
+        if len(found) > 1:
+            raise UsageError(
+                f"--out {out} is one file, but there are {len(found)} images: name a folder"
+            )
+        if format not in ("same", format_of(out)):
+            raise UsageError(f"--out {out} does not match --format {format}")
+        return Plan([Task(image.file, out) for image in found.values()], 0, passed)
+    beside = earlier_outputs(is_named_like_a_photo)
+    named = {file.with_suffix("") for file, image in found.items() if image.named}
+    earlier = {
+        file
+        for file, image in found.items()
+        if (original := beside(file)) and (not image.named or original in named)
+    }
+    plan: dict[Path, Task] = {}
+    targets: dict[Path, Path] = {}  # of each file, both resolved
+    for resolved, (file, place, _) in found.items():
+        name = place.stem + suffix + output_suffix(file, format)
+        target = (out / place if out else file).with_name(name)
+        targets[resolved] = target.resolve()
+        plan[resolved] = Task(file, target)
+    made = {target: file for file, target in targets.items()}
+    plan = {file: task for file, task in plan.items() if made.get(file, file) == file}
+    left_out = earlier & plan.keys()
+    plan = {file: task for file, task in plan.items() if file not in left_out}
+    taken: dict[Path, Task] = {}
+    for file, task in plan.items():
+        clash = taken.setdefault(targets[file], task)
+        if clash is not task:
+            raise UserError(
+                f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
+                "of them, or upscale them into different folders"
+            )
+    tasks = sorted(plan.values(), key=lambda task: task.target.as_posix())
+    return Plan(tasks, len(left_out), passed)
+
+
+def earlier_outputs(is_input: Callable[[Path], bool]) -> Callable[[Path], Path | None]:
+    """Return a function that gives the original of a file that is named as an output.
+
+    An output's name is that of a file beside it, followed by one size or several, as in photo_x2
+    and photo_x2_w1920. The original is returned without a suffix; None where there is none.
+
+    Args:
+        is_input: whether a path has the suffix of an input.
+    """
+
+    @cache
+    def stems(folder: Path) -> set[str]:
+        return {path.stem for path in folder.iterdir() if is_input(path)}
+
+    def original(file: Path) -> Path | None:
+        name = file.stem
+        while shorter := OUTPUT_NAME.sub("", name):
+            if shorter == name:
+                return None
+            if shorter in stems(file.parent):
+                return file.with_name(shorter)
+            name = shorter
+        return None
+
+    return original
+
+
+def _images_at(entry: str | Path, out: Path | None) -> tuple[list[_Found], set[Path]]:
+    """Return each image, except those inside `out`, and the files that are passed over."""
+    path = Path(entry).expanduser()
+    if path.is_file():
+        return [_Found(path, Path(path.name), True)], set()
+    if path.is_dir():
+        root, files = path, all_files(path)
+        nothing = f"{path} holds no {KINDS} file"
+    elif glob.has_magic(str(path)):
+        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        matches = matching(path)
+        folders = [match for match in matches if match.is_dir()]
+        files = [file for folder in folders for file in all_files(folder)]
+        files += [match for match in matches if match.is_file()]
+        nothing = f"no image file matches {path}"
+    else:
+        raise UserError(f"no such file or folder: {path}")
+    if out and root.resolve() in out.resolve().parents:
+        files = [file for file in files if out.resolve() not in file.resolve().parents]
+    others = {file.resolve() for file in files if is_passed_over(file)}
+    # Of a file that is reached in several ways, the shortest.
+    images = [file for file in files if is_named_like_a_photo(file) and file.is_file()]
+    images.sort(key=lambda file: (len(file.parts), file))
+    if not images:
+        raise UserError(nothing + (f"; {say_passed_over(others)}" if others else ""))
+    return [_Found(file, file.relative_to(root), False) for file in images], others
