@@ -55,7 +55,7 @@ def test_bad_files_are_named_and_the_others_enlarged(tmp_path, capsys):
     assert named.keys() == bad.keys()
     for name in ("bomb.png", "bomb16.png"):
         assert "declares 60000x50000 pixels, more than the limit of 1000000000" in named[name]
-    assert "not a PNG, JPEG, WebP, TIFF, BMP or GIF image" in named["text.jpg"]
+    assert "not a PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC or JPEG XL image" in named["text.jpg"]
     assert "but 1 is white: divide them" in named["float.tif"]
     kinds = ("png", "jpg", "webp", "bmp", "tif")
     assert files_in(out) == sorted(["deep/one_x2.png", *(f"good_x2.{kind}" for kind in kinds)])
@@ -174,7 +174,7 @@ def test_shards_are_disjoint_and_whole(tmp_path, capsys, monkeypatch):
         (("a.png", "--shard", "0/3"), 2, "'0/3' is not a shard"),
         (("a.png", "--quality", "101"), 2, "'101' is not an integer of 1 to 100"),
         (("a.png", "--jobs", "0"), 2, "'0' is not an integer of 1 or more"),
-        (("a.png", "--format", "gif"), 2, "invalid choice: 'gif'"),
+        (("a.png", "--format", "heic"), 2, "invalid choice: 'heic'"),
         (("a.png", "b.png", "--out", "c.png"), 2, "c.png is one file, but there are 2 images"),
         (("a.png", "--out", "c.png", "--format", "bmp"), 2, "c.png does not match --format bmp"),
         (("a.png", "--suffix", "/x"), 2, "--suffix /x cannot be part of a file name"),

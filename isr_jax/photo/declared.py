@@ -6,7 +6,7 @@ bytes.
 
 import imagecodecs
 
-from isr_jax.photo.jxl_reading import read_header
+from isr_jax.photo.jxl_header import read_header
 
 HEAD = 2**16  # bytes, in which a size is looked for
 _PNG, _LERC = b"\x89PNG\r\n\x1a\n", b"Lerc2 "

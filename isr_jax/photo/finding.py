@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from isr_jax.photo.formats import is_named_like_a_photo
+from isr_jax.photo.formats import FORMATS, is_named_like_a_photo
 
 # Files that a user may take for photos, in formats that are not read.
 _OTHERS = (
@@ -18,6 +18,7 @@ _OTHERS = (
     *(".pbm", ".pcx", ".pef", ".pgm", ".pnm", ".ppm", ".psb", ".psd", ".qoi", ".raf", ".raw"),
     *(".rw2", ".rwl", ".sr2", ".srf", ".srw", ".svg", ".svgz", ".tga", ".wdp", ".x3f", ".xcf"),
 )
+_HEIC = {*FORMATS["heic"].suffixes}
 
 
 def is_photo(file: Path) -> bool:
@@ -76,7 +77,8 @@ def say_passed_over(files: Collection[Path]) -> str:
     kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items()))
     one = len(files) == 1
     looks = "file that looks like a photo was" if one else "files that look like photos were"
-    return f"{len(files)} {looks} passed over, of formats that are not read: {kinds}"
+    hint = " (HEIC is read after pip install 'isr-jax[heic]')" if counts.keys() & _HEIC else ""
+    return f"{len(files)} {looks} passed over, of formats that are not read: {kinds}{hint}"
 
 
 def _walk(root: Path, *, hidden: bool) -> Iterator[tuple[Path, bool]]:

@@ -1,5 +1,6 @@
 """The file formats of photos: their suffixes, and what each can hold."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -43,10 +44,22 @@ FORMATS = {
     "webp": Format("WebP", (".webp",), 16_383, 8, lossless=True, multiple="frames", **_WHOLE),
     "tiff": Format("TIFF", (".tif", ".tiff"), 2**31 - 1, 16, multiple="pages", **_WHOLE),
     "bmp": Format("BMP", (".bmp", ".dib"), 2**31 - 1, 8),
-    "gif": Format("GIF", (".gif",), 65_535, 8, alpha=True, multiple="frames", writes="never"),
+    "gif": Format("GIF", (".gif",), 65_535, 8, alpha=True, multiple="frames", writes="asked"),
+    "avif": Format("AVIF", (".avif",), 32_768, 12, lossless=True, **_WHOLE),
+    "heic": Format("HEIC", (".heic", ".heif", ".hif"), 2**31 - 1, 12, writes="never", **_WHOLE),
+    "jxl": Format(
+        "JPEG XL", (".jxl",), 2**30, 16, alpha=True, metadata=True, lossless=True, writes="always"
+    ),
 }
 FALLBACK = "png"
-SUFFIXES = tuple(suffix for known in FORMATS.values() for suffix in known.suffixes)
+READS_HEIC = importlib.util.find_spec("pi_heif") is not None  # an extra
+# Of the files that are found in a folder.
+SUFFIXES = tuple(
+    suffix
+    for name, known in FORMATS.items()
+    for suffix in known.suffixes
+    if name != "heic" or READS_HEIC
+)
 _TITLES = [known.title for known in FORMATS.values()]
 KINDS = f"{', '.join(_TITLES[:-1])} or {_TITLES[-1]}"  # for messages
 

@@ -21,9 +21,14 @@ from jaxtyping import UInt8, UInt16
 from PIL import ExifTags, Image
 
 from isr_jax.errors import UserError, one_line
-from isr_jax.photo.contents import Head, Photo
+from isr_jax.photo.avif_reading import open_avif
+from isr_jax.photo.contents import Head, Photo, Still
 from isr_jax.photo.formats import KINDS, TIFF_METADATA
 from isr_jax.photo.gif_reading import canvas
+from isr_jax.photo.heic_reading import open_heic
+from isr_jax.photo.iso_boxes import kind_of
+from isr_jax.photo.jxl_header import is_jxl
+from isr_jax.photo.jxl_reading import open_jxl
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
 from isr_jax.photo.pixels import Page, make_page, over_white, pillow_page, to_8_bits, upright
 from isr_jax.photo.png_reading import decode_png
@@ -38,7 +43,7 @@ from isr_jax.photo.tiff_reading import (
 )
 from isr_jax.photo.webp_reading import is_lossless
 
-READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 
 _ORIENTATION = ExifTags.Base.Orientation
 _LAYOUT = {_ORIENTATION, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength}
@@ -73,6 +78,7 @@ class OpenPhoto:
         self._bands, self._decoded_bytes = bands, 0
         self._image: Image.Image | None = None
         self._tiff: tifffile.TiffFile | None = None
+        self._still: Still | None = None
         try:
             with own_limits():
                 self.head = self._read_head()
@@ -94,7 +100,7 @@ class OpenPhoto:
     def close(self) -> None:
         """Close the file; the pages that are not decoded yet are lost."""
         self._stack.close()
-        self._image = None  # closed, Pillow keeps the pixels
+        self._image = self._still = None  # closed, Pillow keeps the pixels
 
     def read(self, *, first_only: bool = False) -> Photo:
         """Decode the first page, and read the metadata.
@@ -111,6 +117,7 @@ class OpenPhoto:
     def _read(self, count: int) -> Photo:
         try:
             dpi, exif, notices = self._metadata()
+            notices += self._still.notices if self._still else ()
             lossless = self._is_lossless()
             animated = self._tiff is None and count > 1
             durations, loop = self._timing() if animated else ((), 0)
@@ -131,6 +138,7 @@ class OpenPhoto:
             notices += notices_of(self._tiff.pages.first, self._bands)
         return Photo(
             _from_first(first, pages),
+            depth=self.head.depth or self.head.bits,
             first_bytes=first.pixels.nbytes,
             page_count=count,
             animated=animated,
@@ -150,7 +158,7 @@ class OpenPhoto:
         return self._image
 
     def _read_head(self) -> Head:
-        start = self._file.read(26)
+        start = self._file.read(64)
         self._file.seek(0)
         if is_tiff(start):
             check_directories(self._file)
@@ -162,7 +170,17 @@ class OpenPhoto:
             self._decoded_bytes = first.samplesperpixel * itemsize
             channels = result_channels(first, self._bands)
             return Head("tiff", sizes, channels, result_bits(first))
+        kind = kind_of(start)
+        if is_jxl(start) or kind == "heic":
+            self._still = (open_heic if kind else open_jxl)(self._content())
+            # Pillow's image, for what is said of the photo.
+            image = self._image = Image.new("L", (1, 1))
+            image.info.update(self._still.info)
+            return self._still.head
         image = self._pillow()
+        if kind == "avif" and getattr(image, "n_frames", 1) == 1:
+            self._still = open_avif(self._content(), image)
+            return self._still.head
         name = "jpeg" if image.format == "MPO" else str(image.format).lower()
         size = image.size
         if name == "gif":
@@ -174,10 +192,12 @@ class OpenPhoto:
         return Head(name, (size,) * count, len(image.getbands()), 16 if deep else 8)
 
     def _is_lossless(self) -> bool:
+        if self._still:
+            return self._still.lossless
         place = self._file.tell()
         lossless = is_lossless(self._file) if self.head.format == "webp" else True
         self._file.seek(place)
-        return lossless and self.head.format != "jpeg"
+        return lossless and self.head.format not in ("jpeg", "avif")
 
     def _content(self) -> bytes:
         """Return the whole file; Pillow's place in it stays."""
@@ -205,6 +225,13 @@ class OpenPhoto:
     def _pages(self) -> Iterator[Page]:
         """Yield the pages of anything but TIFF."""
         image, count = self._pillow(), len(self.head.sizes)
+        if self._still:
+            # Only of AVIF it is still to be done.
+            known = self.head.format == "avif"
+            orientation = self._exif(image).get(_ORIENTATION, 1) if known else 1
+            pixels = upright(self._still.decode(), orientation=orientation)
+            yield make_page(pixels, image.info.get("icc_profile"))
+            return
         if self.head.bits == 16 and count == 1:
             pixels = decode_png(self._content())
             orientation = self._exif(image).get(_ORIENTATION, 1)

@@ -14,7 +14,16 @@ from PIL import Image
 from isr_jax.errors import UserError
 from isr_jax.photo.declared import HEAD, declared_size, unpacked
 from isr_jax.photo.limits import check_page_count
-from isr_jax.photo.pixels import Page, from_bits, make_page, rgb_of_cmyk, to_8_bits, upright
+from isr_jax.photo.pixels import (
+    FLOATS,
+    Page,
+    from_bits,
+    from_float,
+    make_page,
+    rgb_of_cmyk,
+    to_8_bits,
+    upright,
+)
 
 _KINDS = tifffile.PHOTOMETRIC
 # How many channels are colours.
@@ -110,7 +119,7 @@ def notices_of(page: tifffile.TiffPage, bands: Sequence[int] | None) -> tuple[st
     """Return a line for each thing in a page that is left out."""
     lines = []
     if page.sampleformat == tifffile.SAMPLEFORMAT.IEEEFP:
-        lines.append("floating-point values were read as 0 to 1, clipped, in 16 bits")
+        lines.append(FLOATS)
     if more_bands(page) and not bands:
         lines.append(
             f"a multispectral TIFF of {page.samplesperpixel} bands was upscaled as the colours "
@@ -228,22 +237,8 @@ def _check_segments(page: tifffile.TiffPage) -> None:
 def _levels(values: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     """Return values as uint8 or uint16, of which the largest number stands for 1."""
     if page.sampleformat == tifffile.SAMPLEFORMAT.IEEEFP:
-        return _from_float(values)
+        return from_float(values)
     return from_bits(values, page.bitspersample)
-
-
-def _from_float(values: np.ndarray) -> np.ndarray:
-    """Return values of 0 to 1 as uint16; those beyond are clipped, and what is no number is 0."""
-    values = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
-    if np.count_nonzero(values > 1) * 2 > values.size:
-        raise ValueError(
-            f"floating-point pixels of up to {values.max():.6g}, but 1 is white: divide them, or "
-            "save it with 8 or 16 bits"
-        )
-    np.clip(values, 0, 1, out=values)
-    values *= 65535
-    values += 0.5
-    return values.astype(np.uint16)
 
 
 def _looked_up(places: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:

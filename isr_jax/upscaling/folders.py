@@ -54,10 +54,11 @@ def upscale_files(
         inputs: files, folders, which are searched at any depth, and patterns with * and **.
         out: a folder, in which the files of an input folder keep their relative paths; or, for a
             single image, the file to write. None to write beside each image.
-        format: png, jpeg, webp, tiff, bmp, or same (that of the input's suffix).
+        format: png, jpeg, webp, tiff, bmp, gif, avif, jxl, or same: that of the input's suffix, and
+            png for GIF and HEIC.
         suffix: appended to each name; None for _ and the upscaler's label.
-        quality: of JPEG and WebP, 1 to 100; WebP is lossless at 100. None for 95, or for lossless
-            WebP where the input is lossless.
+        quality: of JPEG, WebP, AVIF and JPEG XL, 1 to 100; all but JPEG are lossless at 100. None
+            for 95, or for a lossless file where the input is lossless.
         overwrite: replace existing outputs.
         jobs: threads that decode and encode while the device computes.
         shard: (i, n), 1 <= i <= n, to take every nth file from the ith on; None for a shard for
@@ -202,6 +203,9 @@ def _losses(photo: Photo, format: str) -> tuple[str, ...]:
         notices.append(f"only the first page was upscaled: {title} holds one")
     elif photo.animated and FORMATS[format].multiple == "pages":
         notices.append(f"frames became pages without durations: {title} holds none")
+    if photo.depth > FORMATS[format].bits > 8:
+        bits = FORMATS[format].bits
+        notices.append(f"{photo.depth} bits per channel became {bits}: {title} holds no more")
     if not exif_fits(format, photo.exif):
         notices.append(f"EXIF was left out: {title} holds at most 64 KiB of it")
     return tuple(notices)
