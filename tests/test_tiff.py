@@ -86,6 +86,11 @@ def test_colours_of_every_kind(tmp_path):
         wanted[name] = wanted["palette"]
     image.convert("YCbCr").save(tmp_path / "ycbcr.tif")
     wanted["ycbcr"] = np.asarray(image.convert("YCbCr").convert("RGB"))
+    lab = noise(9, 12, 3)
+    save(tmp_path / "lab.tif", lab, photometric="cielab")
+    wanted["lab"] = read(tmp_path / "lab.tif", "RGB")
+    save(tmp_path / "icclab.tif", lab ^ np.array([0, 128, 128], np.uint8), photometric="icclab")
+    wanted["icclab"] = wanted["lab"]
     inks = noise(9, 12, 4) // 128 * 255
     for compression in (None, "jpeg2000", "zstd"):
         options = {"photometric": "separated", "compression": compression}

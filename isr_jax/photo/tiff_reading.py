@@ -277,7 +277,7 @@ def _as_rgb(
     if kind in (_KINDS.CIELAB, _KINDS.ICCLAB):
         if colour.dtype != np.uint8:
             raise ValueError(f"16-bit {kind.name} pixels; save it as RGB")
-        if kind == _KINDS.CIELAB:  # signed
+        if kind == _KINDS.ICCLAB:  # not signed, as Pillow takes them
             colour = colour ^ np.array([0, 128, 128], np.uint8)
         lab = Image.frombytes("LAB", (colour.shape[1], colour.shape[0]), colour.tobytes())
         return np.array(lab.convert("RGB")), None
