@@ -170,6 +170,21 @@ def test_an_output_is_known_by_the_photo_beside_it(tmp_path):
     assert (files, earlier) == ([], 2)
 
 
+def test_a_gif_beside_a_photo_of_its_name(tmp_path, capsys):
+    """Both would be a_x2.png; the same names come again in a second run."""
+    Image.fromarray(noise(2, 2)).save(tmp_path / "a.gif")
+    touch(tmp_path, "b.png")
+    assert good(capsys, tmp_path) == []
+    assert files_in(tmp_path) == ["a.gif", "a_x2.png", "b.png", "b_x2.png"]
+    Image.fromarray(noise(2, 2)).save(tmp_path / "b.gif")
+    assert good(capsys, tmp_path) == []
+    wanted = ["a.gif", "a_x2.png", "b.gif", "b.gif_x2.png", "b.png", "b_x2.png"]
+    assert files_in(tmp_path) == wanted
+    assert upscale(capsys, tmp_path)[1][-1].startswith("0 upscaled, 3 skipped")
+    assert files_in(tmp_path) == wanted
+    assert inputs_of(tmp_path, suffix="_x4")[1] == 3
+
+
 def test_a_file_that_is_named_is_taken(tmp_path):
     touch(tmp_path, "p.png", "p_x2.png")
     assert inputs_of(tmp_path / "p_x2.png") == ([tmp_path / "p_x2.png"], 0)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError
 from isr_jax.photo.finding import all_files, is_passed_over, matching, say_passed_over
-from isr_jax.photo.formats import KINDS, format_of, is_named_like_a_photo, output_suffix
+from isr_jax.photo.formats import FORMATS, KINDS, format_of, is_named_like_a_photo, output_suffix
 from isr_jax.upscaling.sizes import OUTPUT_NAME
 from isr_jax.upscaling.tasks import Task
 
@@ -67,7 +67,8 @@ def plan_tasks(
             raise UsageError(f"--out {out} does not match --format {format}")
         return Plan([Task(image.file, out) for image in found.values()], 0, passed)
     beside = earlier_outputs(is_named_like_a_photo)
-    named = {file.with_suffix("") for file, image in found.items() if image.named}
+    named = {x for x, image in found.items() if image.named}
+    named |= {file.with_suffix("") for file in named}
     earlier = {
         file
         for file, image in found.items()
@@ -75,10 +76,17 @@ def plan_tasks(
     }
     plan: dict[Path, Task] = {}
     targets: dict[Path, Path] = {}  # of each file, both resolved
-    for resolved, (file, place, _) in found.items():
-        name = place.stem + suffix + output_suffix(file, format)
-        target = (out / place if out else file).with_name(name)
+    used: set[Path] = set()
+    # Those that become PNG come last: what would be taken then gets a name with the suffix of both.
+    own_first = sorted(found, key=lambda file: _falls_back(found[file].file, format))
+    for resolved in own_first:
+        file, place, _ = found[resolved]
+        kind = output_suffix(file, format)
+        target = (out / place if out else file).with_name(place.stem + suffix + kind)
+        if _falls_back(file, format) and target.resolve() in used:
+            target = target.with_name(place.name + suffix + kind)
         targets[resolved] = target.resolve()
+        used.add(targets[resolved])
         plan[resolved] = Task(file, target)
     made = {target: file for file, target in targets.items()}
     plan = {file: task for file, task in plan.items() if made.get(file, file) == file}
@@ -96,11 +104,17 @@ def plan_tasks(
     return Plan(tasks, len(left_out), passed)
 
 
+def _falls_back(file: Path, format: str) -> bool:
+    """Return whether a file has an output of another format, which was not asked for."""
+    own = format_of(file)
+    return format == "same" and own is not None and FORMATS[own].writes != "always"
+
+
 def earlier_outputs(is_input: Callable[[Path], bool]) -> Callable[[Path], Path | None]:
     """Return a function that gives the original of a file that is named as an output.
 
-    An output's name is that of a file beside it, followed by one size or several, as in photo_x2
-    and photo_x2_w1920. The original is returned without a suffix; None where there is none.
+    An output's name is that of a file beside it, followed by one size or several, as in photo_x2,
+    photo_x2_w1920 and photo.gif_x2. It is returned; None where there is none.
 
     Args:
         is_input: whether a path has the suffix of an input.
@@ -108,7 +122,9 @@ def earlier_outputs(is_input: Callable[[Path], bool]) -> Callable[[Path], Path |
 
     @cache
     def stems(folder: Path) -> set[str]:
-        return {path.stem for path in folder.iterdir() if is_input(path)}
+        return {
+            name for path in folder.iterdir() if is_input(path) for name in (path.stem, path.name)
+        }
 
     def original(file: Path) -> Path | None:
         name = file.stem
