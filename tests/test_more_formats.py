@@ -275,6 +275,21 @@ def test_gif_comes_out_where_it_is_asked_for(tmp_path, capsys):
     assert abs(found[..., :3].astype(int) - twice(many))[shown].mean() < 12
 
 
+@pytest.mark.parametrize("form", ["png", "avif", "webp"])
+def test_animated_avif(tmp_path, capsys, form):
+    images = [noise(3, 4, 4, seed=i).repeat(8, axis=0).repeat(8, axis=1) for i in range(3)]
+    first, *others = map(Image.fromarray, images)
+    options = {"save_all": True, "append_images": others, "duration": [40, 120, 70]}
+    first.save(tmp_path / "a.avif", quality=100, subsampling="4:4:4", **options)
+    assert good(capsys, tmp_path / "a.avif", "--format", form, "--quality", 100) == []
+    before, _ = frames_of(tmp_path / "a.avif")
+    after, _ = frames_of(tmp_path / f"a_x2.{form}")
+    assert [time for _, time in after] == [40, 120, 70]
+    for (wanted, _), (found, _) in zip(before, after, strict=True):
+        most = 4 if form == "avif" else 0
+        assert abs(found.astype(int) - twice(wanted)).max() <= most
+
+
 DATA = Path(__file__).parent / "data"
 
 

@@ -17,7 +17,7 @@ from isr_jax.photo.iso_boxes import boxes_in, find
 from isr_jax.photo.pixels import Pixels
 
 # Of libavif's, 0 to 10: a fifth of the time of its default for a photo, and 5% larger or less.
-_SPEED = 8
+SPEED = 8
 BITS = 12  # the most
 AREA = 2**28  # pixels, beyond which libavif does not decode
 
@@ -46,7 +46,7 @@ def write_avif(
     encoded = imagecodecs.avif_encode(
         to_bits(pixels, bits) if bits > 8 else pixels,
         level=quality,
-        speed=_SPEED,
+        speed=SPEED,
         bitspersample=bits,
         pixelformat="400" if gray else "444",
         numthreads=os.cpu_count(),

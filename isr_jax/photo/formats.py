@@ -45,7 +45,7 @@ FORMATS = {
     "tiff": Format("TIFF", (".tif", ".tiff"), 2**31 - 1, 16, multiple="pages", **_WHOLE),
     "bmp": Format("BMP", (".bmp", ".dib"), 2**31 - 1, 8),
     "gif": Format("GIF", (".gif",), 65_535, 8, alpha=True, multiple="frames", writes="asked"),
-    "avif": Format("AVIF", (".avif",), 32_768, 12, lossless=True, **_WHOLE),
+    "avif": Format("AVIF", (".avif",), 32_768, 12, lossless=True, multiple="frames", **_WHOLE),
     "heic": Format("HEIC", (".heic", ".heif", ".hif"), 2**31 - 1, 12, writes="never", **_WHOLE),
     "jxl": Format(
         "JPEG XL", (".jxl",), 2**30, 16, alpha=True, metadata=True, lossless=True, writes="always"

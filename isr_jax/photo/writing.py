@@ -160,14 +160,16 @@ def _write_frames(
     quality: int,
     metadata: dict[str, Any],
 ) -> None:
-    """Write an animated WebP or PNG."""
+    """Write an animated WebP, PNG or AVIF."""
     metadata |= {"save_all": True, "duration": list(photo.durations), "loop": photo.loop}
     if format == "webp":
         _Frames(pages, photo.page_count).save(out, "WEBP", exact=True, **_webp(quality), **metadata)
-    else:
-        # Pillow goes through them more than once.
-        first, *others = (_frame(page) for page in pages)
-        first.save(out, "PNG", append_images=others, **metadata)
+        return
+    # Pillow goes through them more than once.
+    first, *others = (_frame(page) for page in pages)
+    if format == "avif":
+        metadata |= {"quality": quality, "subsampling": "4:4:4", "speed": avif.SPEED}
+    first.save(out, format.upper(), append_images=others, **metadata)
 
 
 def _frame(page: Page) -> Image.Image:

@@ -203,6 +203,8 @@ def _losses(photo: Photo, format: str) -> tuple[str, ...]:
         notices.append(f"only the first page was upscaled: {title} holds one")
     elif photo.animated and FORMATS[format].multiple == "pages":
         notices.append(f"frames became pages without durations: {title} holds none")
+    elif photo.animated and photo.loop and format == "avif":
+        notices.append("the number of repetitions was left out: an AVIF repeats for ever")
     if photo.depth > FORMATS[format].bits > 8:
         bits = FORMATS[format].bits
         notices.append(f"{photo.depth} bits per channel became {bits}: {title} holds no more")
