@@ -5,7 +5,7 @@
 # make floors: run quick tests with the lowest versions that pyproject.toml allows.
 # make python: say which Python it takes.
 #
-# EXTRA=cuda12 (or cuda13, tpu, demo, notebooks, onnx, torch, video, wandb) installs that extra
+# EXTRA=cuda12 (or cuda13, tpu, demo, heic, notebooks, onnx, torch, video, wandb) installs that extra
 # too, and EXTRA=torch,onnx several. PYTHON names the interpreter, 3.11 or later; by default the newest
 # that is there, because JAX is faster on 3.12 and later. VENV is the folder of the environment. ISR_DATA
 # is the folder of benchmark images that some tests read.
@@ -46,7 +46,7 @@ lint: $(ready)
 
 lock: $(ready)
 	$(VENV)/bin/python -m pip install --quiet uv
-	$(VENV)/bin/uv pip compile pyproject.toml --extra test --extra notebooks --extra onnx --extra demo --extra video --universal --upgrade --generate-hashes \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra test --extra notebooks --extra onnx --extra demo --extra video --extra heic --universal --upgrade --generate-hashes \
 	  --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
 	# A pin for the extra torch, which the tests of weights use; its own dependencies stay free.
 	echo "torch==2.13.0" >> requirements.lock

@@ -27,7 +27,7 @@ from isr_jax import protocols
 from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.loss_study.comparison import crossed_interval
 from isr_jax.models.generators import GENERATORS
-from isr_jax.photo.formats import image_files
+from isr_jax.photo.finding import image_files
 from isr_jax.resize import resize_uint8
 from isr_jax.training.loaders import open_validation
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import imagecodecs
 import jax
 import numpy as np
 import tifffile
@@ -193,7 +194,8 @@ def _images() -> dict[str, bytes]:
     images = {}
     for mode, array in modes.items():
         image = Image.fromarray(np.ascontiguousarray(array))
-        for suffix in ("png", "jpg", "webp", "tif", "bmp", "gif"):
+        images[f"{mode}.jxl"] = bytes(imagecodecs.jpegxl_encode(np.asarray(image), lossless=True))
+        for suffix in ("png", "jpg", "webp", "tif", "bmp", "gif", "avif"):
             if suffix == "jpg" and mode == "RGBA":
                 continue
             buffer = io.BytesIO()
@@ -212,12 +214,11 @@ def _images() -> dict[str, bytes]:
         "deep": {},
         "big": {"bigtiff": True},
         "zip": {"compression": "zlib"},
+        **{name: {"compression": name} for name in ("jpegxl", "jpeg2000", "lerc", "png", "zstd")},
     }.items():
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, deep, photometric="rgb", **options)
         images[f"{name}.tif"] = buffer.getvalue()
-    import imagecodecs
-
     images["deep.png"] = imagecodecs.png_encode(deep)
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(executed) (w) file closefile\n"
     images["script.png"] = script

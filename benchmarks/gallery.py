@@ -17,7 +17,7 @@ from PIL import Image as PillowImage
 import isr_jax
 from benchmarks import timing
 from isr_jax.errors import UserError
-from isr_jax.photo.formats import image_files
+from isr_jax.photo.finding import image_files
 from isr_jax.photo.reading import decode_rgb
 from isr_jax.pretrained import PRETRAINED, describe
 from isr_jax.resize import resize_uint8

@@ -31,6 +31,24 @@ def replacing(file: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def check_name(file: Path) -> None:
+    """Raise a UserError for a name that is longer than the file system takes.
+
+    The folders above it may not exist yet.
+    """
+    folder = next(above for above in (*file.absolute().parents, Path()) if above.exists())
+    try:
+        most = os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows has no such function
+        most = 255
+    size = len(os.fsencode(file.name))
+    if size > most:
+        raise UserError(
+            f"the name of {file} has {size} bytes, and the file system takes {most}: rename the "
+            "input, or give a shorter --suffix or an --out file"
+        )
+
+
 def new_folder(path: str | Path) -> Path:
     """Create a folder, or accept an existing empty one.
 

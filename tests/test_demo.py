@@ -21,6 +21,7 @@ import isr_jax
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.demo.models import Choice, Limits
 from isr_jax.models import generator
+from isr_jax.photo.formats import KINDS
 from tests.helpers.demo_page import (
     Gate,
     choose,
@@ -167,7 +168,7 @@ def test_a_photo_is_upscaled_compared_and_saved(server, browser, folder, photo):
     assert (off > 0).mean() < 1e-3
 
     for file, message in {
-        "text.jpg": "text.jpg: unreadable: not a PNG, JPEG, WebP, TIFF, BMP or GIF image",
+        "text.jpg": f"text.jpg: unreadable: not a {KINDS} image",
         "cut.jpg": "cut.jpg: unreadable: image file is truncated",
         "large.png": "large.png has 0.54 megapixels; a photo can have 0.5 (--max-megapixels)",
         "heavy.png": "heavy.png has 1.1 MB; a file can have 1 MB (--max-upload)",

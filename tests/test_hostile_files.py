@@ -19,6 +19,7 @@ import isr_jax
 from isr_jax import tensor_files
 from isr_jax.errors import UserError, printable
 from isr_jax.photo import limits
+from isr_jax.photo.formats import KINDS
 from isr_jax.photo.reading import decode_rgb, open_photo
 from isr_jax.pytorch.files import read_tensors
 from tests.helpers.image_files import chunk, noise, png, read, twice, upscale
@@ -123,7 +124,7 @@ def test_postscript_is_not_run(tmp_path):
     """Ghostscript would be asked to draw it, whatever its name is."""
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) = quit\n"
     (tmp_path / "photo.png").write_bytes(script)
-    with pytest.raises(UserError, match="not a PNG, JPEG, WebP, TIFF, BMP or GIF image"):
+    with pytest.raises(UserError, match=f"not a {KINDS} image"):
         open_photo(tmp_path / "photo.png")
 
 

@@ -23,6 +23,7 @@ from tests.helpers.image_files import (
     chunk,
     exif,
     files_in,
+    frames_of,
     good,
     noise,
     png,
@@ -285,16 +286,6 @@ def test_jpeg_is_written_at_95_without_subsampling(tmp_path, capsys):
         assert image.quantization == tables
     sizes = [(tmp_path / q / "a_x2.jpg").stat().st_size for q in ("40", "95")]
     assert sizes[0] < sizes[1] / 2
-
-
-def frames_of(path):
-    with Image.open(path) as image:
-        found, loop = [], image.info.get("loop")
-        for i in range(image.n_frames):
-            image.seek(i)
-            image.load()
-            found.append((np.array(image.convert("RGBA")), image.info.get("duration")))
-        return found, loop
 
 
 def test_jpeg_is_what_pillow_writes(tmp_path, capsys):

@@ -49,6 +49,14 @@ def box(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def bands(text: str) -> tuple[int, ...]:
+    """Parse one band, or three with commas, counted from 1."""
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a band, or three such as 3,2,1")
+    return tuple(int(part) for part in parts)
+
+
 def integer(least: int, *, most: int | None = None) -> Callable[[str], int]:
     """Return the type of an option that is an integer from `least` to `most`."""
     bounds = f"{least} or more" if most is None else f"{least} to {most}"

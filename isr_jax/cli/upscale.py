@@ -8,6 +8,7 @@ from pathlib import Path
 from isr_jax.cli.options import (
     MAX_PIXELS,
     add_model,
+    bands,
     box,
     decimal,
     integer,
@@ -18,18 +19,18 @@ from isr_jax.cli.options import (
 from isr_jax.errors import UsageError, UserError
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
-FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
+FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp", "gif", "avif", "jxl")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr upscale`."""
     parser.description = (
-        "Upscale photos and videos. PNG, JPEG, WebP, TIFF and BMP files: orientation, EXIF, ICC "
-        "profile, transparency, 16 bits, pages and frames are kept where the output format "
-        "supports them. MP4, MOV, MKV, WebM and other video files, which need pip install "
-        "'isr-jax[video]': audio, subtitles, chapters, colour tags, rotation, pixel aspect, frame "
-        "times and 10 bits are kept; videos are upscaled where they are named or match a "
-        "pattern, and skipped in a folder. "
+        "Upscale photos and videos. PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, JPEG XL and, with pip "
+        "install 'isr-jax[heic]', HEIC files: orientation, EXIF, ICC profile, transparency, 10 to "
+        "16 bits, pages and frames are kept where the output format supports them. MP4, MOV, MKV, "
+        "WebM and other video files, which need pip install 'isr-jax[video]': audio, subtitles, "
+        "chapters, colour tags, rotation, pixel aspect, frame times and 10 bits are kept; videos "
+        "are upscaled where they are named or match a pattern, and skipped in a folder. "
         "Existing outputs are skipped, so rerunning continues where it stopped. A file that "
         "cannot be upscaled is reported on standard error, and the exit code is then 1."
     )
@@ -69,14 +70,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("same", *FILE_FORMATS),
         default="same",
-        help="output format of photos; default: same, that of each file",
+        help="output format of photos; default: same, that of each file, and png for GIF and HEIC",
     )
     parser.add_argument(
         "--quality",
         type=integer(1, most=100),
-        default=95,
         metavar="Q",
-        help="JPEG and WebP quality, 1 to 100; 100 makes WebP lossless; default: 95",
+        help="JPEG, WebP, AVIF and JPEG XL quality, 1 to 100; 100 is lossless in all but JPEG; "
+        "default: 95, or lossless where the input is lossless",
     )
     parser.add_argument(
         "--codec",
@@ -137,6 +138,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="process the Ith of N parts of the files, to share them among N machines; processes "
         "that srun or mpirun starts share them without it",
+    )
+    parser.add_argument(
+        "--bands",
+        type=bands,
+        metavar="R,G,B",
+        help="of multispectral TIFF files, the bands that are red, green and blue, counted from 1, "
+        "such as 3,2,1; or one band, for gray",
     )
     parser.add_argument(
         "--max-pixels",
@@ -209,6 +217,7 @@ def run(options: argparse.Namespace) -> int:
                 suffix=options.suffix,
                 format=options.format,
                 quality=options.quality,
+                bands=options.bands,
                 jobs=options.jobs,
                 **common,
             )

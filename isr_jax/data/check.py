@@ -20,7 +20,8 @@ from jaxtyping import UInt8
 from isr_jax.data.duplicates import CHANGES, Hash, nearest, perceptual_hash
 from isr_jax.data.pairs import lr_folders
 from isr_jax.errors import UserError, printable
-from isr_jax.photo.formats import KINDS, image_files
+from isr_jax.photo.finding import image_files
+from isr_jax.photo.formats import KINDS
 from isr_jax.photo.pixels import over_white, to_8_bits
 from isr_jax.photo.reading import open_photo
 from isr_jax.progress import image_bar

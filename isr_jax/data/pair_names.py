@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from isr_jax.photo.formats import is_photo
+from isr_jax.photo.finding import is_photo
 
 Files = Mapping[str, list[Path]]  # by their stems
 

@@ -29,7 +29,8 @@ from isr_jax.data.examples import (
 )
 from isr_jax.data.pairs import PairFiles, find_sets, pair_folders
 from isr_jax.errors import UserError
-from isr_jax.photo.formats import KINDS, image_files
+from isr_jax.photo.finding import image_files
+from isr_jax.photo.formats import KINDS
 from isr_jax.photo.pixels import to_8_bits
 
 
@@ -208,7 +209,7 @@ def open_source(
     Args:
         spec: one of the following, or several.
             `samples`: the embedded photographs.
-            `folder:PATH`: every PNG, JPEG, WebP, BMP, GIF and TIFF file below PATH.
+            `folder:PATH`: every file below PATH of a format that is read.
             `pairs:HR:LR`: a folder of HR images, and one of their LR images by the same names, or
             NAMEx4 at scale 4; `pairs:SET`: sets that `data.pairs` knows.
             `list:FILE[:FOLDER]`: the files that a text names, a line each, relative to FOLDER, by

@@ -44,6 +44,7 @@ from isr_jax.demo.sessions import Job, Session, Sessions, Upload
 from isr_jax.demo.worker import BugError, Stopped, Worker
 from isr_jax.errors import UserError, one_line
 from isr_jax.pages import page_template
+from isr_jax.photo.formats import KINDS, SUFFIXES
 from isr_jax.upscaling.sizes import Target, size_of
 
 # In multiples of --max-megapixels: every accepted photo can be upscaled by 4.
@@ -109,6 +110,8 @@ class Server:
             "tiles": requests.TILES,
             "megapixels": self.limits.pixels,
             "upload": self.limits.upload,
+            "kinds": KINDS,
+            "suffixes": SUFFIXES,
         }
         policy = (
             "default-src 'none'; img-src 'self' data:; connect-src 'self'; "

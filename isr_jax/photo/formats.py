@@ -1,7 +1,8 @@
-"""The file formats of photos: their suffixes, what each can hold, and the photos of a folder."""
+"""The file formats of photos: their suffixes, and what each can hold."""
 
+import importlib.util
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from PIL import ExifTags
 
@@ -13,32 +14,54 @@ class Format(NamedTuple):
         title: its usual spelling.
         suffixes: the first is the one that new files get.
         longest: the largest width or height in pixels.
+        bits: the most per channel.
         alpha: whether it holds transparency.
-        deep: whether it holds 16 bits per channel.
-        metadata: whether it holds EXIF and an ICC profile.
+        metadata: whether it holds EXIF.
+        icc: whether it holds an ICC profile.
+        lossless: whether it is lossless at a quality of 100, and lossy below.
         multiple: frames (an animation), pages, or None where it holds a single image.
+        writes: whether inputs of the format have outputs of it: always, where that is asked for,
+            or never; they have FALLBACK else.
     """
 
     title: str
     suffixes: tuple[str, ...]
     longest: int
-    alpha: bool
-    deep: bool
-    metadata: bool
-    multiple: Literal["frames", "pages"] | None
+    bits: int
+    alpha: bool = False
+    metadata: bool = False
+    icc: bool = False
+    lossless: bool = False
+    multiple: Literal["frames", "pages"] | None = None
+    writes: Literal["always", "asked", "never"] = "always"
 
 
+_WHOLE: Any = {"alpha": True, "metadata": True, "icc": True}
 # The longest sides are the limits of libpng, libjpeg, libwebp and of the headers' fields.
 FORMATS = {
-    "png": Format("PNG", (".png", ".apng"), 1_000_000, True, True, True, "frames"),
-    "jpeg": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, False, False, True, None),
-    "webp": Format("WebP", (".webp",), 16_383, True, False, True, "frames"),
-    "tiff": Format("TIFF", (".tif", ".tiff"), 2**31 - 1, True, True, True, "pages"),
-    "bmp": Format("BMP", (".bmp", ".dib"), 2**31 - 1, False, False, False, None),
+    "png": Format("PNG", (".png", ".apng"), 1_000_000, 16, multiple="frames", **_WHOLE),
+    "jpeg": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, 8, metadata=True, icc=True),
+    "webp": Format("WebP", (".webp",), 16_383, 8, lossless=True, multiple="frames", **_WHOLE),
+    "tiff": Format("TIFF", (".tif", ".tiff"), 2**31 - 1, 16, multiple="pages", **_WHOLE),
+    "bmp": Format("BMP", (".bmp", ".dib"), 2**31 - 1, 8),
+    "gif": Format("GIF", (".gif",), 65_535, 8, alpha=True, multiple="frames", writes="asked"),
+    "avif": Format("AVIF", (".avif",), 32_768, 12, lossless=True, multiple="frames", **_WHOLE),
+    "heic": Format("HEIC", (".heic", ".heif", ".hif"), 2**31 - 1, 12, writes="never", **_WHOLE),
+    "jxl": Format(
+        "JPEG XL", (".jxl",), 2**30, 16, alpha=True, metadata=True, lossless=True, writes="always"
+    ),
 }
-# A GIF is read where it is named, but in a folder of photos it is mostly decoration.
-SUFFIXES = tuple(suffix for known in FORMATS.values() for suffix in known.suffixes)
-KINDS = "PNG, JPEG, WebP, TIFF or BMP"  # for messages
+FALLBACK = "png"
+READS_HEIC = importlib.util.find_spec("pi_heif") is not None  # an extra
+# Of the files that are found in a folder.
+SUFFIXES = tuple(
+    suffix
+    for name, known in FORMATS.items()
+    for suffix in known.suffixes
+    if name != "heic" or READS_HEIC
+)
+_TITLES = [known.title for known in FORMATS.values()]
+KINDS = f"{', '.join(_TITLES[:-1])} or {_TITLES[-1]}"  # for messages
 
 # A TIFF file keeps the layout of its pixels among its EXIF tags; these describe the photo.
 TIFF_METADATA = {
@@ -56,18 +79,19 @@ def format_of(path: Path) -> str | None:
     return next((name for name, f in FORMATS.items() if path.suffix.lower() in f.suffixes), None)
 
 
-def is_photo(file: Path) -> bool:
-    """Return whether a path is a file that is named like a photo, and is not hidden."""
-    # macOS leaves ._NAME.jpg beside NAME.jpg.
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+def is_named_like_a_photo(file: Path) -> bool:
+    """Return whether a path has the suffix of a format that is read."""
+    return file.suffix.lower() in SUFFIXES
 
 
-def image_files(root: Path) -> list[Path]:
-    """Return the photos below a folder at any depth, sorted by path; hidden folders are skipped."""
-    files = (
-        file
-        for file in root.rglob("*")
-        if is_photo(file)
-        and not any(part.startswith(".") for part in file.relative_to(root).parts[:-1])
-    )
-    return sorted(files, key=lambda file: file.relative_to(root).as_posix())
+def output_suffix(file: Path, format: str) -> str:
+    """Return the suffix of the output of a file: its own where the format is the same.
+
+    Args:
+        file: the input.
+        format: a key of FORMATS, or same; a format whose outputs have to be asked for becomes PNG.
+    """
+    own = format_of(file)
+    if format == "same":
+        format = own if own and FORMATS[own].writes == "always" else FALLBACK
+    return file.suffix if format == own else FORMATS[format].suffixes[0]

@@ -6,15 +6,17 @@ Pixels are uint8 or uint16, [h, w] (gray), [h, w, 2] (gray, alpha), [h, w, 3] (R
 
 import io
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import imagecodecs
 import numpy as np
-from jaxtyping import UInt8, UInt16
-from PIL import Image, ImageCms
+from jaxtyping import Float, Shaped, UInt8, UInt16
+from PIL import Image, ImageCms, ImageOps
 
 Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+FLOATS = "floating-point values were read as 0 to 1, clipped, in 16 bits"  # a notice
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -35,6 +37,33 @@ def to_8_bits(pixels: Pixels) -> UInt8[np.ndarray, "h w *c"]:
 def to_16_bits(pixels: Pixels) -> UInt16[np.ndarray, "h w *c"]:
     """Return 8-bit pixels as the same values of 65535; 16-bit ones unchanged."""
     return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def from_bits(values: Shaped[np.ndarray, "..."], bits: int) -> Shaped[np.ndarray, "..."]:
+    """Return values of 1 to 16 bits as the same parts of 255, or of 65535 beyond 8 bits."""
+    if bits in (8, 16):
+        return values
+    peak, dtype = (255, np.uint8) if bits < 8 else (65535, np.uint16)
+    most = (1 << bits) - 1
+    return ((values.astype(np.uint32) * peak + most // 2) // most).astype(dtype)
+
+
+def from_float(values: Float[np.ndarray, "..."]) -> UInt16[np.ndarray, "..."]:
+    """Return values of 0 to 1 as uint16; those beyond are clipped, and what is no number is 0.
+
+    Raises:
+        ValueError: more than half of the values are beyond 1.
+    """
+    values = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+    if np.count_nonzero(values > 1) * 2 > values.size:
+        raise ValueError(
+            f"floating-point pixels of up to {values.max():.6g}, but 1 is white: divide them, or "
+            "save it with 8 or 16 bits"
+        )
+    np.clip(values, 0, 1, out=values)
+    values *= 65535
+    values += 0.5
+    return values.astype(np.uint16)
 
 
 def over_white(pixels: Pixels) -> np.ndarray:
@@ -64,6 +93,26 @@ def in_srgb(image: Image.Image, icc: bytes) -> Image.Image:
     )
     assert result is not None  # it is None only for a conversion in place
     return result
+
+
+def colours_in_srgb(pixels: Pixels, icc: bytes) -> Pixels:
+    """Convert gray or RGB pixels from the colours of a profile to sRGB; alpha stays.
+
+    Raises:
+        PyCMSError, OSError, RuntimeError: the profile is damaged.
+    """
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        colour = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+        converted = colours_in_srgb(np.ascontiguousarray(colour), icc)
+        return np.dstack([converted, pixels[..., -1]])
+    if pixels.dtype == np.uint8:
+        image = in_srgb(as_image(pixels), icc)
+        return np.array(image.convert("L") if pixels.ndim == 2 else image)
+    # Pillow has no 16 bits of colour. 1 is the relative intent, 0x2000 black point compensation.
+    own = "gray" if pixels.ndim == 2 else "rgb"
+    options: Any = {"colorspace": own, "outcolorspace": "rgb", "intent": 1, "flags": 0x2000}
+    rgb = imagecodecs.cms_transform(pixels, icc, SRGB, **options)
+    return np.ascontiguousarray(rgb[..., 1]) if pixels.ndim == 2 else rgb
 
 
 def rgb_of_cmyk(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], bytes | None]:
@@ -96,3 +145,24 @@ def make_page(pixels: Pixels, icc: bytes | None) -> Page:
     """Return a page, without a profile that is for other channels than it has."""
     space = b"GRAY" if pixels.ndim == 2 or pixels.shape[2] == 2 else b"RGB "
     return Page(np.ascontiguousarray(pixels), icc if icc and colour_space(icc) == space else None)
+
+
+def pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
+    """Decode the page that an image stands at, upright; 8 bits per channel, or 16 of gray."""
+    icc = image.info.get("icc_profile")
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode == "CMYK":
+        turned.info["icc_profile"] = icc
+        return make_page(*rgb_of_cmyk(turned))
+    if turned.mode.startswith("I;16"):
+        return make_page(np.array(turned).astype(np.uint16), icc)
+    if turned.mode in ("I", "F"):
+        raise ValueError("32-bit pixels; save it with 8 or 16 bits")
+    gray = turned.mode in ("1", "L", "LA", "La")
+    alpha = alpha or turned.has_transparency_data
+    mode = ("L" if gray else "RGB") + ("A" if alpha else "")
+    if turned.mode == "1" and turned.info.get("transparency") == 1:
+        turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
+    # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
+    turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
+    return make_page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)

@@ -9,89 +9,64 @@ of Pillow's runs (its EPS reader would start Ghostscript).
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import imagecodecs
 import numpy as np
 import tifffile
 from jaxtyping import UInt8, UInt16
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from isr_jax.errors import UserError, one_line
-from isr_jax.photo.formats import TIFF_METADATA
+from isr_jax.photo.avif_reading import open_avif
+from isr_jax.photo.contents import Head, Photo, Still
+from isr_jax.photo.formats import KINDS, TIFF_METADATA
 from isr_jax.photo.gif_reading import canvas
+from isr_jax.photo.heic_reading import open_heic
+from isr_jax.photo.iso_boxes import kind_of
+from isr_jax.photo.jxl_header import is_jxl
+from isr_jax.photo.jxl_reading import open_jxl
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
-from isr_jax.photo.pixels import Page, make_page, over_white, rgb_of_cmyk, to_8_bits, upright
-from isr_jax.photo.tiff_reading import check_directories, deep_page, is_deep, is_tiff
+from isr_jax.photo.pixels import Page, make_page, over_white, pillow_page, to_8_bits, upright
+from isr_jax.photo.png_reading import decode_png
+from isr_jax.photo.tiff_reading import (
+    check_directories,
+    is_for_pillow,
+    is_tiff,
+    notices_of,
+    read_page,
+    result_bits,
+    result_channels,
+)
+from isr_jax.photo.webp_reading import is_lossless
 
-READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 
 _ORIENTATION = ExifTags.Base.Orientation
 _LAYOUT = {_ORIENTATION, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength}
 
 
-class Head(NamedTuple):
-    """What a file's header says.
-
-    Attributes:
-        format: png, jpeg, webp, tiff, bmp or gif.
-        sizes: width and height of each page.
-        channels: of the first page, 1 to 4.
-        bits: per channel, 8 or 16.
-    """
-
-    format: str
-    sizes: tuple[tuple[int, int], ...]
-    channels: int
-    bits: int
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Bytes per pixel of the first page."""
-        return self.channels * self.bits // 8
-
-
-class Photo(NamedTuple):
-    """A file whose first page is decoded.
-
-    Attributes:
-        pages: all of them; each after the first is decoded when it is asked for. The file closes
-            with the last, or with `pages.close()`.
-        first_bytes: size of the first page's pixels.
-        page_count: number of pages.
-        animated: whether the pages are frames of an animation.
-        durations: of each frame, in ms.
-        loop: how often the animation runs; 0 for forever.
-        exif: without the orientation, which has been applied.
-        dpi: pixels per inch, across and down.
-        notices: a line for each thing in the file that was left out.
-    """
-
-    pages: Generator[Page]
-    first_bytes: int
-    page_count: int
-    animated: bool
-    durations: tuple[int, ...]
-    loop: int
-    exif: Image.Exif
-    dpi: tuple[float, float] | None
-    notices: tuple[str, ...]
-
-
 class OpenPhoto:
     """An open image file: its `head`, and `read` to decode it. It closes with its last page."""
 
-    def __init__(self, file: BufferedIOBase, name: str, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        file: BufferedIOBase,
+        name: str,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        bands: Sequence[int] | None = None,
+    ) -> None:
         """Read the header of an open file, and check that decoding it takes no more than it may.
 
         Args:
             file: open for reading at its start.
             name: stands for it in messages.
             max_pixels: the most that its pages may have together.
+            bands: as of `open_photo`.
 
         Raises:
             UserError: it is not an image that can be read, or too large; the file is closed then.
@@ -100,8 +75,10 @@ class OpenPhoto:
         self._file: Any = file  # Pillow and tifffile are annotated with typing.IO
         self._stack = ExitStack()
         self._stack.callback(file.close)
+        self._bands, self._decoded_bytes = bands, 0
         self._image: Image.Image | None = None
         self._tiff: tifffile.TiffFile | None = None
+        self._still: Still | None = None
         try:
             with own_limits():
                 self.head = self._read_head()
@@ -115,7 +92,7 @@ class OpenPhoto:
         check(
             self.head.format,
             sizes,
-            pixel_bytes=self.head.pixel_bytes,
+            pixel_bytes=max(self.head.pixel_bytes, self._decoded_bytes),
             file_bytes=self._file_bytes,
             most=self._max_pixels,
         )
@@ -123,7 +100,7 @@ class OpenPhoto:
     def close(self) -> None:
         """Close the file; the pages that are not decoded yet are lost."""
         self._stack.close()
-        self._image = None  # closed, Pillow keeps the pixels
+        self._image = self._still = None  # closed, Pillow keeps the pixels
 
     def read(self, *, first_only: bool = False) -> Photo:
         """Decode the first page, and read the metadata.
@@ -140,6 +117,8 @@ class OpenPhoto:
     def _read(self, count: int) -> Photo:
         try:
             dpi, exif, notices = self._metadata()
+            notices += self._still.notices if self._still else ()
+            lossless = self._is_lossless()
             animated = self._tiff is None and count > 1
             durations, loop = self._timing() if animated else ((), 0)
             pages = self._named(self._tiff_pages() if self._tiff else self._pages())
@@ -155,8 +134,11 @@ class OpenPhoto:
         if self.head.bits == 16 and first.pixels.dtype == np.uint8:
             kind = "an animated PNG" if animated else "CMYK"
             notices += (f"the 16 bits of {kind} were read as 8",)
+        if self._tiff:
+            notices += notices_of(self._tiff.pages.first, self._bands)
         return Photo(
             _from_first(first, pages),
+            depth=self.head.depth or self.head.bits,
             first_bytes=first.pixels.nbytes,
             page_count=count,
             animated=animated,
@@ -164,6 +146,7 @@ class OpenPhoto:
             loop=loop,
             exif=exif,
             dpi=dpi,
+            lossless=lossless,
             notices=notices,
         )
 
@@ -175,7 +158,7 @@ class OpenPhoto:
         return self._image
 
     def _read_head(self) -> Head:
-        start = self._file.read(26)
+        start = self._file.read(64)
         self._file.seek(0)
         if is_tiff(start):
             check_directories(self._file)
@@ -183,8 +166,21 @@ class OpenPhoto:
             pages = [page.aspage() for page in tiff.pages]
             sizes = tuple((page.imagewidth, page.imagelength) for page in pages)
             first = pages[0]
-            return Head("tiff", sizes, first.samplesperpixel, 16 if is_deep(first) else 8)
+            itemsize = np.dtype(first.dtype).itemsize if first.dtype else 1
+            self._decoded_bytes = first.samplesperpixel * itemsize
+            channels = result_channels(first, self._bands)
+            return Head("tiff", sizes, channels, result_bits(first))
+        kind = kind_of(start)
+        if is_jxl(start) or kind == "heic":
+            self._still = (open_heic if kind else open_jxl)(self._content())
+            # Pillow's image, for what is said of the photo.
+            image = self._image = Image.new("L", (1, 1))
+            image.info.update(self._still.info)
+            return self._still.head
         image = self._pillow()
+        if kind == "avif" and getattr(image, "n_frames", 1) == 1:
+            self._still = open_avif(self._content(), image)
+            return self._still.head
         name = "jpeg" if image.format == "MPO" else str(image.format).lower()
         size = image.size
         if name == "gif":
@@ -194,6 +190,14 @@ class OpenPhoto:
         count = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
         check_page_count(count)
         return Head(name, (size,) * count, len(image.getbands()), 16 if deep else 8)
+
+    def _is_lossless(self) -> bool:
+        if self._still:
+            return self._still.lossless
+        place = self._file.tell()
+        lossless = is_lossless(self._file) if self.head.format == "webp" else True
+        self._file.seek(place)
+        return lossless and self.head.format not in ("jpeg", "avif")
 
     def _content(self) -> bytes:
         """Return the whole file; Pillow's place in it stays."""
@@ -221,8 +225,15 @@ class OpenPhoto:
     def _pages(self) -> Iterator[Page]:
         """Yield the pages of anything but TIFF."""
         image, count = self._pillow(), len(self.head.sizes)
+        if self._still:
+            # Only of AVIF it is still to be done.
+            known = self.head.format == "avif"
+            orientation = self._exif(image).get(_ORIENTATION, 1) if known else 1
+            pixels = upright(self._still.decode(), orientation=orientation)
+            yield make_page(pixels, image.info.get("icc_profile"))
+            return
         if self.head.bits == 16 and count == 1:
-            pixels = imagecodecs.png_decode(self._content())
+            pixels = decode_png(self._content())
             orientation = self._exif(image).get(_ORIENTATION, 1)
             yield make_page(upright(pixels, orientation=orientation), image.info.get("icc_profile"))
             return
@@ -232,22 +243,23 @@ class OpenPhoto:
         for i in range(start, start + count):
             image.seek(i)
             self._check_page(image)
-            page = _pillow_page(image, alpha=alpha)
+            page = pillow_page(image, alpha=alpha)
             alpha = alpha or (count > 1 and page.pixels.shape[2:] in ((2,), (4,)))
             yield page
 
     def _tiff_pages(self) -> Iterator[Page]:
-        """Yield the pages of a TIFF file, 16-bit ones by tifffile and the others by Pillow."""
+        """Yield the pages of a TIFF file, by tifffile or, where that cannot, by Pillow."""
         assert self._tiff
         for i, frame in enumerate(self._tiff.pages):
             page = frame.aspage()
-            if is_deep(page):
-                yield deep_page(page)
+            result_bits(page)
+            if not is_for_pillow(page):
+                yield read_page(page, self._bands)
                 continue
             image = self._pillow(("TIFF",))
             image.seek(i)
             self._check_page(image)
-            yield _pillow_page(image)
+            yield pillow_page(image)
 
     def _check_page(self, image: Image.Image) -> None:
         """Refuse a page that is larger than the header says, before memory is taken for it."""
@@ -306,12 +318,16 @@ class OpenPhoto:
         return image.getexif()
 
 
-def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
+def open_photo(
+    path: Path, *, max_pixels: int = MAX_PIXELS, bands: Sequence[int] | None = None
+) -> OpenPhoto:
     """Open an image file and read its header.
 
     Args:
         path: the file.
         max_pixels: the most that its pages may have together.
+        bands: of a multispectral TIFF file, those to take, counted from 1: one for gray, or three
+            for red, green and blue. None for the colours that it declares.
 
     Raises:
         UserError: the file is not an image that can be read, or declares a larger one.
@@ -320,7 +336,7 @@ def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
         file = open(path, "rb")  # noqa: SIM115 (OpenPhoto closes it)
     except OSError as error:
         raise unreadable(str(path), error) from error
-    return OpenPhoto(file, str(path), max_pixels=max_pixels)
+    return OpenPhoto(file, str(path), max_pixels=max_pixels, bands=bands)
 
 
 def decode_rgb(
@@ -363,26 +379,5 @@ def unreadable(name: str, error: Exception) -> UserError:
     known = isinstance(error, OSError) and error.strerror
     reason = known or one_line(error)
     if isinstance(error, Image.UnidentifiedImageError):
-        reason = "not a PNG, JPEG, WebP, TIFF, BMP or GIF image"
+        reason = f"not a {KINDS} image"
     return UserError(f"{name}: unreadable: {reason}")
-
-
-def _pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
-    """Decode the page that an image stands at, upright; 8 bits per channel, or 16 of gray."""
-    icc = image.info.get("icc_profile")
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode == "CMYK":
-        turned.info["icc_profile"] = icc
-        return make_page(*rgb_of_cmyk(turned))
-    if turned.mode.startswith("I;16"):
-        return make_page(np.array(turned).astype(np.uint16), icc)
-    if turned.mode in ("I", "F"):
-        raise ValueError("32-bit pixels; save it with 8 or 16 bits")
-    gray = turned.mode in ("1", "L", "LA", "La")
-    alpha = alpha or turned.has_transparency_data
-    mode = ("L" if gray else "RGB") + ("A" if alpha else "")
-    if turned.mode == "1" and turned.info.get("transparency") == 1:
-        turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
-    # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
-    turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
-    return make_page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)

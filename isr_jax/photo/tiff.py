@@ -10,8 +10,9 @@ from typing import Any
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from isr_jax.photo.contents import Photo
 from isr_jax.photo.formats import TIFF_METADATA
-from isr_jax.photo.reading import Page, Photo
+from isr_jax.photo.pixels import Page
 
 
 def write_tiff(

@@ -10,10 +10,12 @@ from PIL import ExifTags, Image, ImageCms
 
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
-from isr_jax.photo import jpeg, png, tiff
+from isr_jax.photo import avif, gif, jpeg, jxl, png, tiff
+from isr_jax.photo.contents import Photo
 from isr_jax.photo.formats import FORMATS
-from isr_jax.photo.pixels import Pixels, as_image, in_srgb, over_white, to_8_bits
-from isr_jax.photo.reading import Page, Photo
+from isr_jax.photo.pixels import Page, Pixels, as_image, colours_in_srgb, over_white, to_8_bits
+
+QUALITY = 95  # of lossy files where none is given
 
 _EXIF, _GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 
@@ -24,6 +26,8 @@ def check_fits(format: str, width: int, height: int, channels: int) -> None:
     size = f"the upscaled image has {width}x{height}; choose another, such as --format tiff"
     if max(width, height) > longest:
         raise UserError(f"{title} holds at most {longest} pixels a side, and {size}")
+    if format == "avif" and width * height > avif.AREA:
+        raise UserError(f"AVIF holds at most {avif.AREA} pixels, and {size}")
     if format == "bmp" and height * -(-width * channels // 4) * 4 > 2**32 - 2048:
         raise UserError(f"BMP holds at most 4 GiB, and {size}")
 
@@ -31,7 +35,7 @@ def check_fits(format: str, width: int, height: int, channels: int) -> None:
 def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
     """Return a page as a format can hold it, and a notice for each thing that was lost."""
     (pixels, icc), holds, notices = page, FORMATS[format], []
-    if pixels.dtype == np.uint16 and not holds.deep:
+    if pixels.dtype == np.uint16 and holds.bits == 8:
         notices.append(f"16 bits per channel became 8: {holds.title} holds no more")
         pixels = to_8_bits(pixels)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and not holds.alpha:
@@ -39,12 +43,15 @@ def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
         if (pixels[..., -1] != peak).any():
             notices.append(f"transparency was composed over white: {holds.title} holds none")
         pixels = over_white(pixels)
-    if icc and not holds.metadata:
+    if format == "gif":
+        notices.append("a frame's colours were reduced to 256 where it had more: GIF holds no more")
+        if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and (pixels[..., -1] % 255 > 0).any():
+            notices.append("partial transparency became none or full: GIF holds no other")
+    if icc and not holds.icc:
         notice = f"colours became sRGB: {holds.title} holds no colour profile"
         try:
-            image = in_srgb(as_image(pixels), icc)
-            pixels = np.array(image.convert("L") if pixels.ndim == 2 else image)
-        except (ImageCms.PyCMSError, OSError):  # OSError: no profile at all
+            pixels = colours_in_srgb(pixels, icc)
+        except (ImageCms.PyCMSError, OSError, RuntimeError):  # OSError: no profile at all
             notice = "a damaged colour profile was left out, and the colours stayed as they are"
         notices.append(notice)
         icc = None
@@ -58,7 +65,7 @@ def write_png(image: Pixels, file: Path) -> None:
 
 
 def write_photo(
-    file: Path, format: str, pages: Iterator[Page], photo: Photo, *, quality: int = 95
+    file: Path, format: str, pages: Iterator[Page], photo: Photo, *, quality: int | None = None
 ) -> None:
     """Write an image file, whole or not at all; the folders above it are made.
 
@@ -68,12 +75,15 @@ def write_photo(
         pages: upscaled and passed through `fit`: all of them where the format holds them, else
             one. Each is asked for when the one before is written, except the frames of a PNG.
         photo: the file that they come from.
-        quality: of JPEG and WebP, 1 to 100, at which WebP is lossless; chroma is not subsampled
+        quality: of JPEG, WebP, AVIF and JPEG XL, 1 to 100, at which all but JPEG are lossless; None
+            for QUALITY, or for a lossless file where the photo is one. Chroma is not subsampled
             where the format allows that.
 
     Raises:
         OSError: it cannot be written.
     """
+    if quality is None:
+        quality = 100 if photo.lossless and FORMATS[format].lossless else QUALITY
     first = next(pages)
     pages = itertools.chain([first], pages)
     exif = _sized(photo.exif, first.pixels.shape[1], first.pixels.shape[0])
@@ -88,7 +98,9 @@ def write_photo(
             )
             return
         with open(unfinished, "wb") as out:
-            if photo.page_count > 1 and holds_all(format, photo):
+            if format == "gif":
+                gif.write_gif(out, pages, photo)
+            elif photo.page_count > 1 and holds_all(format, photo):
                 _write_frames(out, format, pages, photo, quality, metadata)
             elif format == "png":
                 png.write_png(out, first.pixels, **metadata)
@@ -96,6 +108,13 @@ def write_photo(
                 jpeg.write_jpeg(out, first.pixels, quality=quality, **metadata)
             elif format == "webp":
                 as_image(first.pixels).save(out, "WEBP", exact=True, **_webp(quality), **metadata)
+            elif format == "avif":
+                metadata.pop("dpi", None)
+                depth = 10 if photo.depth == 10 else avif.BITS
+                avif.write_avif(out, first.pixels, quality=quality, depth=depth, **metadata)
+            elif format == "jxl":
+                exif = metadata.get("exif", b"")
+                jxl.write_jxl(out, first.pixels, quality=quality, exif=exif)
             else:
                 as_image(first.pixels).save(out, "BMP", dpi=photo.dpi or (0, 0))
 
@@ -141,14 +160,16 @@ def _write_frames(
     quality: int,
     metadata: dict[str, Any],
 ) -> None:
-    """Write an animated WebP or PNG."""
+    """Write an animated WebP, PNG or AVIF."""
     metadata |= {"save_all": True, "duration": list(photo.durations), "loop": photo.loop}
     if format == "webp":
         _Frames(pages, photo.page_count).save(out, "WEBP", exact=True, **_webp(quality), **metadata)
-    else:
-        # Pillow goes through them more than once.
-        first, *others = (_frame(page) for page in pages)
-        first.save(out, "PNG", append_images=others, **metadata)
+        return
+    # Pillow goes through them more than once.
+    first, *others = (_frame(page) for page in pages)
+    if format == "avif":
+        metadata |= {"quality": quality, "subsampling": "4:4:4", "speed": avif.SPEED}
+    first.save(out, format.upper(), append_images=others, **metadata)
 
 
 def _frame(page: Page) -> Image.Image:

@@ -1,17 +1,17 @@
 """Upscale files and folders of photos: what `isr upscale` does."""
 
-import glob
-import itertools
 import math
-import os
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from isr_jax.errors import UsageError, UserError, one_line, printable
-from isr_jax.photo.formats import FORMATS, KINDS, SUFFIXES, format_of, image_files
+from isr_jax.files import check_name
+from isr_jax.photo.finding import say_passed_over
+from isr_jax.photo.formats import FORMATS, format_of
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
@@ -19,7 +19,7 @@ from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_p
 from isr_jax.progress import SparseLog, image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
-from isr_jax.upscaling.earlier import earlier_outputs
+from isr_jax.upscaling.planning import plan_tasks
 from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
 from isr_jax.upscaling.upscaler import Upscaler
 
@@ -37,12 +37,13 @@ def upscale_files(
     out: str | Path | None = None,
     format: str = "same",
     suffix: str | None = None,
-    quality: int = 95,
+    quality: int | None = None,
     overwrite: bool = False,
     jobs: int = 2,
     shard: tuple[int, int] | None = None,
     in_place: bool = False,
     max_pixels: int = MAX_PIXELS,
+    bands: Sequence[int] | None = None,
     progress: bool = False,
 ) -> Outcome:
     """Upscale image files; a bad one does not stop the others.
@@ -56,15 +57,18 @@ def upscale_files(
         inputs: files, folders, which are searched at any depth, and patterns with * and **.
         out: a folder, in which the files of an input folder keep their relative paths; or, for a
             single image, the file to write. None to write beside each image.
-        format: png, jpeg, webp, tiff, bmp, or same (that of the input's suffix).
+        format: png, jpeg, webp, tiff, bmp, gif, avif, jxl, or same: that of the input's suffix, and
+            png for GIF and HEIC.
         suffix: appended to each name; None for _ and the upscaler's label.
-        quality: of JPEG and WebP, 1 to 100; WebP is lossless at 100.
+        quality: of JPEG, WebP, AVIF and JPEG XL, 1 to 100; all but JPEG are lossless at 100. None
+            for 95, or for a lossless file where the input is lossless.
         overwrite: replace existing outputs.
         jobs: threads that decode and encode while the device computes.
         shard: (i, n), 1 <= i <= n, to take every nth file from the ith on; None for a shard for
             each process of the job that srun or mpirun started.
         in_place: replace the inputs themselves where an output has the same name.
         max_pixels: the most that an input image may have, all its pages together.
+        bands: of multispectral TIFF files, those to take, counted from 1: one, or red, green, blue.
         progress: show bars on standard error, or, where that is no terminal, a line a minute.
 
     Raises:
@@ -76,13 +80,17 @@ def upscale_files(
         name: (f"_{one.label}" if suffix is None else suffix) + (name and f"_{name}")
         for name, one in upscalers.items()
     }
-    plan, earlier = plan_tasks(inputs, out=out, format=format, suffixes=suffixes)
-    plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
+    if bands and (len(bands) not in (1, 3) or min(bands) < 1):
+        raise UsageError(f"bands are {tuple(bands)}; give one, or three such as (3, 2, 1)")
+    planned = plan_tasks(inputs, out=out, format=format, suffixes=suffixes)
+    plan, todo = own_share(planned.tasks, shard, overwrite=overwrite, in_place=in_place)
     failed: dict[Task, str] = {}
     bugs: list[Exception] = []
     notices: Counter[str] = Counter()
-    if earlier:
-        notices["the output of an earlier run was left out; name it alone to upscale it"] = earlier
+    if planned.earlier:
+        notices["the output of an earlier run was left out; name it alone to upscale it"] = (
+            planned.earlier
+        )
     writing: dict[Future, tuple[Task, int]] = {}
     log = SparseLog(len(todo), shown=progress)
     with image_bar(shown=progress) as bar, _threads(jobs) as pool:
@@ -121,7 +129,8 @@ def upscale_files(
                 notices.update((*lost, *upscaler.remarks(size)))
                 yield Page(upscaler(pixels, progress=show), icc)
 
-        for task, reading, room in _decoded(todo, upscalers, jobs, max_pixels, pool):
+        opened = partial(open_photo, max_pixels=max_pixels, bands=bands)
+        for task, reading, room in _decoded(todo, upscalers, opened, jobs, pool):
             bar.update(images, description=printable(task.file.name))
             photo = None
             try:
@@ -146,103 +155,25 @@ def upscale_files(
     lines = [failed[task] for task in todo if task in failed]
     outputs = [task for task in plan if task not in failed]
     counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
+    if planned.passed:
+        counted.append(say_passed_over(planned.passed))
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs, outputs)
-
-
-def plan_tasks(
-    inputs: Sequence[str | Path],
-    *,
-    out: str | Path | None,
-    format: str,
-    suffixes: Mapping[str, str],
-) -> tuple[list[Task], int]:
-    """Return what is upscaled to what, sorted by output; arguments and errors of `upscale_files`.
-
-    `suffixes` are those of each model. What an earlier run has written is left out: inputs that are
-    the output of another input, and whatever a walk finds in the folder `out`. So are inputs that
-    are named as the output of another one at any size, which are counted.
-    """
-    for suffix in suffixes.values():
-        if os.path.basename(suffix) != suffix:
-            raise UsageError(f"--suffix {suffix} cannot be part of a file name")
-    out = None if out is None else Path(out).expanduser()
-    found: dict[Path, tuple[Path, Path]] = {}
-    for entry in inputs:
-        for file, place in _images_at(entry, out):
-            found.setdefault(file.resolve(), (file, place))
-    earlier = earlier_outputs(found)
-    if out and format_of(out) and not out.is_dir():
-        if len(found) > 1:
-            raise UsageError(
-                f"--out {out} is one file, but there are {len(found)} images: name a folder"
-            )
-        if format not in ("same", format_of(out)):
-            raise UsageError(f"--out {out} does not match --format {format}")
-        if len(suffixes) > 1:
-            raise UsageError(
-                f"--out {out} is one file, but there are {len(suffixes)} models: name a folder"
-            )
-        return [Task(file, out, *suffixes) for file, _ in found.values()], 0
-    plan: list[tuple[Path, Path, Task]] = []  # with its file and its target resolved
-    for model, suffix in suffixes.items():
-        for resolved, (file, place) in found.items():
-            same = format in ("same", format_of(file))
-            name = place.stem + suffix + (file.suffix if same else FORMATS[format].suffixes[0])
-            target = (out / place if out else file).with_name(name)
-            plan.append((resolved, target.resolve(), Task(file, target, model)))
-    made = {target: file for file, target, _ in plan}
-    plan = [one for one in plan if made.get(one[0], one[0]) == one[0]]
-    left_out = earlier & {file for file, *_ in plan}
-    plan = [one for one in plan if one[0] not in left_out]
-    taken: dict[Path, Task] = {}
-    for _, target, task in plan:
-        clash = taken.setdefault(target, task)
-        if clash is not task:
-            raise UserError(
-                f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
-                "of them, or upscale them into different folders"
-            )
-    tasks = [task for *_, task in plan]
-    return sorted(tasks, key=lambda task: task.target.as_posix()), len(left_out)
-
-
-def _images_at(entry: str | Path, out: Path | None) -> list[tuple[Path, Path]]:
-    """Return each image file with its path below the folder, except those inside `out`."""
-    path = Path(entry).expanduser()
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        root, files = path, image_files(path)
-        nothing = f"{path} holds no {KINDS} file"
-    elif glob.has_magic(str(path)):
-        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        files = [file for match in matches if match.is_dir() for file in image_files(match)]
-        matches = [match for match in matches if match.is_file()]
-        files += [file for file in matches if file.suffix.lower() in (*SUFFIXES, ".gif")]
-        nothing = f"no image file matches {path}"
-    else:
-        raise UserError(f"no such file or folder: {path}")
-    if out and root.resolve() in out.resolve().parents:
-        files = [file for file in files if out.resolve() not in file.resolve().parents]
-    if not files:
-        raise UserError(nothing)
-    return [(file, file.relative_to(root)) for file in files]
 
 
 def _target_format(task: Task) -> str:
     """Return the format of a task's output."""
     format = format_of(task.target)
-    if format is None:
+    if format is None or FORMATS[format].writes == "never":
         kind = task.target.suffix or "nameless"
         raise UserError(f"{task.file}: a {kind} file cannot be written: add --format png")
     return format
 
 
-def _open(task: Task, upscaler: AnyUpscaler, max_pixels: int) -> OpenPhoto:
+def _open(task: Task, upscaler: AnyUpscaler, opened: Callable[[Path], OpenPhoto]) -> OpenPhoto:
     """Open a task's file; raise a UserError where its output would be too large for anything."""
     format = _target_format(task)
-    photo = open_photo(task.file, max_pixels=max_pixels)
+    check_name(task.target)
+    photo = opened(task.file)
     head = photo.head
     try:
         for size in head.sizes:
@@ -282,6 +213,11 @@ def _losses(photo: Photo, format: str) -> tuple[str, ...]:
         notices.append(f"only the first page was upscaled: {title} holds one")
     elif photo.animated and FORMATS[format].multiple == "pages":
         notices.append(f"frames became pages without durations: {title} holds none")
+    elif photo.animated and photo.loop and format == "avif":
+        notices.append("the number of repetitions was left out: an AVIF repeats for ever")
+    if photo.depth > FORMATS[format].bits > 8:
+        bits = FORMATS[format].bits
+        notices.append(f"{photo.depth} bits per channel became {bits}: {title} holds no more")
     if not exif_fits(format, photo.exif):
         notices.append(f"EXIF was left out: {title} holds at most 64 KiB of it")
     return tuple(notices)
@@ -290,8 +226,8 @@ def _losses(photo: Photo, format: str) -> tuple[str, ...]:
 def _decoded(
     todo: Sequence[Task],
     upscalers: Mapping[str, AnyUpscaler],
+    opened: Callable[[Path], OpenPhoto],
     jobs: int,
-    max_pixels: int,
     pool: ThreadPoolExecutor,
 ) -> Iterator[tuple[Task, Future[Photo], int]]:
     """Yield every task with its photo and the bytes of its result; some are decoded ahead."""
@@ -300,7 +236,7 @@ def _decoded(
         reading: Future[Photo] = Future()
         photo, size, result, upscaler = None, 0, 0, upscalers[task.model]
         try:
-            photo = _open(task, upscaler, max_pixels)
+            photo = _open(task, upscaler, opened)
             first, pixel_bytes = photo.head.sizes[0], photo.head.pixel_bytes
             size = math.prod(first) * pixel_bytes
             result = math.prod(_results(upscaler, first)[1]) * pixel_bytes
@@ -315,7 +251,9 @@ def _decoded(
         yield ahead.popleft()[:3]
 
 
-def _write(task: Task, format: str, pages: Iterator[Page], photo: Photo, quality: int) -> None:
+def _write(
+    task: Task, format: str, pages: Iterator[Page], photo: Photo, quality: int | None
+) -> None:
     """Write a task's output, and raise a UserError where that fails."""
     try:
         write_photo(task.target, format, pages, photo, quality=quality)

@@ -5,6 +5,7 @@ last, so that memory is that of three batches, however long the video is.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from av.error import FFmpegError
 
 import isr_jax
 from isr_jax.errors import UserError, disk_error, is_out_of_memory, printable
-from isr_jax.files import replacing
+from isr_jax.files import check_name, replacing
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.progress import frame_bar
 from isr_jax.upscaling.any_size import SizedUpscaler
@@ -40,7 +41,7 @@ from isr_jax.video.encoding import (
     make_target,
     read_times,
 )
-from isr_jax.video.names import choose_codec, plan_videos
+from isr_jax.video.names import choose_codec, plan_videos, without_earlier
 from isr_jax.video.reading import Frame, frames, look, reason
 
 try:
@@ -99,10 +100,16 @@ def upscale_videos(
         UserError: two videos would be written to one file; nothing has been written then.
     """
     suffix = f"_{upscaler.label}" if suffix is None else suffix
-    plan = plan_videos(videos, out=out, suffix=suffix, codec=options.codec)
+    chosen = without_earlier(videos, suffix)
+    plan = plan_videos(chosen, out=out, suffix=suffix, codec=options.codec)
     plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
     failed: list[str] = []
     notices: list[str] = []
+    if left := len(videos) - len(chosen):
+        notices.append(
+            "the output of an earlier run was left out; name it alone to upscale it "
+            f"({left} video{'s' * (left > 1)})"
+        )
     bugs: list[Exception] = []
     for task in todo:
         name = printable(str(task.file))
@@ -140,6 +147,7 @@ def upscale_video(
     Raises:
         UserError: the video cannot be read or written, or an unfinished job of it is there.
     """
+    check_name(task.target)
     video, lines = look(task.file, max_pixels=max_pixels)
     codec = options.codec
     if codec == "same":
@@ -164,7 +172,7 @@ def upscale_video(
             f"{task.target.suffix} takes it from {codec} only where that holds it"
         )
     more += upscaler.remarks((video.height, video.width))
-    folder = task.target.with_name(f".{task.target.name}.job")
+    folder = _job_folder(task.target)
     with _job(folder, _key(task.file, target, upscaler, options), options, overwrite):
         counted = _compute(upscaler, target, folder, progress=progress)
         segments = read_times(folder)
@@ -172,6 +180,14 @@ def upscale_video(
             raise UserError(f"{task.file}: no frame of its video can be decoded")
         kept = assemble(target, task.target, folder=folder, segments=segments, size=size)
     return [*lines, *more, *counted, *kept]
+
+
+def _job_folder(target: Path) -> Path:
+    """Return the folder of what is done of a video, which a later run finds again."""
+    name = target.name
+    if len(os.fsencode(name)) > 200:  # of about 255 that a file system takes
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return target.with_name(f".{name}.job")
 
 
 def _compute(upscaler: AnyUpscaler, target: Target, folder: Path, *, progress: bool) -> list[str]:

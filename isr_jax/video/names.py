@@ -88,13 +88,13 @@ def split_inputs(inputs: Sequence[str]) -> Inputs:
     Raises:
         UserError: a folder holds videos and no photos.
     """
-    from isr_jax.photo.formats import image_files
+    from isr_jax.photo.finding import all_files, image_files, matching
 
     found = Inputs([], [], [])
     for entry in inputs:
         path = Path(entry).expanduser()
         if path.is_dir():
-            if videos := [file for file in path.rglob("*") if _visible(file, path)]:
+            if videos := [file for file in all_files(path) if is_video(file)]:
                 count = f"{len(videos)} video{'s' * (len(videos) > 1)}"
                 hint = f"name them, as in {videos[0].parent / '*'}{videos[0].suffix}"
                 if not image_files(path):
@@ -102,7 +102,7 @@ def split_inputs(inputs: Sequence[str]) -> Inputs:
                 found.left.append(f"{count} in {path} skipped: {hint}")
             found.photos.append(entry)
         elif glob.has_magic(str(path)) and not path.is_file():
-            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            matches = matching(path)
             videos = [file for file in matches if is_video(file) and file.is_file()]
             parts = path.parts
             fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
@@ -115,6 +115,27 @@ def split_inputs(inputs: Sequence[str]) -> Inputs:
         else:
             found.photos.append(entry)
     return found
+
+
+def without_earlier(
+    videos: Sequence[tuple[Path, Path]], suffix: str
+) -> Sequence[tuple[Path, Path]]:
+    """Return the videos without those that are named as the output, at another size, of another.
+
+    Args:
+        videos: files, each with its path below an input folder.
+        suffix: of the outputs of this run, which `plan_videos` leaves out.
+    """
+    from isr_jax.upscaling.planning import earlier_outputs
+
+    original = earlier_outputs(is_video)
+    stems = {file.resolve().with_suffix("") for file, _ in videos}
+
+    def is_input(file: Path) -> bool:
+        name = original(file)
+        return name not in stems or file.stem == f"{name.name}{suffix}"
+
+    return [video for video in videos if is_input(video[0].resolve())]
 
 
 def plan_videos(
@@ -188,8 +209,3 @@ def _holds(suffix: str, codec: str) -> bool:
 
 def _suffixes(codec: str) -> list[str]:
     return [name for name, kind in CONTAINERS.items() if codec in ("same", *kind.codecs)]
-
-
-def _visible(file: Path, root: Path) -> bool:
-    parts = file.relative_to(root).parts
-    return is_video(file) and not any(part.startswith(".") for part in parts) and file.is_file()

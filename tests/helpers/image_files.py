@@ -101,3 +101,13 @@ def check_exif(path, size):
         assert (more[42036], float(more[33434])) == ("a lens", 0.01)
         assert (more[40962], more[40963]) == size
         assert found.get_ifd(ExifTags.IFD.GPSInfo)[2] == (48.0, 8.0, 0.0)
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        found, loop = [], image.info.get("loop")
+        for i in range(image.n_frames):
+            image.seek(i)
+            image.load()
+            found.append((np.array(image.convert("RGBA")), image.info.get("duration")))
+        return found, loop
