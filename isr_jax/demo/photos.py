@@ -17,7 +17,7 @@ from isr_jax.demo.models import MEGA, Choice
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.pixels import Page, as_image, to_8_bits
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
-from isr_jax.photo.writing import write_photo
+from isr_jax.photo.writing import lost, write_photo
 from isr_jax.upscaling.sizes import Target
 from isr_jax.upscaling.tasks import is_bug
 
@@ -80,7 +80,7 @@ def take(
             )
         photo, page = first_page(opened)
         size = page.pixels.shape[1], page.pixels.shape[0]
-        notices = photo.notices
+        notices = (*photo.notices, *lost(photo, "png"))
         if len(head.sizes) > 1:
             notices += (f"the first of {len(head.sizes)} pages or frames",)
         return Uploaded(size, write_view(file.with_name("before.png"), page, photo), notices)

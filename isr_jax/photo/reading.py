@@ -19,19 +19,20 @@ import imagecodecs
 import numpy as np
 import tifffile
 from jaxtyping import UInt8, UInt16
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from isr_jax.errors import UserError, one_line
-from isr_jax.photo.formats import TIFF_METADATA
+from isr_jax.photo import png_reading
 from isr_jax.photo.gif_reading import canvas
+from isr_jax.photo.jpeg_reading import open_jpeg
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
+from isr_jax.photo.metadata import NOTHING, Metadata, Read, of_info, of_jpeg, of_png, of_tiff
 from isr_jax.photo.pixels import Page, make_page, over_white, rgb_of_cmyk, to_8_bits, upright
 from isr_jax.photo.tiff_reading import check_directories, deep_page, is_deep, is_tiff
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
-_ORIENTATION = ExifTags.Base.Orientation
-_LAYOUT = {_ORIENTATION, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength}
+_COPY = 1 | 4  # of TIFF's kinds of pages: one of fewer pixels, and a mask of transparency
 
 
 class Head(NamedTuple):
@@ -66,8 +67,7 @@ class Photo(NamedTuple):
         animated: whether the pages are frames of an animation.
         durations: of each frame, in ms.
         loop: how often the animation runs; 0 for forever.
-        exif: without the orientation, which has been applied.
-        dpi: pixels per inch, across and down.
+        metadata: what the file holds beside the pixels.
         notices: a line for each thing in the file that was left out.
     """
 
@@ -77,8 +77,7 @@ class Photo(NamedTuple):
     animated: bool
     durations: tuple[int, ...]
     loop: int
-    exif: Image.Exif
-    dpi: tuple[float, float] | None
+    metadata: Metadata
     notices: tuple[str, ...]
 
 
@@ -102,6 +101,9 @@ class OpenPhoto:
         self._stack.callback(file.close)
         self._image: Image.Image | None = None
         self._tiff: tifffile.TiffFile | None = None
+        self._png: png_reading.Contents | None = None
+        self._kept: tuple[int, ...] = ()  # the pages of a TIFF that are no copies of others
+        self._orientation = 1
         try:
             with own_limits():
                 self.head = self._read_head()
@@ -139,11 +141,13 @@ class OpenPhoto:
 
     def _read(self, count: int) -> Photo:
         try:
-            dpi, exif, notices = self._metadata()
+            metadata, self._orientation, notices = self._metadata()
             animated = self._tiff is None and count > 1
             durations, loop = self._timing() if animated else ((), 0)
             pages = self._named(self._tiff_pages() if self._tiff else self._pages())
             first = next(pages)
+            size = first.pixels.shape[1], first.pixels.shape[0]
+            metadata = metadata._replace(size=size, profile=bool(first.icc))
             if count == 1:
                 self.close()
                 pages.close()  # where Pillow's copy of the pixels would stay beside the result
@@ -162,8 +166,7 @@ class OpenPhoto:
             animated=animated,
             durations=durations,
             loop=loop,
-            exif=exif,
-            dpi=dpi,
+            metadata=metadata,
             notices=notices,
         )
 
@@ -171,7 +174,10 @@ class OpenPhoto:
         """Return the file as Pillow's image, made at the first call."""
         if self._image is None:
             self._file.seek(0)
-            self._image = self._stack.enter_context(Image.open(self._file, formats=formats))
+            jpeg = self._file.read(3) == b"\xff\xd8\xff"
+            self._file.seek(0)
+            image = open_jpeg(self._file) if jpeg else Image.open(self._file, formats=formats)
+            self._image = self._stack.enter_context(image)
         return self._image
 
     def _read_head(self) -> Head:
@@ -180,12 +186,18 @@ class OpenPhoto:
         if is_tiff(start):
             check_directories(self._file)
             tiff = self._tiff = self._stack.enter_context(tifffile.TiffFile(self._file))
-            pages = [page.aspage() for page in tiff.pages]
+            every = [page.aspage() for page in tiff.pages]
+            whole = tuple(i for i, page in enumerate(every) if not page.subfiletype & _COPY)
+            self._kept = whole or tuple(range(len(every)))
+            pages = [every[i] for i in self._kept]
             sizes = tuple((page.imagewidth, page.imagelength) for page in pages)
             first = pages[0]
             return Head("tiff", sizes, first.samplesperpixel, 16 if is_deep(first) else 8)
+        if start.startswith(png_reading.MAGIC):
+            self._png = png_reading.read_contents(self._file)
+            self._file = png_reading.without(self._file, self._png.dropped)
         image = self._pillow()
-        name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+        name = str(image.format).lower()
         size = image.size
         if name == "gif":
             self._file.seek(0)
@@ -223,8 +235,8 @@ class OpenPhoto:
         image, count = self._pillow(), len(self.head.sizes)
         if self.head.bits == 16 and count == 1:
             pixels = imagecodecs.png_decode(self._content())
-            orientation = self._exif(image).get(_ORIENTATION, 1)
-            yield make_page(upright(pixels, orientation=orientation), image.info.get("icc_profile"))
+            pixels = upright(pixels, orientation=self._orientation)
+            yield make_page(pixels, image.info.get("icc_profile"))
             return
         # The default image of an animated PNG is for programs that cannot show the animation.
         start = int(bool(image.info.get("default_image")))
@@ -232,22 +244,22 @@ class OpenPhoto:
         for i in range(start, start + count):
             image.seek(i)
             self._check_page(image)
-            page = _pillow_page(image, alpha=alpha)
+            page = _pillow_page(image, orientation=self._orientation, alpha=alpha)
             alpha = alpha or (count > 1 and page.pixels.shape[2:] in ((2,), (4,)))
             yield page
 
     def _tiff_pages(self) -> Iterator[Page]:
         """Yield the pages of a TIFF file, 16-bit ones by tifffile and the others by Pillow."""
         assert self._tiff
-        for i, frame in enumerate(self._tiff.pages):
-            page = frame.aspage()
+        for i in self._kept:
+            page = self._tiff.pages[i].aspage()
             if is_deep(page):
                 yield deep_page(page)
                 continue
             image = self._pillow(("TIFF",))
             image.seek(i)
             self._check_page(image)
-            yield _pillow_page(image)
+            yield _pillow_page(image, orientation=1)  # Pillow turns a TIFF itself
 
     def _check_page(self, image: Image.Image) -> None:
         """Refuse a page that is larger than the header says, before memory is taken for it."""
@@ -269,41 +281,31 @@ class OpenPhoto:
             durations.append(round(image.info.get("duration", 0)))
         return tuple(durations), loop
 
-    def _metadata(self) -> tuple[tuple[float, float] | None, Image.Exif, tuple[str, ...]]:
-        """Return the resolution in dpi, EXIF, and a notice where they cannot be read."""
-        exif, kept = Image.Exif(), Image.Exif()
+    def _metadata(self) -> Read:
+        """Return the metadata; the decoders' place in the file stays."""
+        place = self._file.tell()
         try:
             if self._tiff:
-                page = self._tiff.pages.first
-                dpi = page.get_resolution(tifffile.RESUNIT.INCH) if 282 in page.tags else None
-                exif.bigtiff, exif.endian = self._tiff.is_bigtiff, self._tiff.byteorder
-                exif.load_from_fp(self._file, page.offset)
+                read = self._tiff_metadata(self._tiff)
+            elif self._png:
+                read = of_png(self._png, self._pillow().info)
+            elif self.head.format == "jpeg":
+                read = of_jpeg(self._file, self._pillow().info)
             else:
-                image = self._pillow()
-                dpi, exif = image.info.get("dpi"), self._exif(image)
-            known = TIFF_METADATA if self._tiff else {*exif} - _LAYOUT
-            tags: dict[int, Any] = {tag: exif[tag] for tag in exif if tag in known}
-            directories = {
-                tag: dict(exif.get_ifd(tag)) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-            }
-            # An offset into the old file.
-            directories[ExifTags.IFD.Exif].pop(ExifTags.IFD.Interop, None)
-            kept.update({tag: value for tag, value in tags.items() if tag not in directories})
-            for tag, directory in directories.items():
-                if directory:
-                    kept.get_ifd(tag).update(directory)
-            kept.tobytes()
-        except Exception:
-            return None, Image.Exif(), ("EXIF was left out because it cannot be read",)
-        across, down = dpi or (0, 0)
-        return ((float(across), float(down)) if across and down else None), kept, ()
+                read = of_info(self._pillow().info)
+        except (ValueError, OSError):
+            read = Read(NOTHING, 1, ("metadata was left out because it cannot be read",))
+        self._file.seek(place)
+        return read
 
-    def _exif(self, image: Image.Image) -> Image.Exif:
-        """Return the EXIF of anything but TIFF."""
-        # Of a PNG file without, Pillow would decode the pixels to look behind them.
-        if image.format == "PNG" and not any(x in self._content() for x in (b"eXIf", b" exif\0")):
-            return Image.Exif()
-        return image.getexif()
+    def _tiff_metadata(self, tiff: tifffile.TiffFile) -> Read:
+        page = tiff.pages[self._kept[0]].aspage()
+        stated = (*page.resolution, page.resolutionunit) if 282 in page.tags else None
+        read = of_tiff(self._file, page.offset, stated)
+        if len(self._kept) < len(tiff.pages):
+            line = "smaller copies and masks among a file's pages were left out"
+            read = read._replace(notices=(*read.notices, line))
+        return read
 
 
 def open_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> OpenPhoto:
@@ -367,22 +369,24 @@ def unreadable(name: str, error: Exception) -> UserError:
     return UserError(f"{name}: unreadable: {reason}")
 
 
-def _pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
+def _pillow_page(image: Image.Image, *, orientation: int, alpha: bool = False) -> Page:
     """Decode the page that an image stands at, upright; 8 bits per channel, or 16 of gray."""
     icc = image.info.get("icc_profile")
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode == "CMYK":
-        turned.info["icc_profile"] = icc
-        return make_page(*rgb_of_cmyk(turned))
-    if turned.mode.startswith("I;16"):
-        return make_page(np.array(turned).astype(np.uint16), icc)
-    if turned.mode in ("I", "F"):
+    image.load()
+    if image.mode == "CMYK":
+        pixels, icc = rgb_of_cmyk(image)
+    elif image.mode.startswith("I;16"):
+        pixels = np.array(image).astype(np.uint16)
+    elif image.mode in ("I", "F"):
         raise ValueError("32-bit pixels; save it with 8 or 16 bits")
-    gray = turned.mode in ("1", "L", "LA", "La")
-    alpha = alpha or turned.has_transparency_data
-    mode = ("L" if gray else "RGB") + ("A" if alpha else "")
-    if turned.mode == "1" and turned.info.get("transparency") == 1:
-        turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
-    # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
-    turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
-    return make_page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)
+    else:
+        gray = image.mode in ("1", "L", "LA", "La")
+        alpha = alpha or image.has_transparency_data
+        mode = ("L" if gray else "RGB") + ("A" if alpha else "")
+        if image.mode == "1" and image.info.get("transparency") == 1:
+            image = image.copy()
+            image.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
+        # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
+        image = image.convert("RGBA") if mode == "LA" and image.mode == "1" else image
+        pixels = np.array(image if image.mode == mode else image.convert(mode))
+    return make_page(upright(pixels, orientation=orientation), icc)

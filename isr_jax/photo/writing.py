@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
 from isr_jax.photo import jpeg, png, tiff
+from isr_jax.photo.exif import exif_bytes
 from isr_jax.photo.formats import FORMATS
+from isr_jax.photo.metadata import Metadata, losses, one_packet, resized
 from isr_jax.photo.pixels import Pixels, as_image, in_srgb, over_white, to_8_bits
 from isr_jax.photo.reading import Page, Photo
-
-_EXIF, _GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 
 
 def check_fits(format: str, width: int, height: int, channels: int) -> None:
@@ -76,28 +76,26 @@ def write_photo(
     """
     first = next(pages)
     pages = itertools.chain([first], pages)
-    exif = _sized(photo.exif, first.pixels.shape[1], first.pixels.shape[0])
-    metadata: dict[str, Any] = {"icc_profile": first.icc, "dpi": photo.dpi}
-    if exif_fits(format, exif):
-        metadata["exif"] = _bytes_of(exif)
-    metadata = {name: value for name, value in metadata.items() if value}
+    metadata = resized(photo.metadata, first.pixels.shape[1], first.pixels.shape[0])
+    icc = first.icc or b""
     with replacing(file) as unfinished:
         if format == "tiff":
-            tiff.write_tiff(
-                unfinished, pages, photo, exif, size=first.pixels.nbytes * photo.page_count
-            )
+            size = first.pixels.nbytes * photo.page_count
+            tiff.write_tiff(unfinished, pages, metadata, size=size)
             return
         with open(unfinished, "wb") as out:
             if photo.page_count > 1 and holds_all(format, photo):
-                _write_frames(out, format, pages, photo, quality, metadata)
+                _write_frames(out, format, pages, photo, quality, icc, metadata)
             elif format == "png":
-                png.write_png(out, first.pixels, **metadata)
+                png.write_png(out, first.pixels, icc_profile=icc, metadata=metadata)
             elif format == "jpeg":
-                jpeg.write_jpeg(out, first.pixels, quality=quality, **metadata)
+                jpeg.write_jpeg(
+                    out, first.pixels, quality=quality, icc_profile=icc, metadata=metadata
+                )
             elif format == "webp":
-                as_image(first.pixels).save(out, "WEBP", exact=True, **_webp(quality), **metadata)
+                as_image(first.pixels).save(out, "WEBP", **_webp(quality, icc, metadata))
             else:
-                as_image(first.pixels).save(out, "BMP", dpi=photo.dpi or (0, 0))
+                as_image(first.pixels).save(out, "BMP", dpi=metadata.dpi or (0, 0))
 
 
 def holds_all(format: str, photo: Photo) -> bool:
@@ -106,31 +104,22 @@ def holds_all(format: str, photo: Photo) -> bool:
     return photo.page_count == 1 or multiple == "pages" or (multiple == "frames" and photo.animated)
 
 
-def exif_fits(format: str, exif: Image.Exif) -> bool:
-    """Return whether a format has room for the EXIF: one segment of a JPEG."""
-    return format != "jpeg" or len(_bytes_of(exif)) <= jpeg.SEGMENT
+def lost(photo: Photo, format: str) -> tuple[str, ...]:
+    """Return a notice for pages, frames and metadata that a format cannot hold."""
+    title, notices = FORMATS[format].title, []
+    if not holds_all(format, photo):
+        notices.append(f"only the first page was upscaled: {title} holds one")
+    elif photo.animated and FORMATS[format].multiple == "pages":
+        notices.append(f"frames became pages without durations: {title} holds none")
+    return (*notices, *losses(photo.metadata, format))
 
 
-def _sized(exif: Image.Exif, width: int, height: int) -> Image.Exif:
-    """Return the EXIF for an image of another size."""
-    sizes = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
-    sized = Image.Exif()
-    sized.update(exif)
-    for place in (_EXIF, _GPS):
-        if directory := dict(exif.get_ifd(place)):
-            directory.update({tag: size for tag, size in sizes.items() if tag in directory})
-            sized.get_ifd(place).update(directory)
-    return sized
-
-
-def _bytes_of(exif: Image.Exif) -> bytes:
-    """Return EXIF as files hold it; b"" where it is empty."""
-    return exif.tobytes() if len(exif) or exif.get_ifd(_EXIF) or exif.get_ifd(_GPS) else b""
-
-
-def _webp(quality: int) -> dict[str, Any]:
+def _webp(quality: int, icc: bytes, metadata: Metadata) -> dict[str, Any]:
     """Return Pillow's options; for lossless files, its quality is the effort."""
-    return {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
+    how = {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
+    held = {"icc_profile": icc, "exif": exif_bytes(metadata.exif)}
+    held["xmp"] = one_packet(metadata.xmp)
+    return {"exact": True, **how, **{name: value for name, value in held.items() if value}}
 
 
 def _write_frames(
@@ -139,22 +128,44 @@ def _write_frames(
     pages: Iterator[Page],
     photo: Photo,
     quality: int,
-    metadata: dict[str, Any],
+    icc: bytes,
+    metadata: Metadata,
 ) -> None:
     """Write an animated WebP or PNG."""
-    metadata |= {"save_all": True, "duration": list(photo.durations), "loop": photo.loop}
+    told = {"save_all": True, "duration": list(photo.durations), "loop": photo.loop}
     if format == "webp":
-        _Frames(pages, photo.page_count).save(out, "WEBP", exact=True, **_webp(quality), **metadata)
+        frames = _Frames(pages, photo.page_count)
+        frames.save(out, "WEBP", **_webp(quality, icc, metadata), **told)
     else:
         # Pillow goes through them more than once.
         first, *others = (_frame(page) for page in pages)
-        first.save(out, "PNG", append_images=others, **metadata)
+        with_chunks: Any = _AfterHeader(out, png.chunks_of(metadata))
+        first.save(with_chunks, "PNG", append_images=others, icc_profile=icc or None, **told)
 
 
 def _frame(page: Page) -> Image.Image:
     """Return a frame as RGB or RGBA."""
     image = as_image(page.pixels)
     return image.convert("RGBA" if image.mode in ("LA", "RGBA") else "RGB")
+
+
+class _AfterHeader:
+    """A file for Pillow's PNG writer, which writes only some kinds of chunks: puts them in."""
+
+    def __init__(self, out: IO[bytes], chunks: list[png.Chunk]) -> None:
+        self._out, self._chunks = out, chunks
+
+    def write(self, data: bytes) -> int:
+        """Write data, and the chunks behind the header."""
+        written = self._out.write(data)
+        if self._out.tell() == png.HEADER_BYTES:
+            for name, content in self._chunks:
+                PngImagePlugin.putchunk(self._out, name, content)
+        return written
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        self._out.flush()
 
 
 class _Frames(Image.Image):

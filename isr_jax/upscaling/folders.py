@@ -15,7 +15,7 @@ from isr_jax.photo.formats import FORMATS, KINDS, SUFFIXES, format_of, image_fil
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
-from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_photo
+from isr_jax.photo.writing import check_fits, fit, holds_all, lost, write_photo
 from isr_jax.progress import image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
@@ -115,7 +115,7 @@ def upscale_files(
             photo = None
             try:
                 photo, target_format = reading.result(), _target_format(task)
-                notices.update((*photo.notices, *_losses(photo, target_format)))
+                notices.update((*photo.notices, *lost(photo, target_format)))
                 pages = upscaled(photo.pages, target_format)
                 if photo.page_count > 1 and holds_all(target_format, photo):
                     _write(task, target_format, pages, photo, quality)
@@ -260,18 +260,6 @@ def _check_size(format: str, result: Sides, channels: int, channel_bytes: int) -
             f"the upscaled image has {width}x{height} pixels, {size / 1e9:.0f} GB, more than this "
             f"machine's memory of {memory() / 1e9:.0f} GB: cut it into parts"
         )
-
-
-def _losses(photo: Photo, format: str) -> tuple[str, ...]:
-    """Return a notice for pages, frames and EXIF that a format cannot hold."""
-    title, notices = FORMATS[format].title, []
-    if not holds_all(format, photo):
-        notices.append(f"only the first page was upscaled: {title} holds one")
-    elif photo.animated and FORMATS[format].multiple == "pages":
-        notices.append(f"frames became pages without durations: {title} holds none")
-    if not exif_fits(format, photo.exif):
-        notices.append(f"EXIF was left out: {title} holds at most 64 KiB of it")
-    return tuple(notices)
 
 
 def _decoded(

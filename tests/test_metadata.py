@@ -1,0 +1,316 @@
+"""What `isr upscale` carries beside the pixels: EXIF, XMP, IPTC, text and comments."""
+
+import struct
+import zlib
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, Image
+
+from isr_jax.photo.exif import parse_exif
+from tests.helpers import metadata as made
+from tests.helpers.image_files import chunk, good, noise, png
+
+ARTIST = "Zoë 図".encode()
+COPYRIGHT = "© Zoë".encode("latin-1")
+DESCRIPTION = b"\xff\xfe\x81 undecodable \xc3"
+COMMENT = b"UNICODE\0" + "Steps: 20, 図".encode("utf-16-be")
+NOTE = bytes(range(256))
+
+
+def told(order):
+    """EXIF in which no string is ASCII."""
+
+    def text(data):
+        return 2, len(data) + 1, data + b"\0"
+
+    return made.exif_block(
+        order,
+        {
+            ExifTags.Base.Artist: text(ARTIST),
+            ExifTags.Base.Copyright: text(COPYRIGHT),
+            ExifTags.Base.ImageDescription: text(DESCRIPTION),
+            ExifTags.Base.Orientation: (3, 1, struct.pack(order + "H", 6)),
+        },
+        exif={
+            ExifTags.Base.UserComment: (7, len(COMMENT), COMMENT),
+            ExifTags.Base.MakerNote: (7, len(NOTE), NOTE),
+            ExifTags.Base.LensModel: text(ARTIST),
+            ExifTags.Base.ExposureTime: (5, 1, struct.pack(order + "II", 1, 250)),
+            0x9214: (3, 3, struct.pack(order + "HHH", 1, 2, 3)),
+            ExifTags.Base.ExifImageWidth: (3, 1, struct.pack(order + "H", 12)),
+            ExifTags.Base.ExifImageHeight: (3, 1, struct.pack(order + "H", 8)),
+        },
+        gps={
+            1: (2, 2, b"N\0"),
+            2: (5, 3, struct.pack(order + "6I", 48, 1, 6, 1, 1, 2)),
+            27: text(ARTIST),
+        },
+    )
+
+
+def write_with_exif(folder, block):
+    """A file of each format."""
+    image = Image.fromarray(noise(8, 12, 3))
+    (folder / "a.jpg").write_bytes(made.jpeg(made.segment(0xE1, b"Exif\0\0" + block)))
+    (folder / "a.png").write_bytes(png(noise(8, 12, 3), chunk(b"eXIf", block)))
+    image.save(folder / "a.webp", exif=block)
+    # Pillow copies the strings of EXIF into a TIFF as Latin-1; these are put there by tifffile.
+    found = {
+        315: ARTIST,
+        33432: COPYRIGHT,
+        270: DESCRIPTION,
+    }
+    tags = [(tag, 2, len(data) + 1, data + b"\0", True) for tag, data in found.items()]
+    tags.append((274, 3, 1, 6, True))
+    tifffile.imwrite(
+        folder / "a.tif", noise(8, 12, 3), metadata=None, software=False, extratags=tags
+    )
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "tiff"])
+def test_strings_of_exif_keep_their_bytes(tmp_path, capsys, form, order):
+    write_with_exif(tmp_path, told(order))
+    for suffix in ("jpg", "png", "webp", "tif"):
+        target = tmp_path / suffix / f"b.{made.SUFFIXES[form]}"
+        assert good(capsys, tmp_path / f"a.{suffix}", "--out", target, "--format", form) == []
+        with Image.open(target) as image:
+            assert image.size == (16, 24)
+            found = image.getexif()
+            more, place = found.get_ifd(ExifTags.IFD.Exif), found.get_ifd(ExifTags.IFD.GPSInfo)
+        # Pillow decodes strings as Latin-1, which loses no byte.
+        texts = {315: ARTIST, 33432: COPYRIGHT, 270: DESCRIPTION}
+        assert {tag: found[tag].encode("latin-1") for tag in texts} == texts
+        assert found.get(ExifTags.Base.Orientation, 1) == 1
+        if suffix == "tif":
+            continue
+        assert more[ExifTags.Base.UserComment] == COMMENT
+        assert more[ExifTags.Base.MakerNote] == NOTE
+        assert more[ExifTags.Base.LensModel].encode("latin-1") == ARTIST
+        assert more[ExifTags.Base.ExposureTime] == 1 / 250
+        assert more[0x9214] == (1, 2, 3)
+        size = more[ExifTags.Base.ExifImageWidth], more[ExifTags.Base.ExifImageHeight]
+        assert size == (16, 24)
+        assert (place[1], place[2]) == ("N", (48.0, 6.0, 0.5))
+        assert place[27].encode("latin-1") == ARTIST
+
+
+def test_exif_of_a_tiff_with_directories_stays(tmp_path, capsys):
+    """From a TIFF that was written here, in both orders of bytes, and as a BigTIFF."""
+    write_with_exif(tmp_path, told(">"))
+    good(capsys, tmp_path / "a.png", "--out", tmp_path / "b.tif")
+    good(capsys, tmp_path / "b.tif", "--out", tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as image:
+        more = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    assert (more[ExifTags.Base.MakerNote], more[ExifTags.Base.UserComment]) == (NOTE, COMMENT)
+    size = more[ExifTags.Base.ExifImageWidth], more[ExifTags.Base.ExifImageHeight]
+    assert size == (32, 48)
+
+
+def test_what_of_exif_cannot_be_read_is_said_and_the_rest_kept(tmp_path, capsys):
+    text = b"a maker\0"
+    block = made.exif_block("<", {271: (2, len(text), text), 272: (2, 9, b"a model.\0")})
+    cut = bytearray(block)
+    struct.pack_into("<I", cut, cut.index(struct.pack("<HHI", 272, 2, 9)) + 8, 10**6)
+    (tmp_path / "a.png").write_bytes(png(noise(4, 4, 3), chunk(b"eXIf", bytes(cut))))
+    (line,) = good(capsys, tmp_path / "a.png")
+    assert line.startswith("a part of EXIF was left out because it cannot be read")
+    with Image.open(tmp_path / "a_x2.png") as image:
+        assert dict(image.getexif()) == {271: "a maker"}
+    (tmp_path / "b.png").write_bytes(png(noise(4, 4, 3), chunk(b"eXIf", b"no EXIF at all")))
+    (line,) = good(capsys, tmp_path / "b.png")
+    assert line.startswith("EXIF was left out because it cannot be read")
+
+
+def test_directories_that_refer_to_themselves_end():
+    block = bytearray(made.exif_block("<", {271: (2, 4, b"abc\0")}, exif={36864: (7, 4, b"0232")}))
+    at = block.index(struct.pack("<HHI", 0x8769, 4, 1))
+    struct.pack_into("<I", block, at + 8, 8)
+    found, _ = parse_exif(bytes(block))
+    assert found[271].data == b"abc\0"
+    # Every value the same megabytes: more than there are.
+    many = {1000 + i: (7, 2**20, bytes(5)) for i in range(100)}
+    heavy = bytearray(made.exif_block("<", many) + bytes(2**20))
+    assert parse_exif(bytes(heavy)) == ({}, True)
+
+
+def all_kinds(folder):
+    """The same XMP and IPTC in every format that holds them."""
+    packet = made.packet(made.title("Été 図"))
+    image = Image.fromarray(noise(8, 12, 3))
+    parts = made.segment(0xE1, made.XMP + packet), made.segment(0xED, made.PHOTOSHOP)
+    (folder / "a.jpg").write_bytes(made.jpeg(*parts))
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + packet)
+    (folder / "a.png").write_bytes(png(noise(8, 12, 3), text))
+    image.save(folder / "a.webp", xmp=packet)
+    tags = [(700, 1, len(packet), packet, True), (33723, 7, len(made.IPTC), made.IPTC, True)]
+    tifffile.imwrite(
+        folder / "a.tif", noise(8, 12, 3), metadata=None, software=False, extratags=tags
+    )
+    return packet
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "tiff", "bmp"])
+def test_xmp_and_iptc_go_from_format_to_format(tmp_path, capsys, form):
+    packet = all_kinds(tmp_path)
+    for suffix in ("jpg", "png", "webp", "tif"):
+        target = tmp_path / suffix / f"b.{made.SUFFIXES[form]}"
+        said = good(capsys, tmp_path / f"a.{suffix}", "--out", target, "--format", form)
+        lost = {"bmp": ("XMP", "IPTC"), "webp": ("IPTC",)}.get(form, ())
+        lost = lost if suffix in ("jpg", "tif") else [name for name in lost if name == "XMP"]
+        starts = [line.split(" was left out")[0] for line in said]
+        assert starts == list(lost), said
+        if form == "bmp":
+            continue
+        assert made.xmp_of(target) == packet
+        if suffix in ("jpg", "tif") and form in ("jpeg", "tiff"):
+            assert made.iptc_of(target)[(2, 120)] == made.CAPTION
+    if form == "png":
+        # What ImageMagick writes and reads: the name, the length and hexadecimal digits.
+        with Image.open(tmp_path / "jpg" / "b.png") as image:
+            name, length, digits = image.text["Raw profile type iptc"].split(None, 2)
+        block = bytes.fromhex(digits)
+        assert (name, int(length)) == ("iptc", len(block))
+        assert block.startswith(b"8BIM\x04\x04")
+        assert made.IPTC in block
+        good(capsys, tmp_path / "jpg" / "b.png", "--out", tmp_path / "back.jpg")
+        assert made.iptc_of(tmp_path / "back.jpg")[(2, 120)] == made.CAPTION
+
+
+def test_xmp_agrees_with_the_upright_larger_photo(tmp_path, capsys):
+    """Stated as attributes and as elements, under the usual prefixes and others."""
+    spaces = (
+        'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:e="http://ns.adobe.com/exif/1.0/" '
+        "xmlns:GPano='http://ns.google.com/photos/1.0/panorama/'"
+    )
+    attributes = "tiff:Orientation='6' tiff:ImageWidth = \"12\" e:PixelXDimension='12' "
+    attributes += 'e:FNumber="28/10" GPano:FullPanoWidthPixels="100"'
+    elements = (
+        "<tiff:ImageLength>8</tiff:ImageLength><e:PixelYDimension>8</e:PixelYDimension>"
+        "<GPano:CroppedAreaTopPixels> 7 </GPano:CroppedAreaTopPixels><tiff:Make>a > b</tiff:Make>"
+    )
+    described = f'<rdf:Description rdf:about="" {spaces} {attributes}>{elements}</rdf:Description>'
+    packet = made.packet(described)
+    (tmp_path / "a.jpg").write_bytes(made.jpeg(made.segment(0xE1, made.XMP + packet)))
+    assert good(capsys, tmp_path / "a.jpg", "--format", "png") == []
+    with Image.open(tmp_path / "a_x2.png") as image:
+        assert image.size == (16, 24)  # turned, as Pillow turns a photo without EXIF
+        found = image.info["xmp"].decode()
+    wanted = described.replace("n='6'", "n='1'").replace('"12"', '"16"').replace("n='12'", "n='16'")
+    wanted = wanted.replace("h>8<", "h>24<").replace("n>8<", "n>24<").replace('"100"', '"200"')
+    assert wanted.replace("> 7 <", ">14<") in found
+    assert len(found) > 2000  # with all that is around
+
+
+def test_xmp_that_is_too_long_for_a_segment(tmp_path, capsys):
+    """The rest of it is in further segments, found by its digest; other formats hold it whole."""
+    note = '<rdf:Description rdf:about="" xmlns:n="http://ns.adobe.com/xmp/note/" '
+    long = "x" * 100_000
+    more = f'<rdf:RDF xmlns:rdf="{made.RDF}" xmlns:my="urn:my"><rdf:Description rdf:about="" '
+    more = f'{more} my:text="{long}"><my:b>図</my:b></rdf:Description></rdf:RDF>'
+    import hashlib
+
+    document = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{more}</x:xmpmeta>'.encode()
+    digest = hashlib.md5(document).hexdigest().upper()
+    packet = made.packet(made.title("t"), f'{note} n:HasExtendedXMP="{digest}"/>')
+    head = made.EXTENSION + digest.encode() + struct.pack(">I", len(document))
+    parts = [
+        made.segment(0xE1, head + struct.pack(">I", at) + document[at : at + 60_000])
+        for at in range(0, len(document), 60_000)
+    ]
+    (tmp_path / "a.jpg").write_bytes(made.jpeg(made.segment(0xE1, made.XMP + packet), *parts[::-1]))
+    assert good(capsys, tmp_path / "a.jpg") == []
+    assert good(capsys, tmp_path / "a.jpg", "--format", "png") == []
+    assert good(capsys, tmp_path / "a_x2.png", "--format", "jpeg") == []
+    root = {}
+    for name in ("a_x2.jpg", "a_x2_x2.jpg"):
+        data = [data for marker, data in made.segments_of(tmp_path / name) if marker == 0xE1]
+        (first,) = [part.removeprefix(made.XMP) for part in data if part.startswith(made.XMP)]
+        rest = [part[len(made.EXTENSION) :] for part in data if part.startswith(made.EXTENSION)]
+        joined = b"".join(part[40:] for part in rest)
+        assert [struct.unpack(">II", part[32:40]) for part in rest] == [
+            (len(joined), at) for at in range(0, len(joined), 65_400)
+        ]
+        told = hashlib.md5(joined).hexdigest().upper().encode()
+        assert {part[:32] for part in rest} == {told}
+        assert b'HasExtendedXMP="' + told in first
+        assert long.encode() in joined
+        root[name] = first, joined
+    assert b"t</rdf:li>" in root["a_x2.jpg"][0]
+    whole = ElementTree.fromstring(made.xmp_of(tmp_path / "a_x2.png").strip(b"\0"))
+    (described,) = whole.iterfind(".//{*}Description[@{urn:my}text]")
+    assert (described.get("{urn:my}text"), described.findtext("{urn:my}b")) == (long, "図")
+    assert whole.findtext(".//{*}title//{*}li") == "t"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><open></x:xmpmeta>",
+        b"<!DOCTYPE a [<!ENTITY b 'cccccccc'>]><a>&b;</a>",
+        "<a>utf-16</a>".encode("utf-16"),
+        b"<a xmlns:e='http://ns.adobe.com/exif/1.0/'>" + b"<e:b/>" * 6_000 + b"</a>",
+    ],
+)
+def test_xmp_that_cannot_be_read_is_said(tmp_path, capsys, packet):
+    Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.webp", xmp=packet)
+    (line,) = good(capsys, tmp_path / "a.webp", "--format", "png")
+    assert line.startswith("XMP was left out because it cannot be read")
+    assert made.xmp_of(tmp_path / "a_x2.png") is None
+
+
+def test_texts_of_a_png_stay_as_they_are(tmp_path, capsys):
+    """Also before and behind the pixels, of any length, compressed or not, and of an animation."""
+    workflow = b'{"1": {"inputs": {"text": "' + "図".encode() * 20_000 + b'"}}}'
+    texts = [
+        chunk(b"tEXt", b"parameters\0a tree\nSteps: 20, caf\xe9"),
+        chunk(b"zTXt", b"prompt\0\0" + zlib.compress(workflow)),
+        chunk(b"iTXt", b"workflow\0\1\0en\0\0" + zlib.compress(workflow)),
+        chunk(b"iTXt", b"Author\0\0\0fr\0Auteur\0" + ARTIST),
+    ]
+    data = png(noise(4, 5, 3), *texts[:3])
+    (tmp_path / "a.png").write_bytes(data[:-12] + texts[3] + data[-12:])
+    (tmp_path / "deep.png").write_bytes(png(noise(4, 5, 3, dtype=np.uint16), *texts))
+    frames = [Image.fromarray(noise(4, 5, 3, seed=i)) for i in range(2)]
+    frames[0].save(tmp_path / "b.png", save_all=True, append_images=frames[1:])
+    data = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(data[:33] + b"".join(texts) + data[33:])
+    assert good(capsys, tmp_path) == []
+    for name in ("a", "deep", "b"):
+        found = made.chunks_of(tmp_path / f"{name}_x2.png")
+        found = [chunk(*part) for part in found if part[0] in (b"tEXt", b"zTXt", b"iTXt")]
+        assert found == texts
+    with Image.open(tmp_path / "b_x2.png") as image:
+        assert image.n_frames == 2
+        assert image.text["workflow"] == workflow.decode()
+    (line,) = good(capsys, tmp_path / "a.png", "--format", "jpeg")
+    assert line.startswith("PNG text was left out: JPEG holds none")
+
+
+def test_exif_and_xmp_in_imagemagick_s_texts(tmp_path, capsys):
+    """They are read, and written as other programs do, because they state an orientation."""
+    block = b"Exif\0\0" + told("<")
+    text = b"\nexif\n%8d\n%s\n" % (len(block), block.hex().encode())
+    part = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
+    (tmp_path / "a.png").write_bytes(png(noise(8, 12, 3), part))
+    assert good(capsys, tmp_path / "a.png") == []
+    kinds = [kind for kind, _ in made.chunks_of(tmp_path / "a_x2.png")]
+    assert (kinds.count(b"eXIf"), kinds.count(b"zTXt")) == (1, 0)
+    with Image.open(tmp_path / "a_x2.png") as image:
+        assert image.size == (16, 24)
+        assert image.getexif()[315].encode("latin-1") == ARTIST
+
+
+def test_comments(tmp_path, capsys):
+    (tmp_path / "a.jpg").write_bytes(made.jpeg(comment=b"caf\xe9 " + b"x" * 3000))
+    assert good(capsys, tmp_path / "a.jpg") == []
+    assert good(capsys, tmp_path / "a.jpg", "--format", "png") == []
+    with Image.open(tmp_path / "a_x2.jpg") as image:
+        assert image.info["comment"] == b"caf\xe9 " + b"x" * 3000
+    with Image.open(tmp_path / "a_x2.png") as image:
+        assert image.text["Comment"] == "café " + "x" * 3000
+    (line,) = good(capsys, tmp_path / "a.jpg", "--format", "webp")
+    assert line.startswith("comments were left out: WebP holds none")
