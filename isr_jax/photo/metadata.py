@@ -25,6 +25,7 @@ JPEG_SEGMENT = 65_533 - 16
 _SRGB_CODES = ((1, 13), (1, 1), (1, 6))
 _SRGB_GAMMA, _SRGB_POINTS = 45_455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _NEAR = 1500
+_X_RESOLUTION = 282  # of EXIF
 
 
 class Metadata(NamedTuple):
@@ -78,7 +79,11 @@ def of_jpeg(file: BufferedIOBase, info: dict[Any, Any]) -> Read:
         dpi=_positive(info.get("dpi")),
         density=_density(density) if unit == 0 else None,
     )
-    return _checked(metadata, found.exif, found.xmp, found.notices)
+    read = _checked(metadata, found.exif, found.xmp, found.notices)
+    if metadata.density and _X_RESOLUTION not in read.metadata.exif:
+        # Pillow takes 72 dpi where EXIF states none.
+        read = read._replace(metadata=read.metadata._replace(dpi=None))
+    return read
 
 
 def of_png(found: png_reading.Contents, info: dict[Any, Any]) -> Read:
@@ -172,7 +177,8 @@ def losses(metadata: Metadata, format: str) -> tuple[str, ...]:
     if not kept and not is_like_srgb(metadata.colour):
         names = " and ".join(kind.decode() for kind, _ in metadata.colour)
         lines.append(
-            f"what says that the colours are not sRGB ({names}) was left out: {title} holds none"
+            f"the label of the colours, which are not sRGB ({names}), was left out: "
+            f"{title} holds none"
         )
     return tuple(lines)
 

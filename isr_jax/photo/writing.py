@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
-from isr_jax.photo import jpeg, png, tiff
+from isr_jax.photo import jpeg, png, png_reading, tiff
 from isr_jax.photo.exif import exif_bytes
 from isr_jax.photo.formats import FORMATS
 from isr_jax.photo.metadata import Metadata, losses, one_packet, resized
@@ -39,6 +39,11 @@ def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
         if (pixels[..., -1] != peak).any():
             notices.append(f"transparency was composed over white: {holds.title} holds none")
         pixels = over_white(pixels)
+    if icc and format == "png" and len(icc) > png_reading.MOST:
+        notices.append(
+            "a colour profile of more than 1 MiB was left out: other programs refuse such a PNG"
+        )
+        icc = None
     if icc and not holds.metadata:
         notice = f"colours became sRGB: {holds.title} holds no colour profile"
         try:
