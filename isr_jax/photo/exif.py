@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-MAIN_BYTES = 2**24  # the most that the values of a directory may take
+MOST = 2**24  # bytes of the values of a directory; what is beyond is left out
+_FAR = 2**40  # beyond the end of what can be decoded, and not of what a disk can be asked for
 PREFIX = b"Exif\0\0"
 ORIENTATION = 0x112
 EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005
@@ -62,7 +63,7 @@ def layout_of(file: BufferedIOBase) -> Layout:
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
     if order is None or len(start) < 8:
         raise ValueError("no EXIF")
-    if struct.unpack_from(order + "H", start, 2)[0] == 43:
+    if struct.unpack_from(order + "H", start, 2)[0] == 43 and len(start) == 16:
         return Layout(order, 8, 20, 8, struct.unpack_from(order + "Q", start, 8)[0])
     return Layout(order, 2, 12, 4, struct.unpack_from(order + "I", start, 4)[0])
 
@@ -85,17 +86,17 @@ def read_directory(
         inner: the tags that refer to directories, of which only EXIF's refers to a third.
 
     Raises:
-        ValueError: there is none, or its values together take more than MAIN_BYTES.
+        ValueError: there is none.
     """
     number = {2: "H", 4: "I", 8: "Q"}
-    file.seek(offset)
+    file.seek(min(offset, _FAR))
     data = file.read(layout.count_bytes)
     if len(data) < layout.count_bytes:
         raise ValueError("no EXIF directory")
     (count,) = struct.unpack(layout.order + number[layout.count_bytes], data)
-    entries = file.read(min(count, MAIN_BYTES // layout.entry_bytes) * layout.entry_bytes)
+    entries = file.read(min(count, MOST // layout.entry_bytes) * layout.entry_bytes)
     found: Directory = {}
-    damaged, room = len(entries) < count * layout.entry_bytes, MAIN_BYTES
+    damaged, room = len(entries) < count * layout.entry_bytes, MOST
     for at in range(0, len(entries) // layout.entry_bytes * layout.entry_bytes, layout.entry_bytes):
         form = layout.order + "HH" + number[layout.offset_bytes]
         tag, kind, length = struct.unpack_from(form, entries, at)
@@ -105,11 +106,9 @@ def read_directory(
         data = entries[at + layout.entry_bytes - layout.offset_bytes : at + layout.entry_bytes]
         (place,) = struct.unpack(layout.order + number[layout.offset_bytes], data)
         if size > layout.offset_bytes:
-            room -= size
-            if room < 0:
-                raise ValueError("EXIF that is too long")
-            file.seek(place)
-            data = file.read(size)
+            file.seek(min(place, _FAR))
+            data = file.read(size) if size <= room else b""
+            room -= len(data)
         if not size or len(data) < size:
             damaged = True
             continue

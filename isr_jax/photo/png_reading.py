@@ -217,8 +217,8 @@ def _content(file: BufferedIOBase, kind: bytes, start: int, length: int) -> byte
     Raises:
         _BadChunkError: it is too long or damaged.
     """
-    if length > exif.MAIN_BYTES:
-        raise _BadChunkError(f"of more than {exif.MAIN_BYTES >> 20} MiB")
+    if length > exif.MOST:
+        raise _BadChunkError(f"of more than {exif.MOST >> 20} MiB")
     file.seek(start + 8)
     data, checksum = file.read(length), file.read(4)
     if zlib.crc32(kind + data) != int.from_bytes(checksum, "big"):

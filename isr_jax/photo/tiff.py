@@ -11,6 +11,7 @@ import tifffile
 from isr_jax.photo import exif
 from isr_jax.photo.exif import Directory
 from isr_jax.photo.formats import TIFF_METADATA
+from isr_jax.photo.limits import own_limits
 from isr_jax.photo.metadata import Metadata, one_packet
 from isr_jax.photo.pixels import Page
 
@@ -63,7 +64,7 @@ def write_tiff(file: Path, pages: Iterator[Page], metadata: Metadata, *, size: i
 
 def _append_directory(file: Path, tag: int, directory: Directory) -> None:
     """Append an EXIF directory to a TIFF file, and put its offset into the tag before `tag`."""
-    with tifffile.TiffFile(file, mode="r+") as tiff:
+    with own_limits(), tifffile.TiffFile(file, mode="r+") as tiff:
         place = -(-tiff.filehandle.size // 16) * 16
         pointer = tiff.pages.first.tags[tag - 1]
         pointer.overwrite(place)
