@@ -10,6 +10,8 @@ import tifffile
 from PIL import ExifTags, Image
 
 from isr_jax.photo.exif import parse_exif
+from isr_jax.upscaling.folders import upscale_files
+from isr_jax.upscaling.upscaler import load
 from tests.helpers import metadata as made
 from tests.helpers.image_files import chunk, good, noise, png
 
@@ -318,3 +320,16 @@ def test_comments(tmp_path, capsys):
         assert image.text["Comment"] == "café " + "x" * 3000
     (line,) = good(capsys, tmp_path / "a.jpg", "--format", "webp")
     assert line.startswith("comments were left out: WebP holds none")
+
+
+def test_notices_name_their_files_once(tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}.jpg").write_bytes(made.jpeg(comment=b"a comment"))
+    (tmp_path / "5.png").write_bytes(png(noise(4, 4, 3), chunk(b"tEXt", b"a\0b")))
+    outcome = upscale_files(
+        load("nearest", scale=2), [tmp_path], out=tmp_path / "out", format="webp"
+    )
+    assert outcome.notices == [
+        "comments were left out: WebP holds none (5 images: 0.jpg, 1.jpg, 2.jpg and others)",
+        "PNG text was left out: WebP holds none (1 image: 5.png)",
+    ]

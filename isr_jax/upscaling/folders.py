@@ -20,7 +20,14 @@ from isr_jax.progress import image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
 from isr_jax.upscaling.sizes import OUTPUT_NAME
-from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
+from isr_jax.upscaling.tasks import (
+    Outcome,
+    Task,
+    counted_notice,
+    fault_of,
+    is_bug,
+    own_share,
+)
 from isr_jax.upscaling.upscaler import Upscaler
 
 # The most that decoded photos waiting for the device may take, and again upscaled ones waiting for
@@ -74,6 +81,7 @@ def upscale_files(
     failed: dict[Path, str] = {}
     bugs: list[Exception] = []
     notices: Counter[str] = Counter()
+    names: dict[str, list[str]] = {}  # of the files that a notice is of
     if earlier:
         notices["the output of an earlier run was left out; name it alone to upscale it"] = earlier
     writing: dict[Future, tuple[Task, int]] = {}
@@ -101,13 +109,19 @@ def upscale_files(
         def show(done_tiles: int, total_tiles: int) -> None:
             bar.update(tiles, completed=done_tiles, total=total_tiles, visible=total_tiles > 1)
 
-        def upscaled(pages: Iterator[Page], target_format: str) -> Iterator[Page]:
+        def tell(task: Task, lines: Sequence[str]) -> None:
+            notices.update(lines)
+            for line in lines:
+                names.setdefault(line, []).append(printable(task.file.name))
+
+        def upscaled(task: Task, pages: Iterator[Page], target_format: str) -> Iterator[Page]:
             for page in pages:
-                (pixels, icc), lost = fit(page, target_format)
+                (pixels, icc), changes = fit(page, target_format)
                 size = pixels.shape[0], pixels.shape[1]
                 channels = pixels.shape[2] if pixels.ndim == 3 else 1
                 _check_size(target_format, upscaler.result_size(size), channels, pixels.itemsize)
-                notices.update((*lost, *upscaler.remarks(size)))
+                tell(task, changes)
+                notices.update(upscaler.remarks(size))
                 yield Page(upscaler(pixels, progress=show), icc)
 
         for task, reading, room in _decoded(todo, upscaler, jobs, max_pixels, pool):
@@ -115,8 +129,8 @@ def upscale_files(
             photo = None
             try:
                 photo, target_format = reading.result(), _target_format(task)
-                notices.update((*photo.notices, *lost(photo, target_format)))
-                pages = upscaled(photo.pages, target_format)
+                tell(task, (*photo.notices, *lost(photo, target_format)))
+                pages = upscaled(task, photo.pages, target_format)
                 if photo.page_count > 1 and holds_all(target_format, photo):
                     _write(task, target_format, pages, photo, quality)
                     done(task, None)
@@ -133,7 +147,7 @@ def upscale_files(
                     photo.pages.close()
         make_room(math.inf)
     lines = [failed[task.file] for task in todo if task.file in failed]
-    counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
+    counted = [counted_notice(line, n, names.get(line, ())) for line, n in notices.items()]
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs)
 
 
