@@ -1,5 +1,6 @@
 """What `isr upscale` carries beside the pixels: EXIF, XMP, IPTC, text and comments."""
 
+import hashlib
 import struct
 import zlib
 from xml.etree import ElementTree
@@ -211,45 +212,84 @@ def test_xmp_agrees_with_the_upright_larger_photo(tmp_path, capsys):
     assert len(found) > 2000  # with all that is around
 
 
-def test_xmp_that_is_too_long_for_a_segment(tmp_path, capsys):
-    """The rest of it is in further segments, found by its digest; other formats hold it whole."""
-    note = '<rdf:Description rdf:about="" xmlns:n="http://ns.adobe.com/xmp/note/" '
-    long = "x" * 100_000
-    more = f'<rdf:RDF xmlns:rdf="{made.RDF}" xmlns:my="urn:my"><rdf:Description rdf:about="" '
-    more = f'{more} my:text="{long}"><my:b>図</my:b></rdf:Description></rdf:RDF>'
-    import hashlib
-
-    document = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{more}</x:xmpmeta>'.encode()
+def extended(document, *descriptions):
+    """A JPEG whose XMP goes on in segments of their own, by Adobe's specification."""
     digest = hashlib.md5(document).hexdigest().upper()
-    packet = made.packet(made.title("t"), f'{note} n:HasExtendedXMP="{digest}"/>')
+    note = '<rdf:Description rdf:about="" xmlns:n="http://ns.adobe.com/xmp/note/" '
+    packet = made.packet(*descriptions, f'{note} n:HasExtendedXMP="{digest}"/>')
     head = made.EXTENSION + digest.encode() + struct.pack(">I", len(document))
     parts = [
         made.segment(0xE1, head + struct.pack(">I", at) + document[at : at + 60_000])
         for at in range(0, len(document), 60_000)
     ]
-    (tmp_path / "a.jpg").write_bytes(made.jpeg(made.segment(0xE1, made.XMP + packet), *parts[::-1]))
+    return made.jpeg(made.segment(0xE1, made.XMP + packet), *parts[::-1])
+
+
+def extended_of(path):
+    """The packet and what extends it, of a JPEG's segments."""
+    data = [data for marker, data in made.segments_of(path) if marker == 0xE1]
+    (first,) = [part.removeprefix(made.XMP) for part in data if part.startswith(made.XMP)]
+    rest = [part[len(made.EXTENSION) :] for part in data if part.startswith(made.EXTENSION)]
+    joined = b"".join(part[40:] for part in rest)
+    starts = range(0, len(joined), 65_400)
+    assert [struct.unpack(">II", part[32:40]) for part in rest] == [
+        (len(joined), at) for at in starts
+    ]
+    digest = hashlib.md5(joined).hexdigest().upper().encode()
+    assert {part[:32] for part in rest} == {digest}
+    assert first.count(b"HasExtendedXMP") == 1
+    assert b'HasExtendedXMP="' + digest in first
+    return first, joined
+
+
+def document_of(text, prefixes='xmlns:my="urn:my"'):
+    described = f'<rdf:Description rdf:about="" my:text="{text}"><my:b>図</my:b></rdf:Description>'
+    inner = f'<rdf:RDF xmlns:rdf="{made.RDF}" {prefixes}>{described}</rdf:RDF>'
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{inner}</x:xmpmeta>'.encode()
+
+
+def test_xmp_that_is_too_long_for_a_segment(tmp_path, capsys):
+    """The rest of it is in further segments, found by its digest; other formats hold it whole."""
+    document = document_of(100_000 * "x")
+    (tmp_path / "a.jpg").write_bytes(extended(document, made.title("t")))
     assert good(capsys, tmp_path / "a.jpg") == []
+    first, rest = extended_of(tmp_path / "a_x2.jpg")
+    assert b">t</rdf:li>" in first
+    assert rest == document
     assert good(capsys, tmp_path / "a.jpg", "--format", "png") == []
+    packet = made.xmp_of(tmp_path / "a_x2.png")
+    assert b"HasExtendedXMP" not in packet
     assert good(capsys, tmp_path / "a_x2.png", "--format", "jpeg") == []
-    root = {}
-    for name in ("a_x2.jpg", "a_x2_x2.jpg"):
-        data = [data for marker, data in made.segments_of(tmp_path / name) if marker == 0xE1]
-        (first,) = [part.removeprefix(made.XMP) for part in data if part.startswith(made.XMP)]
-        rest = [part[len(made.EXTENSION) :] for part in data if part.startswith(made.EXTENSION)]
-        joined = b"".join(part[40:] for part in rest)
-        assert [struct.unpack(">II", part[32:40]) for part in rest] == [
-            (len(joined), at) for at in range(0, len(joined), 65_400)
-        ]
-        told = hashlib.md5(joined).hexdigest().upper().encode()
-        assert {part[:32] for part in rest} == {told}
-        assert b'HasExtendedXMP="' + told in first
-        assert long.encode() in joined
-        root[name] = first, joined
-    assert b"t</rdf:li>" in root["a_x2.jpg"][0]
-    whole = ElementTree.fromstring(made.xmp_of(tmp_path / "a_x2.png").strip(b"\0"))
-    (described,) = whole.iterfind(".//{*}Description[@{urn:my}text]")
-    assert (described.get("{urn:my}text"), described.findtext("{urn:my}b")) == (long, "図")
-    assert whole.findtext(".//{*}title//{*}li") == "t"
+    _, rest = extended_of(tmp_path / "a_x2_x2.jpg")
+    for text in (packet, rest):
+        whole = ElementTree.fromstring(text)
+        (described,) = whole.iterfind(".//{*}Description[@{urn:my}text]")
+        assert described.get("{urn:my}text") == 100_000 * "x"
+        assert described.findtext("{urn:my}b") == "図"
+        assert whole.findtext(".//{*}title//{*}li") == "t"
+
+
+def test_a_second_part_of_xmp_that_does_not_fit(tmp_path, capsys):
+    """Because it uses a prefix for something else, or makes it longer than a PNG's readers take."""
+    same = document_of("y", prefixes='xmlns:my="urn:my" xmlns:a="urn:b"')
+    described = "<rdf:Description rdf:about='' xmlns:a='urn:a' a:c='kept'/>"
+    files = {"a": extended(same, described), "b": extended(document_of(2**20 * "x"), described)}
+    files["a"] = files["a"].replace(b"<rdf:RDF ", b"<rdf:RDF xmlns:a='urn:a' ", 1)
+    size = struct.unpack_from(">H", files["a"], 22)[0] + len("xmlns:a='urn:a' ")
+    files["a"] = files["a"][:22] + struct.pack(">H", size) + files["a"][24:]
+    for name, data in files.items():
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+        (line,) = good(capsys, tmp_path / f"{name}.jpg", "--format", "png")
+        assert line.startswith("a part of XMP was left out: PNG has no room for it")
+        assert b"kept" in made.xmp_of(tmp_path / f"{name}_x2.png")
+        assert good(capsys, tmp_path / f"{name}.jpg") == []
+        extended_of(tmp_path / f"{name}_x2.jpg")
+    # A part is missing.
+    at = files["b"].index(made.EXTENSION)
+    (tmp_path / "c.jpg").write_bytes(files["b"][:at] + b"https" + files["b"][at + 5 :])
+    (line,) = good(capsys, tmp_path / "c.jpg")
+    assert line.startswith("a part of XMP was left out because it cannot be read")
+    assert b"xmp/extension" not in (tmp_path / "c_x2.jpg").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from isr_jax.photo.jpeg_reading import (
     PHOTOSHOP,
     XMP,
 )
-from isr_jax.photo.metadata import JPEG_SEGMENT, NOTHING, Metadata, exif_fits, one_packet
+from isr_jax.photo.metadata import JPEG_SEGMENT, NOTHING, Metadata, exif_fits, packet_for
 from isr_jax.photo.xmp import EMPTY, Xmp, noted
 
 _XMP_BYTES, _EXTENSION_BYTES = 65_502, 65_400
@@ -89,7 +89,7 @@ def xmp_segments(found: Xmp) -> list[bytes]:
     except ValueError:
         first = b""
     if not first or len(first) > _XMP_BYTES:
-        second = re.sub(rb"<\?xpacket.*?\?>", b"", one_packet(found), flags=re.DOTALL)
+        second = re.sub(rb"<\?xpacket.*?\?>", b"", packet_for("jpeg", found)[0], flags=re.DOTALL)
         digest = _digest(second)
         first = noted(EMPTY, digest)
     starts = range(0, len(second), _EXTENSION_BYTES)

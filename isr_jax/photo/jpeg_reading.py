@@ -76,7 +76,8 @@ def read_contents(file: BufferedIOBase) -> Contents:
     """Return what a JPEG file holds beside its picture."""
     segments = _segments(file, 0)
     packet = _packet(segments)
-    found = xmp.Xmp(packet, _extended(segments, xmp.note_of(packet)))
+    digest = xmp.note_of(packet)
+    found = xmp.Xmp(packet, _extended(segments, digest))
     claims, others = xmp.parse_claims(found), False
     gain_map = claims.gain_map or bool(_named(segments, _GAIN_MAP))
     for kind, place in _pictures(file, segments):
@@ -86,6 +87,7 @@ def read_contents(file: BufferedIOBase) -> Contents:
         else:
             others = others or kind not in _PREVIEWS
     notices = {
+        "a part of XMP was left out because it cannot be read": digest and not found.extended,
         "the gain map for HDR screens was left out": gain_map,
         "only the first of a file's several pictures was upscaled": others,
         "the video of a motion photo was left out": claims.video or _has_video(file),

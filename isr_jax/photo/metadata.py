@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from io import BufferedIOBase
 from typing import Any, NamedTuple
 
-from isr_jax.photo import exif, jpeg_reading, png_reading, xmp
+from isr_jax.photo import exif, jpeg_reading, png_chunks, xmp
 from isr_jax.photo.exif import Directory
 from isr_jax.photo.formats import FORMATS, TIFF_METADATA
 from isr_jax.photo.iptc import iptc_of
@@ -48,8 +48,8 @@ class Metadata(NamedTuple):
     xmp: Xmp = Xmp()
     iptc: bytes = b""
     comments: tuple[bytes, ...] = ()
-    texts: tuple[png_reading.Chunk, ...] = ()
-    colour: tuple[png_reading.Chunk, ...] = ()
+    texts: tuple[png_chunks.Chunk, ...] = ()
+    colour: tuple[png_chunks.Chunk, ...] = ()
     dpi: tuple[float, float] | None = None
     density: tuple[float, float] | None = None
     size: tuple[int, int] = (1, 1)
@@ -86,7 +86,7 @@ def of_jpeg(file: BufferedIOBase, info: dict[Any, Any]) -> Read:
     return read
 
 
-def of_png(found: png_reading.Contents, info: dict[Any, Any]) -> Read:
+def of_png(found: png_chunks.Contents, info: dict[Any, Any]) -> Read:
     """Return the metadata of a PNG file, of which Pillow has read `info`."""
     metadata = Metadata(
         {},
@@ -136,7 +136,7 @@ def of_tiff(file: BufferedIOBase, offset: int, resolution: tuple[float, float, i
             metadata = metadata._replace(dpi=_positive((across * per_inch, down * per_inch)))
         else:
             metadata = metadata._replace(density=_density((across, down)))
-    notices = ("a part of EXIF was left out because it is damaged",) if damaged else ()
+    notices = ("a part of the metadata was left out because it cannot be read",) if damaged else ()
     read = _checked(metadata, b"", Xmp(parts.get(exif.XMP, b"").strip(b"\0")), notices)
     return read._replace(metadata=read.metadata._replace(exif=found))
 
@@ -168,11 +168,10 @@ def losses(metadata: Metadata, format: str) -> tuple[str, ...]:
     ]
     if not exif_fits(format, metadata.exif):
         lines.append(f"EXIF was left out: {title} holds at most 64 KiB of it")
-    if "XMP" in holds and format != "jpeg":
-        try:
-            xmp.merged(metadata.xmp)
-        except ValueError:
-            lines.append(f"the second part of XMP was left out: {title} holds one")
+    packet, whole = packet_for(format, metadata.xmp)
+    if "XMP" in holds and format != "jpeg" and not whole:
+        what = "a part of XMP" if packet else "XMP"
+        lines.append(f"{what} was left out: {title} has no room for it")
     kept = "colour" in holds or (metadata.profile and FORMATS[format].metadata)
     if not kept and not is_like_srgb(metadata.colour):
         names = " and ".join(kind.decode() for kind, _ in metadata.colour)
@@ -188,15 +187,22 @@ def exif_fits(format: str, directory: Directory) -> bool:
     return format != "jpeg" or len(exif.exif_bytes(directory)) <= JPEG_SEGMENT
 
 
-def one_packet(found: Xmp) -> bytes:
-    """Return XMP for a format that holds it as a whole: without the second part if need be."""
+def packet_for(format: str, found: Xmp) -> tuple[bytes, bool]:
+    """Return XMP for a format that holds it in one piece, and whether that is all of it.
+
+    Of two parts, it is the first if need be. A PNG gets no more than other programs read.
+    """
+    most = png_chunks.MOST if format == "png" else math.inf
     try:
-        return xmp.merged(found)
+        merged = xmp.merged(found)
     except ValueError:
-        return found.packet
+        merged = b""
+    if len(merged) <= most and (merged or not found.packet):
+        return merged, True
+    return (found.packet if len(found.packet) <= most else b""), False
 
 
-def is_like_srgb(colour: Sequence[png_reading.Chunk]) -> bool:
+def is_like_srgb(colour: Sequence[png_chunks.Chunk]) -> bool:
     """Return whether a PNG's chunks of colour say what a photo without them is taken to be.
 
     Source: PNG specification (W3C, third edition), section 4.3, for which of them counts.

@@ -19,9 +19,9 @@ from PIL import PngImagePlugin
 
 from isr_jax.photo.exif import exif_bytes
 from isr_jax.photo.iptc import as_resource
-from isr_jax.photo.metadata import NOTHING, Metadata, one_packet
+from isr_jax.photo.metadata import NOTHING, Metadata, packet_for
 from isr_jax.photo.pixels import Pixels
-from isr_jax.photo.png_reading import Chunk, as_profile, as_text
+from isr_jax.photo.png_chunks import Chunk, as_profile, as_text
 
 # For an upscaled photo as small as zlib's default of 6 to within 5%, in a quarter of the time.
 _LEVEL = 4
@@ -73,8 +73,9 @@ def chunks_of(metadata: Metadata) -> list[Chunk]:
         chunks.append((b"pHYs", struct.pack(">IIB", *map(round, metadata.density), 0)))
     if metadata.exif:
         chunks.append((b"eXIf", exif_bytes(metadata.exif)))
-    if metadata.xmp.packet:
-        chunks.append(as_text(b"XML:com.adobe.xmp", one_packet(metadata.xmp)))
+    packet, _ = packet_for("png", metadata.xmp)
+    if packet:
+        chunks.append(as_text(b"XML:com.adobe.xmp", packet))
     if metadata.iptc:
         chunks.append(as_profile(b"iptc", as_resource(metadata.iptc)))
     for comment in metadata.comments:

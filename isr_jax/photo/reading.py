@@ -22,7 +22,7 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from isr_jax.errors import UserError, one_line
-from isr_jax.photo import png_reading
+from isr_jax.photo import png_chunks
 from isr_jax.photo.gif_reading import canvas
 from isr_jax.photo.jpeg_reading import open_jpeg
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
@@ -101,7 +101,7 @@ class OpenPhoto:
         self._stack.callback(file.close)
         self._image: Image.Image | None = None
         self._tiff: tifffile.TiffFile | None = None
-        self._png: png_reading.Contents | None = None
+        self._png: png_chunks.Contents | None = None
         self._kept: tuple[int, ...] = ()  # the pages of a TIFF that are no copies of others
         self._orientation = 1
         try:
@@ -193,9 +193,9 @@ class OpenPhoto:
             sizes = tuple((page.imagewidth, page.imagelength) for page in pages)
             first = pages[0]
             return Head("tiff", sizes, first.samplesperpixel, 16 if is_deep(first) else 8)
-        if start.startswith(png_reading.MAGIC):
-            self._png = png_reading.read_contents(self._file)
-            self._file = png_reading.without(self._file, self._png.dropped)
+        if start.startswith(png_chunks.MAGIC):
+            self._png = png_chunks.read_contents(self._file)
+            self._file = png_chunks.without(self._file, self._png.dropped)
         image = self._pillow()
         name = str(image.format).lower()
         size = image.size

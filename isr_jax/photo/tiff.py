@@ -12,7 +12,7 @@ from isr_jax.photo import exif
 from isr_jax.photo.exif import Directory
 from isr_jax.photo.formats import TIFF_METADATA
 from isr_jax.photo.limits import own_limits
-from isr_jax.photo.metadata import Metadata, one_packet
+from isr_jax.photo.metadata import Metadata, packet_for
 from isr_jax.photo.pixels import Page
 
 
@@ -30,8 +30,9 @@ def write_tiff(file: Path, pages: Iterator[Page], metadata: Metadata, *, size: i
     directories = {tag: value for tag, value in found.items() if isinstance(value, dict)}
     values = {tag: value for tag, value in found.items() if isinstance(value, exif.Value)}
     values = {tag: value for tag, value in values.items() if tag in TIFF_METADATA}
-    if metadata.xmp.packet:
-        values[exif.XMP] = exif.Value(1, one_packet(metadata.xmp))
+    packet, _ = packet_for("tiff", metadata.xmp)
+    if packet:
+        values[exif.XMP] = exif.Value(1, packet)
     if metadata.iptc:
         values[exif.IPTC] = exif.Value(7, metadata.iptc)
     tags = [exif.as_tiff(tag, value) for tag, value in values.items()]

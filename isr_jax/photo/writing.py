@@ -10,10 +10,10 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
-from isr_jax.photo import jpeg, png, png_reading, tiff
+from isr_jax.photo import jpeg, png, png_chunks, tiff
 from isr_jax.photo.exif import exif_bytes
 from isr_jax.photo.formats import FORMATS
-from isr_jax.photo.metadata import Metadata, losses, one_packet, resized
+from isr_jax.photo.metadata import Metadata, losses, packet_for, resized
 from isr_jax.photo.pixels import Pixels, as_image, in_srgb, over_white, to_8_bits
 from isr_jax.photo.reading import Page, Photo
 
@@ -39,7 +39,7 @@ def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
         if (pixels[..., -1] != peak).any():
             notices.append(f"transparency was composed over white: {holds.title} holds none")
         pixels = over_white(pixels)
-    if icc and format == "png" and len(icc) > png_reading.MOST:
+    if icc and format == "png" and len(icc) > png_chunks.MOST:
         notices.append(
             "a colour profile of more than 1 MiB was left out: other programs refuse such a PNG"
         )
@@ -123,7 +123,7 @@ def _webp(quality: int, icc: bytes, metadata: Metadata) -> dict[str, Any]:
     """Return Pillow's options; for lossless files, its quality is the effort."""
     how = {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
     held = {"icc_profile": icc, "exif": exif_bytes(metadata.exif)}
-    held["xmp"] = one_packet(metadata.xmp)
+    held["xmp"] = packet_for("webp", metadata.xmp)[0]
     return {"exact": True, **how, **{name: value for name, value in held.items() if value}}
 
 
