@@ -133,14 +133,16 @@ def _packet(segments: list[_Segment]) -> bytes:
 
 def _extended(segments: list[_Segment], digest: bytes) -> bytes:
     """Return the document that extends a packet of XMP; b"" where a part of it is missing."""
+    # Their place in the document, its length, and what they hold.
     parts = sorted(
-        (int.from_bytes(data[36:40], "big"), data[40:])
+        (data[36:40], data[32:36], data[40:])
         for data in _named(segments, EXTENSION)
         if digest and data[:32] == digest
     )
-    places = itertools.accumulate((len(part) for _, part in parts), initial=0)
-    whole = all(at == place for (at, _), place in zip(parts, places, strict=False))
-    return b"".join(part for _, part in parts) if whole else b""
+    ends = itertools.accumulate((len(part) for *_, part in parts), initial=0)
+    stated = [*(int.from_bytes(at, "big") for at, *_ in parts)]
+    stated += [int.from_bytes(length, "big") for _, length, _ in parts[:1]]
+    return b"".join(part for *_, part in parts) if stated == list(ends) else b""
 
 
 def _pictures(file: BufferedIOBase, segments: list[_Segment]) -> list[tuple[int, int]]:

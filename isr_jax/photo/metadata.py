@@ -248,6 +248,7 @@ def _checked(metadata: Metadata, data: bytes, found: Xmp, notices: tuple[str, ..
             packets.append(packet)
         except ValueError:
             packets.append(b"")
-            notices += ("XMP was left out because it cannot be read",)
+            what = "a part of XMP" if packets[0] else "XMP"
+            notices += (f"{what} was left out because it cannot be read",)
     whole = Xmp(*packets) if packets[0] else Xmp()
     return Read(metadata._replace(exif=directory, xmp=whole), orientation, notices)
