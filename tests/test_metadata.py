@@ -10,7 +10,11 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image
 
-from isr_jax.photo.exif import parse_exif
+from isr_jax.photo.exif import EXIF, INTEROPERABILITY, Value, exif_bytes, parse_exif
+from isr_jax.photo.metadata import Metadata
+from isr_jax.photo.pixels import Page
+from isr_jax.photo.reading import open_photo
+from isr_jax.photo.tiff import write_tiff
 from isr_jax.upscaling.folders import upscale_files
 from isr_jax.upscaling.upscaler import load
 from tests.helpers import metadata as made
@@ -111,6 +115,22 @@ def test_exif_of_a_tiff_with_directories_stays(tmp_path, capsys):
     assert (more[ExifTags.Base.MakerNote], more[ExifTags.Base.UserComment]) == (NOTE, COMMENT)
     size = more[ExifTags.Base.ExifImageWidth], more[ExifTags.Base.ExifImageHeight]
     assert size == (32, 48)
+
+
+def test_directories_in_directories_and_in_a_bigtiff(tmp_path):
+    inner = {1: Value(2, b"R03\0"), 2: Value(7, b"0100")}
+    found = {271: Value(2, b"a maker\0"), EXIF: {36864: Value(7, b"0232"), INTEROPERABILITY: inner}}
+    exif = Image.Exif()
+    exif.load(exif_bytes(found))
+    assert exif[271] == "a maker"
+    assert exif.get_ifd(ExifTags.IFD.Interop) == {1: "R03", 2: b"0100"}
+    assert parse_exif(exif_bytes(found)) == (found, False)
+    page = Page(noise(4, 5, 3), None)
+    write_tiff(tmp_path / "a.tif", iter([page]), Metadata(found), size=2**33)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.is_bigtiff
+        assert tiff.pages[0].tags[EXIF].value["ExifVersion"] == "0232"
+    assert open_photo(tmp_path / "a.tif").read().metadata.exif == found
 
 
 def test_what_of_exif_cannot_be_read_is_said_and_the_rest_kept(tmp_path, capsys):

@@ -116,10 +116,8 @@ def test_a_gain_map_is_not_lost_in_silence(tmp_path, capsys, form, way):
     target = tmp_path / f"b.{made.SUFFIXES[form]}"
     assert names(good(capsys, tmp_path / "a.jpg", "--out", target)) == [GAIN_MAP]
     data = target.read_bytes()
-    for word in (b"hdrgm:", b"Container:", b"21496", b"MPF\0", b"GainMap"):
-        assert word not in data.replace(f'xmlns:hdrgm="{HDRGM}"'.encode(), b"").replace(
-            f'xmlns:Container="{CONTAINER}"'.encode(), b""
-        ), word
+    for word in (b"hdrgm", b"HDRGainMap", b"Container:", b"21496", b"MPF\0", b"GainMap"):
+        assert word not in data, word
     if way == "adobe":
         assert b"kept" in made.xmp_of(target)
         assert b'GCamera:SpecialTypeID="7"' in made.xmp_of(target)

@@ -1,8 +1,8 @@
 """Decode image files, once for everyone: upright pixels with all their bits, and their metadata.
 
 `open_photo` opens a file once and reads its header; `OpenPhoto.read` decodes it through that same
-handle. What a file holds beside its pixels is read by the module `metadata`. `decode_rgb` gives what
-training and evaluation want of a file: 8 bits, opaque.
+handle, and `metadata` reads what it holds beside its pixels. `decode_rgb` gives what training and
+evaluation want of a file: 8 bits, opaque.
 
 Pillow reads everything that it reads losslessly; 16-bit PNG and TIFF, of which it would drop the
 low byte, are read by imagecodecs and tifffile. Formats are always named, so that no other decoder

@@ -22,6 +22,11 @@ _GAIN_MAPS = ("http://ns.adobe.com/hdr-gain-map/1.0/", "http://ns.apple.com/HDRG
 _ATTRIBUTE = re.compile(rb"\s+([^\s=/>]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
 _TAG = re.compile(rb"<[^\s/>]+")
 _PREFIX = re.compile(rb"\sxmlns:([^\s=]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
+# Declarations of the namespaces of which nothing is kept.
+_GONE = re.compile(
+    b"\\sxmlns:[^\\s=]+\\s*=\\s*([\"'])(?:%s)\\1"
+    % b"|".join(re.escape(uri.encode()) for uri in (*_GAIN_MAPS, _CONTAINER))
+)
 _MOST = 5_000  # properties that are looked at
 # All namespaces that are looked at, beside the element that holds the descriptions.
 _KNOWN = {_TIFF, _EXIF, _NOTE, _CAMERA, _CONTAINER, _PANORAMA, _DIMENSIONS, *_GAIN_MAPS}
@@ -108,7 +113,13 @@ def sized(xmp: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
         start, end = (found.start, found.end) if change is _without else found.value
         changed += xmp[until:start] + change(xmp[start:end])
         until = end
-    return changed + xmp[until:]
+    changed += xmp[until:]
+    bare = _GONE.sub(b"", changed)
+    try:
+        check(bare)
+    except ValueError:  # where text looks like a declaration
+        return changed
+    return bare
 
 
 def merged(xmp: Xmp) -> bytes:
