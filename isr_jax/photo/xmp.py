@@ -24,14 +24,13 @@ _TAG = re.compile(rb"<[^\s/>]+")
 _PREFIX = re.compile(rb"\sxmlns:([^\s=]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
 # Declarations of the namespaces of which nothing is kept.
 _GONE = re.compile(
-    b"\\sxmlns:[^\\s=]+\\s*=\\s*([\"'])(?:%s)\\1"
+    rb"\sxmlns:[^\s=]+\s*=\s*([\"'])(?:%s)\1"
     % b"|".join(re.escape(uri.encode()) for uri in (*_GAIN_MAPS, _CONTAINER))
 )
 _MOST = 5_000  # properties that are looked at
 # All namespaces that are looked at, beside the element that holds the descriptions.
 _KNOWN = {_TIFF, _EXIF, _NOTE, _CAMERA, _CONTAINER, _PANORAMA, _DIMENSIONS, *_GAIN_MAPS}
-
-
+# A packet without descriptions.
 EMPTY = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"></rdf:RDF></x:xmpmeta>'
 ).encode()
