@@ -105,16 +105,53 @@ def test_strings_of_exif_keep_their_bytes(tmp_path, capsys, form, order):
         assert place[27].encode("latin-1") == ARTIST
 
 
-def test_exif_of_a_tiff_with_directories_stays(tmp_path, capsys):
-    """From a TIFF that was written here, in both orders of bytes, and as a BigTIFF."""
-    write_with_exif(tmp_path, told(">"))
-    good(capsys, tmp_path / "a.png", "--out", tmp_path / "b.tif")
-    good(capsys, tmp_path / "b.tif", "--out", tmp_path / "c.png")
-    with Image.open(tmp_path / "c.png") as image:
-        more = image.getexif().get_ifd(ExifTags.IFD.Exif)
-    assert (more[ExifTags.Base.MakerNote], more[ExifTags.Base.UserComment]) == (NOTE, COMMENT)
-    size = more[ExifTags.Base.ExifImageWidth], more[ExifTags.Base.ExifImageHeight]
-    assert size == (32, 48)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_of_a_tiff_with_directories_stays(tmp_path, capsys, order):
+    """In both orders of bytes: a file made by hand, and then one that was written here."""
+    pixels = noise(4, 5, 3)
+    layout = {256: 5, 257: 4, 259: 1, 262: 2, 273: 0, 277: 3, 278: 4, 279: pixels.size}
+    tags = {tag: (4, 1, struct.pack(order + "I", n)) for tag, n in layout.items()}
+    tags[258] = 3, 3, struct.pack(order + "HHH", 8, 8, 8)
+    tags[315] = 2, len(ARTIST) + 1, ARTIST + b"\0"
+    exif = {
+        ExifTags.Base.MakerNote: (7, len(NOTE), NOTE),
+        ExifTags.Base.ExposureTime: (5, 1, struct.pack(order + "II", 1, 250)),
+        ExifTags.Base.ExifImageHeight: (3, 1, struct.pack(order + "H", 4)),
+    }
+    tags[273] = 4, 1, struct.pack(order + "I", len(made.exif_block(order, tags, exif=exif)))
+    data = made.exif_block(order, tags, exif=exif) + pixels.tobytes()
+    (tmp_path / "a.tif").write_bytes(data)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), pixels)
+    assert good(capsys, tmp_path / "a.tif") == []
+    assert good(capsys, tmp_path / "a_x2.tif", "--format", "png") == []
+    for name, height in (("a_x2.tif", 8), ("a_x2_x2.png", 16)):
+        with Image.open(tmp_path / name) as image:
+            assert image.height == height
+            found = image.getexif()
+            more = found.get_ifd(ExifTags.IFD.Exif)
+        assert found[315].encode("latin-1") == ARTIST
+        assert more[ExifTags.Base.MakerNote] == NOTE
+        assert more[ExifTags.Base.ExposureTime] == 1 / 250
+        assert more[ExifTags.Base.ExifImageHeight] == height
+
+
+@pytest.mark.parametrize("way", ["bytes", "integers", "resources"])
+def test_iptc_of_a_tiff_in_each_of_its_ways(tmp_path, capsys, way):
+    """As bytes, as integers that were turned round, and among Photoshop's resources."""
+    padded = made.IPTC + bytes(-len(made.IPTC) % 4)
+    turned = np.frombuffer(padded, ">u4").astype("<u4").tobytes()
+    resources = made.PHOTOSHOP.removeprefix(b"Photoshop 3.0\0")
+    tag = {
+        "bytes": (33723, 1, len(made.IPTC), made.IPTC, True),
+        "integers": (33723, 4, len(padded) // 4, turned, True),
+        "resources": (34377, 1, len(resources), resources, True),
+    }[way]
+    options = {"metadata": None, "software": False}
+    tifffile.imwrite(tmp_path / "a.tif", noise(4, 5, 3), extratags=[tag], **options)
+    assert good(capsys, tmp_path / "a.tif") == []
+    assert good(capsys, tmp_path / "a.tif", "--format", "jpeg") == []
+    for name in ("a_x2.tif", "a_x2.jpg"):
+        assert made.iptc_of(tmp_path / name)[(2, 120)] == made.CAPTION
 
 
 def test_directories_in_directories_and_in_a_bigtiff(tmp_path):
