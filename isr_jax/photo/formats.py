@@ -15,7 +15,7 @@ class Format(NamedTuple):
         longest: the largest width or height in pixels.
         alpha: whether it holds transparency.
         deep: whether it holds 16 bits per channel.
-        metadata: whether it holds EXIF and an ICC profile.
+        metadata: whether it holds an ICC profile; `metadata.HOLDS` says what else it holds.
         multiple: frames (an animation), pages, or None where it holds a single image.
     """
 

@@ -73,7 +73,7 @@ def read_contents(file: BufferedIOBase) -> Contents:
                 continue
         try:
             data = _content(file, kind, start, length)
-            keyword, text = text_of(kind, data) if kind in _TEXT else (b"", b"")
+            keyword, text = _text_of(kind, data) if kind in _TEXT else (b"", b"")
             if kind == b"iCCP":
                 _inflate(data.partition(b"\0")[2][1:])
         except (_BadChunkError, zlib.error) as error:
@@ -102,22 +102,6 @@ def read_contents(file: BufferedIOBase) -> Contents:
         tuple(dict.fromkeys(notices)),
         tuple(dropped),
     )
-
-
-def text_of(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
-    """Return the keyword and the text of a chunk of text.
-
-    Raises:
-        zlib.error: it is damaged.
-        _BadChunkError: the text is longer than MOST.
-    """
-    keyword, _, rest = data.partition(b"\0")
-    packed = kind == b"zTXt"
-    if kind == b"iTXt":
-        packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-    elif packed:
-        rest = rest[1:]
-    return keyword, _inflate(rest) if packed else _bounded(rest)
 
 
 def as_profile(name: bytes, content: bytes) -> Chunk:
@@ -191,6 +175,22 @@ class _Without(io.BufferedIOBase):
     def readable(self) -> bool:
         """Return True."""
         return True
+
+
+def _text_of(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Return the keyword and the text of a chunk of text.
+
+    Raises:
+        zlib.error: it is damaged.
+        _BadChunkError: the text is longer than MOST.
+    """
+    keyword, _, rest = data.partition(b"\0")
+    packed = kind == b"zTXt"
+    if kind == b"iTXt":
+        packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    elif packed:
+        rest = rest[1:]
+    return keyword, _inflate(rest) if packed else _bounded(rest)
 
 
 def _profile_of(keyword: bytes, text: bytes) -> tuple[str, bytes]:

@@ -104,15 +104,15 @@ def sized(xmp: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
     Raises:
         ValueError: it cannot be read.
     """
-    changed, until = b"", 0
+    parts, until = [], 0
     for found in _properties(xmp):
         change = _change(found, old, new)
         if change is None or found.start < until:
             continue
         start, end = (found.start, found.end) if change is _without else found.value
-        changed += xmp[until:start] + change(xmp[start:end])
+        parts += [xmp[until:start], change(xmp[start:end])]
         until = end
-    changed += xmp[until:]
+    changed = b"".join([*parts, xmp[until:]])
     bare = _GONE.sub(b"", changed)
     try:
         check(bare)
