@@ -3,7 +3,7 @@
 import io
 import struct
 
-from PIL import Image, IptcImagePlugin
+from PIL import ExifTags, Image, IptcImagePlugin
 
 from tests.helpers.image_files import noise
 
@@ -108,3 +108,41 @@ def segments_of(path):
         found.append((data[at + 1], data[at + 4 : at + 2 + length]))
         at += 2 + length
     return found
+
+
+ARTIST = "Zoë 図".encode()
+COPYRIGHT = "© Zoë".encode("latin-1")
+DESCRIPTION = b"\xff\xfe\x81 undecodable \xc3"
+USER_COMMENT = b"UNICODE\0" + "Steps: 20, 図".encode("utf-16-be")
+MAKER_NOTE = bytes(range(256))
+
+
+def exif_told(order):
+    """EXIF in which no string is ASCII."""
+
+    def text(data):
+        return 2, len(data) + 1, data + b"\0"
+
+    return exif_block(
+        order,
+        {
+            ExifTags.Base.Artist: text(ARTIST),
+            ExifTags.Base.Copyright: text(COPYRIGHT),
+            ExifTags.Base.ImageDescription: text(DESCRIPTION),
+            ExifTags.Base.Orientation: (3, 1, struct.pack(order + "H", 6)),
+        },
+        exif={
+            ExifTags.Base.UserComment: (7, len(USER_COMMENT), USER_COMMENT),
+            ExifTags.Base.MakerNote: (7, len(MAKER_NOTE), MAKER_NOTE),
+            ExifTags.Base.LensModel: text(ARTIST),
+            ExifTags.Base.ExposureTime: (5, 1, struct.pack(order + "II", 1, 250)),
+            0x9214: (3, 3, struct.pack(order + "HHH", 1, 2, 3)),
+            ExifTags.Base.ExifImageWidth: (3, 1, struct.pack(order + "H", 12)),
+            ExifTags.Base.ExifImageHeight: (3, 1, struct.pack(order + "H", 8)),
+        },
+        gps={
+            1: (2, 2, b"N\0"),
+            2: (5, 3, struct.pack(order + "6I", 48, 1, 6, 1, 1, 2)),
+            27: text(ARTIST),
+        },
+    )
