@@ -51,6 +51,25 @@ def all_kinds(folder):
     return packet
 
 
+@pytest.mark.parametrize("form", ["avif", "jxl"])
+def test_xmp_and_exif_go_through_avif_and_jpeg_xl(tmp_path, capsys, form):
+    packet = all_kinds(tmp_path)
+    segments = (
+        made.segment(0xE1, b"Exif\0\0" + made.exif_told(">")),
+        made.segment(0xE1, made.XMP + packet),
+    )
+    (tmp_path / "a.jpg").write_bytes(made.jpeg(*segments))
+    assert good(capsys, tmp_path / "a.jpg", "--format", form) == []
+    larger = tmp_path / f"a_x2.{form}"
+    if form == "avif":
+        assert made.xmp_of(larger) == packet
+    assert good(capsys, larger, "--format", "png") == []
+    assert made.xmp_of(tmp_path / "a_x2_x2.png") == packet
+    with Image.open(tmp_path / "a_x2_x2.png") as image:
+        assert image.getexif()[315].encode("latin-1") == made.ARTIST
+        assert image.size == (32, 48)
+
+
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp", "tiff", "bmp"])
 def test_xmp_and_iptc_go_from_format_to_format(tmp_path, capsys, form):
     packet = all_kinds(tmp_path)

@@ -20,8 +20,8 @@ HOLDS = {
     "tiff": ("EXIF", "XMP", "IPTC"),
     "bmp": (),
     "gif": (),
-    "avif": ("EXIF",),
-    "jxl": ("EXIF",),
+    "avif": ("EXIF", "XMP"),
+    "jxl": ("EXIF", "XMP"),
 }
 # One segment of a JPEG, less the name of its content.
 JPEG_SEGMENT = 65_533 - 16

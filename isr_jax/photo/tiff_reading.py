@@ -255,9 +255,12 @@ def _looked_up(places: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
 
 def _straight(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return colours that have been multiplied by alpha as they were before, rounded."""
-    peak = np.iinfo(colour.dtype).max
-    whole = np.maximum(alpha, 1).astype(np.uint64)
-    return np.minimum((colour * np.uint64(peak) + whole // 2) // whole, peak).astype(colour.dtype)
+    peak, result = np.uint64(np.iinfo(colour.dtype).max), np.empty_like(colour)
+    for start in range(0, len(colour), 256):  # rows: of all at once, it would take 8 bytes each
+        rows = slice(start, start + 256)
+        whole = np.maximum(alpha[rows], 1).astype(np.uint64)
+        result[rows] = np.minimum((colour[rows] * peak + whole // 2) // whole, peak)
+    return result
 
 
 def _as_rgb(

@@ -111,14 +111,17 @@ def write_photo(
                 )
             elif format == "webp":
                 as_image(first.pixels).save(out, "WEBP", **_webp(quality, icc, metadata))
-            elif format == "avif":
-                depth = 10 if photo.depth == 10 else avif.BITS
-                exif = exif_bytes(metadata.exif)
-                avif.write_avif(
-                    out, first.pixels, quality=quality, depth=depth, icc_profile=icc, exif=exif
-                )
-            elif format == "jxl":
-                jxl.write_jxl(out, first.pixels, quality=quality, exif=exif_bytes(metadata.exif))
+            elif format in ("avif", "jxl"):
+                held = {
+                    "exif": exif_bytes(metadata.exif),
+                    "xmp": packet_for(format, metadata.xmp)[0],
+                }
+                if format == "jxl":
+                    jxl.write_jxl(out, first.pixels, quality=quality, **held)
+                else:
+                    depth = 10 if photo.depth == 10 else avif.BITS
+                    held["icc_profile"] = icc
+                    avif.write_avif(out, first.pixels, quality=quality, depth=depth, **held)
             else:
                 as_image(first.pixels).save(out, "BMP", dpi=metadata.dpi or (0, 0))
 
@@ -172,7 +175,7 @@ def _write_frames(
     first, *others = (_frame(page) for page in pages)
     if format == "avif":
         told |= {"quality": quality, "subsampling": "4:4:4", "speed": avif.SPEED}
-        told["exif"] = exif_bytes(metadata.exif)
+        told |= {"exif": exif_bytes(metadata.exif), "xmp": packet_for("avif", metadata.xmp)[0]}
         first.save(out, "AVIF", append_images=others, **told)
     else:
         with_chunks: Any = _AfterHeader(out, png.chunks_of(metadata))

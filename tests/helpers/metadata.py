@@ -15,6 +15,7 @@ IPTC = b"\x1c\x01\x5a\x00\x03\x1b%G" + b"\x1c\x02\x78\x00" + bytes([len(CAPTION)
 PHOTOSHOP = b"Photoshop 3.0\0" + struct.pack(">4sHHI", b"8BIM", 0x0425, 0, 3) + b"abc\0"
 PHOTOSHOP += struct.pack(">4sHHI", b"8BIM", 0x0404, 0, len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
 SUFFIXES = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif", "bmp": "bmp"}
+SUFFIXES |= {"avif": "avif", "jxl": "jxl"}
 
 
 def segment(marker, data):
