@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from isr_jax.demo.photos import take
 from isr_jax.errors import UserError
 from isr_jax.photo.avif import write_avif
+from isr_jax.photo.exif import integer
 from isr_jax.photo.finding import say_passed_over
 from isr_jax.photo.jxl_header import read_header
 from isr_jax.photo.reading import open_photo
@@ -118,8 +119,8 @@ def test_lossless_avif_and_jpeg_xl_in_and_out(tmp_path, capsys, form, dtype, cha
     page, photo = decoded(written)
     np.testing.assert_array_equal(page.pixels, wanted)
     assert page.pixels.dtype == dtype
-    assert photo.exif[ExifTags.Base.Make] == "A maker"
-    assert photo.exif.get_ifd(ExifTags.IFD.Exif)[40962] == 60
+    assert photo.metadata.exif[ExifTags.Base.Make].data == b"A maker\0"
+    assert integer(photo.metadata.exif[ExifTags.IFD.Exif], 40962) == 60
     assert photo.notices == ()
     # From the format, too, and as it was.
     if form == "jxl" or channels in ((3,), (4,)):
@@ -315,7 +316,7 @@ def test_heic_is_read_at_its_depth_and_turned_once(tmp_path, capsys):
         page, photo = decoded(tmp_path / f"{name}_x2.png")
         np.testing.assert_array_equal(page.pixels, twice(pixels), err_msg=name)
         assert page.pixels.dtype == pixels.dtype
-        assert (ExifTags.Base.Make in photo.exif) == (name == "turned")
+        assert (ExifTags.Base.Make in photo.metadata.exif) == (name == "turned")
     check_exif(tmp_path / "turned_x2.png", (32, 48))
     with pytest.raises(UserError, match="24x16 pixels, more than the limit of 100"):
         open_photo(DATA / "deep.heic", max_pixels=100)

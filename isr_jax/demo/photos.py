@@ -17,7 +17,7 @@ from isr_jax.demo.models import MEGA, Choice
 from isr_jax.errors import UserError, one_line
 from isr_jax.photo.pixels import Page, as_image, to_8_bits
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
-from isr_jax.photo.writing import write_photo
+from isr_jax.photo.writing import fit, lost, write_photo
 from isr_jax.upscaling.sizes import Target
 from isr_jax.upscaling.tasks import is_bug
 
@@ -80,7 +80,8 @@ def take(
             )
         photo, page = first_page(opened)
         size = page.pixels.shape[1], page.pixels.shape[0]
-        notices = photo.notices
+        page, too_much = fit(page, "png")
+        notices = (*photo.notices, *lost(photo, "png"), *too_much)
         if len(head.sizes) > 1:
             notices += (f"the first of {len(head.sizes)} pages or frames",)
         return Uploaded(size, write_view(file.with_name("before.png"), page, photo), notices)
@@ -150,7 +151,7 @@ def _upscale(
     seconds = time.monotonic() - begin
     progress(step="Writing the PNG file")
     result = Path(tempfile.mkdtemp(dir=file.parent)) / "result.png"
-    large = Page(pixels, page.icc)
+    large, _ = fit(Page(pixels, page.icc), "png")
     write_photo(result, "png", iter([large]), photo)
     view = View(result, 1)
     if pixels.shape[0] * pixels.shape[1] > LARGEST_VIEW:

@@ -30,6 +30,7 @@ def write_avif(
     depth: int,
     icc_profile: bytes = b"",
     exif: bytes = b"",
+    xmp: bytes = b"",
 ) -> None:
     """Write a still AVIF without chroma subsampling.
 
@@ -40,6 +41,7 @@ def write_avif(
         depth: bits of what 16 bits become: 10 or 12.
         icc_profile: an ICC profile, or none.
         exif: EXIF as TIFF bytes, with or without JPEG's prefix, or none.
+        xmp: a packet, or none.
     """
     bits = 8 if pixels.dtype == np.uint8 else depth
     gray = pixels.ndim == 2 or pixels.shape[2] < 3
@@ -51,7 +53,12 @@ def write_avif(
         pixelformat="400" if gray else "444",
         numthreads=os.cpu_count(),
     )
-    out.write(_with_metadata(bytes(encoded), icc_profile, exif.removeprefix(b"Exif\0\0")))
+    items = {
+        b"Exif\0": exif and b"\0\0\0\0" + exif.removeprefix(b"Exif\0\0"),
+        b"mime\0application/rdf+xml\0": xmp,
+    }
+    items = {kind: content for kind, content in items.items() if content}
+    out.write(_with_metadata(bytes(encoded), icc_profile, items))
 
 
 def to_bits(pixels: UInt16[np.ndarray, "h w *c"], bits: int) -> UInt16[np.ndarray, "h w *c"]:
@@ -60,9 +67,15 @@ def to_bits(pixels: UInt16[np.ndarray, "h w *c"], bits: int) -> UInt16[np.ndarra
     return ((pixels.astype(np.uint32) * most + 32767) // 65535).astype(np.uint16)
 
 
-def _with_metadata(data: bytes, icc: bytes, exif: bytes) -> bytes:
-    """Return an AVIF file of libavif's with a profile and EXIF more."""
-    if not icc and not exif:
+def _with_metadata(data: bytes, icc: bytes, items: dict[bytes, bytes]) -> bytes:
+    """Return an AVIF file of libavif's with a profile and items of metadata more.
+
+    Args:
+        data: the file.
+        icc: a profile, or none.
+        items: the type and name of each, and its content.
+    """
+    if not icc and not items:
         return data
     meta, media = find(data, b"meta"), find(data, b"mdat")
     assert meta and media and media.end == len(data)
@@ -73,24 +86,23 @@ def _with_metadata(data: bytes, icc: bytes, exif: bytes) -> bytes:
     count = int.from_bytes(parts[b"iinf"][4:6], "big")
     if icc:
         parts[b"iprp"] = _with_profile(parts[b"iprp"], icc)
-    if exif:
-        item = count + 1
-        entry = _box(b"infe", b"\2\0\0\0" + struct.pack(">HH", item, 0) + b"Exif\0")
+    for item, kind in enumerate(items, count + 1):
+        entry = _box(b"infe", b"\2\0\0\0" + struct.pack(">HH", item, 0) + kind)
         parts[b"iinf"] = b"\0\0\0\0" + struct.pack(">H", item) + parts[b"iinf"][6:] + entry
         described = _box(b"cdsc", struct.pack(">HHH", item, 1, 1))
         parts[b"iref"] = (parts.get(b"iref") or b"\0\0\0\0") + described
-        exif = b"\0\0\0\0" + exif
+    lengths = [len(content) for content in items.values()]
     places = parts[b"iloc"]
 
     def described_by(shift: int) -> bytes:
         """Return the box of metadata for data that lie so many bytes further behind."""
         kept = dict(parts)
-        kept[b"iloc"] = _moved(places, shift, len(data) if exif else 0, len(exif))
+        kept[b"iloc"] = _moved(places, shift, len(data), lengths)
         return _box(b"meta", b"\0\0\0\0" + b"".join(_box(kind, x) for kind, x in kept.items()))
 
     shift = len(described_by(0)) - (meta.end - meta.begin)
     between = data[meta.end : media.begin]
-    content = data[media.start :] + exif
+    content = data[media.start :] + b"".join(items.values())
     return data[: meta.begin] + described_by(shift) + between + _box(b"mdat", content)
 
 
@@ -114,8 +126,8 @@ def _with_profile(properties: bytes, icc: bytes) -> bytes:
     )
 
 
-def _moved(places: bytes, shift: int, added_at: int, added: int) -> bytes:
-    """Return the places of all items, further behind, and of one more."""
+def _moved(places: bytes, shift: int, added_at: int, added: list[int]) -> bytes:
+    """Return the places of all items, further behind, and of more, one after the other."""
     assert places[:6] == b"\0\0\0\0\x44\0"  # 4 bytes each for places and lengths
     (count,) = struct.unpack_from(">H", places, 6)
     result, at = b"", 8
@@ -124,6 +136,7 @@ def _moved(places: bytes, shift: int, added_at: int, added: int) -> bytes:
         assert extents == 1
         result += struct.pack(">HHHII", item, index, 1, place + shift, length)
         at += 14
-    if added:
-        result += struct.pack(">HHHII", count + 1, 0, 1, added_at + shift, added)
-    return places[:6] + struct.pack(">H", count + bool(added)) + result
+    for item, length in enumerate(added, count + 1):
+        result += struct.pack(">HHHII", item, 0, 1, added_at + shift, length)
+        added_at += length
+    return places[:6] + struct.pack(">H", count + len(added)) + result

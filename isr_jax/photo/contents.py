@@ -1,11 +1,11 @@
-"""What is read from an image file: what its header says, and its pages with all about them."""
+"""What is read from an image file: its header, its metadata, and its pages with all about them."""
 
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
-from PIL import Image
-
+from isr_jax.photo.exif import Directory
 from isr_jax.photo.pixels import Page, Pixels
+from isr_jax.photo.xmp import Xmp
 
 
 class Head(NamedTuple):
@@ -49,6 +49,38 @@ class Still(NamedTuple):
     notices: tuple[str, ...] = ()
 
 
+class Metadata(NamedTuple):
+    """What a photo holds beside its pixels.
+
+    Attributes:
+        exif: without the orientation, which has been applied.
+        xmp: as the file has it.
+        iptc: IPTC's records.
+        comments: of a JPEG or GIF.
+        texts: of a PNG, chunk by chunk.
+        colour: a PNG's chunks that say what the values of the pixels mean.
+        dpi: pixels per inch, across and down.
+        density: pixels across and down per an unknown unit, where that is all that is known.
+        size: width and height of the upright photo.
+        profile: whether it has an ICC profile.
+    """
+
+    exif: Directory
+    xmp: Xmp = Xmp()
+    iptc: bytes = b""
+    comments: tuple[bytes, ...] = ()
+    texts: tuple[tuple[bytes, bytes], ...] = ()
+    colour: tuple[tuple[bytes, bytes], ...] = ()
+    dpi: tuple[float, float] | None = None
+    density: tuple[float, float] | None = None
+    size: tuple[int, int] = (1, 1)
+    profile: bool = False
+
+
+# What a photo without metadata has.
+NOTHING = Metadata({})
+
+
 class Photo(NamedTuple):
     """A file whose first page is decoded.
 
@@ -61,8 +93,7 @@ class Photo(NamedTuple):
         animated: whether the pages are frames of an animation.
         durations: of each frame, in ms.
         loop: how often the animation runs; 0 for forever.
-        exif: without the orientation, which has been applied.
-        dpi: pixels per inch, across and down.
+        metadata: what the file holds beside the pixels.
         lossless: whether the file was compressed without loss.
         notices: a line for each thing in the file that was left out.
     """
@@ -74,7 +105,6 @@ class Photo(NamedTuple):
     animated: bool
     durations: tuple[int, ...]
     loop: int
-    exif: Image.Exif
-    dpi: tuple[float, float] | None
+    metadata: Metadata
     lossless: bool
     notices: tuple[str, ...]

@@ -16,7 +16,7 @@ class Format(NamedTuple):
         longest: the largest width or height in pixels.
         bits: the most per channel.
         alpha: whether it holds transparency.
-        metadata: whether it holds EXIF.
+        metadata: whether it holds EXIF; `metadata.HOLDS` says what else it holds.
         icc: whether it holds an ICC profile.
         lossless: whether it is lossless at a quality of 100, and lossy below.
         multiple: frames (an animation), pages, or None where it holds a single image.

@@ -18,7 +18,9 @@ from isr_jax.photo.pixels import Pixels
 _EFFORT = 4  # of libjxl's, 1 to 9: of those that take less time than upscaling, the smallest files
 
 
-def write_jxl(out: IO[bytes], pixels: Pixels, *, quality: int, exif: bytes = b"") -> None:
+def write_jxl(
+    out: IO[bytes], pixels: Pixels, *, quality: int, exif: bytes = b"", xmp: bytes = b""
+) -> None:
     """Write a still JPEG XL.
 
     Args:
@@ -26,6 +28,7 @@ def write_jxl(out: IO[bytes], pixels: Pixels, *, quality: int, exif: bytes = b""
         pixels: 8 or 16 bits, sRGB.
         quality: 1 to 100, at which it is lossless.
         exif: EXIF as TIFF bytes, with or without JPEG's prefix, or none.
+        xmp: a packet, or none.
     """
     lossless = quality == 100
     deep = pixels.dtype == np.uint16
@@ -41,6 +44,8 @@ def write_jxl(out: IO[bytes], pixels: Pixels, *, quality: int, exif: bytes = b""
     if exif:
         content = b"\0\0\0\0" + exif.removeprefix(b"Exif\0\0")
         out.write(struct.pack(">I", 8 + len(content)) + b"Exif" + content)
+    if xmp:
+        out.write(struct.pack(">I", 8 + len(xmp)) + b"xml " + xmp)
 
 
 def _distance(quality: int) -> float:

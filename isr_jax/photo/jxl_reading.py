@@ -38,6 +38,8 @@ def open_jxl(content: bytes) -> Still:
                 exif = bytes(imagecodecs.brotli_decode(packed[4:], out=_LONGEST_EXIF))
             except RuntimeError:
                 notices.append("EXIF was left out because it cannot be read")
+        if packet := parts.get(b"xml ", b""):
+            info["xmp"] = packet
         if len(exif) > 4:
             info["exif"] = b"Exif\0\0" + exif[4 + int.from_bytes(exif[:4], "big") :]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 Pixels = UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
 
@@ -147,22 +147,24 @@ def make_page(pixels: Pixels, icc: bytes | None) -> Page:
     return Page(np.ascontiguousarray(pixels), icc if icc and colour_space(icc) == space else None)
 
 
-def pillow_page(image: Image.Image, *, alpha: bool = False) -> Page:
+def pillow_page(image: Image.Image, *, orientation: int, alpha: bool = False) -> Page:
     """Decode the page that an image stands at, upright; 8 bits per channel, or 16 of gray."""
     icc = image.info.get("icc_profile")
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode == "CMYK":
-        turned.info["icc_profile"] = icc
-        return make_page(*rgb_of_cmyk(turned))
-    if turned.mode.startswith("I;16"):
-        return make_page(np.array(turned).astype(np.uint16), icc)
-    if turned.mode in ("I", "F"):
+    image.load()
+    if image.mode == "CMYK":
+        pixels, icc = rgb_of_cmyk(image)
+    elif image.mode.startswith("I;16"):
+        pixels = np.array(image).astype(np.uint16)
+    elif image.mode in ("I", "F"):
         raise ValueError("32-bit pixels; save it with 8 or 16 bits")
-    gray = turned.mode in ("1", "L", "LA", "La")
-    alpha = alpha or turned.has_transparency_data
-    mode = ("L" if gray else "RGB") + ("A" if alpha else "")
-    if turned.mode == "1" and turned.info.get("transparency") == 1:
-        turned.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
-    # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
-    turned = turned.convert("RGBA") if mode == "LA" and turned.mode == "1" else turned
-    return make_page(np.array(turned if turned.mode == mode else turned.convert(mode)), icc)
+    else:
+        gray = image.mode in ("1", "L", "LA", "La")
+        alpha = alpha or image.has_transparency_data
+        mode = ("L" if gray else "RGB") + ("A" if alpha else "")
+        if image.mode == "1" and image.info.get("transparency") == 1:
+            image = image.copy()
+            image.info["transparency"] = 255  # as convert calls it, and Pillow itself from 12.1
+        # Pillow has no way from 1 bit with transparency to gray with alpha but this one.
+        image = image.convert("RGBA") if mode == "LA" and image.mode == "1" else image
+        pixels = np.array(image if image.mode == mode else image.convert(mode))
+    return make_page(upright(pixels, orientation=orientation), icc)

@@ -1,7 +1,8 @@
 """Decode image files, once for everyone: upright pixels with all their bits, and their metadata.
 
 `open_photo` opens a file once and reads its header; `OpenPhoto.read` decodes it through that same
-handle. `decode_rgb` gives what training and evaluation want of a file: 8 bits, opaque.
+handle, and `metadata` reads what it holds beside its pixels. `decode_rgb` gives what training and
+evaluation want of a file: 8 bits, opaque.
 
 Pillow reads everything that it reads losslessly; 16-bit PNG and TIFF, of which it would drop the
 low byte, are read by imagecodecs and tifffile. Formats are always named, so that no other decoder
@@ -18,18 +19,21 @@ from typing import Any
 import numpy as np
 import tifffile
 from jaxtyping import UInt8, UInt16
-from PIL import ExifTags, Image
+from PIL import Image
 
 from isr_jax.errors import UserError, one_line
+from isr_jax.photo import png_chunks
 from isr_jax.photo.avif_reading import open_avif
-from isr_jax.photo.contents import Head, Photo, Still
-from isr_jax.photo.formats import KINDS, TIFF_METADATA
+from isr_jax.photo.contents import NOTHING, Head, Photo, Still
+from isr_jax.photo.formats import KINDS
 from isr_jax.photo.gif_reading import canvas
 from isr_jax.photo.heic_reading import open_heic
 from isr_jax.photo.iso_boxes import kind_of
+from isr_jax.photo.jpeg_reading import open_jpeg
 from isr_jax.photo.jxl_header import is_jxl
 from isr_jax.photo.jxl_reading import open_jxl
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
+from isr_jax.photo.metadata import Read, of_info, of_jpeg, of_png, of_tiff
 from isr_jax.photo.pixels import Page, make_page, over_white, pillow_page, to_8_bits, upright
 from isr_jax.photo.png_reading import decode_png
 from isr_jax.photo.tiff_reading import (
@@ -45,8 +49,7 @@ from isr_jax.photo.webp_reading import is_lossless
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 
-_ORIENTATION = ExifTags.Base.Orientation
-_LAYOUT = {_ORIENTATION, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength}
+_COPY = 1 | 4  # of TIFF's kinds of pages: one of fewer pixels, and a mask of transparency
 
 
 class OpenPhoto:
@@ -79,6 +82,9 @@ class OpenPhoto:
         self._image: Image.Image | None = None
         self._tiff: tifffile.TiffFile | None = None
         self._still: Still | None = None
+        self._png: png_chunks.Contents | None = None
+        self._kept: tuple[int, ...] = ()  # the pages of a TIFF that are no copies of others
+        self._orientation = 1
         try:
             with own_limits():
                 self.head = self._read_head()
@@ -116,13 +122,15 @@ class OpenPhoto:
 
     def _read(self, count: int) -> Photo:
         try:
-            dpi, exif, notices = self._metadata()
+            metadata, self._orientation, notices = self._metadata()
             notices += self._still.notices if self._still else ()
             lossless = self._is_lossless()
             animated = self._tiff is None and count > 1
             durations, loop = self._timing() if animated else ((), 0)
             pages = self._named(self._tiff_pages() if self._tiff else self._pages())
             first = next(pages)
+            size = first.pixels.shape[1], first.pixels.shape[0]
+            metadata = metadata._replace(size=size, profile=bool(first.icc))
             if count == 1:
                 self.close()
                 pages.close()  # where Pillow's copy of the pixels would stay beside the result
@@ -144,8 +152,7 @@ class OpenPhoto:
             animated=animated,
             durations=durations,
             loop=loop,
-            exif=exif,
-            dpi=dpi,
+            metadata=metadata,
             lossless=lossless,
             notices=notices,
         )
@@ -154,7 +161,10 @@ class OpenPhoto:
         """Return the file as Pillow's image, made at the first call."""
         if self._image is None:
             self._file.seek(0)
-            self._image = self._stack.enter_context(Image.open(self._file, formats=formats))
+            jpeg = self._file.read(3) == b"\xff\xd8\xff"
+            self._file.seek(0)
+            image = open_jpeg(self._file) if jpeg else Image.open(self._file, formats=formats)
+            self._image = self._stack.enter_context(image)
         return self._image
 
     def _read_head(self) -> Head:
@@ -163,13 +173,19 @@ class OpenPhoto:
         if is_tiff(start):
             check_directories(self._file)
             tiff = self._tiff = self._stack.enter_context(tifffile.TiffFile(self._file))
-            pages = [page.aspage() for page in tiff.pages]
+            every = [page.aspage() for page in tiff.pages]
+            whole = tuple(i for i, page in enumerate(every) if not page.subfiletype & _COPY)
+            self._kept = whole or tuple(range(len(every)))
+            pages = [every[i] for i in self._kept]
             sizes = tuple((page.imagewidth, page.imagelength) for page in pages)
             first = pages[0]
             itemsize = np.dtype(first.dtype).itemsize if first.dtype else 1
             self._decoded_bytes = first.samplesperpixel * itemsize
             channels = result_channels(first, self._bands)
             return Head("tiff", sizes, channels, result_bits(first))
+        if start.startswith(png_chunks.MAGIC):
+            self._png = png_chunks.read_contents(self._file)
+            self._file = png_chunks.without(self._file, self._png.dropped)
         kind = kind_of(start)
         if is_jxl(start) or kind == "heic":
             self._still = (open_heic if kind else open_jxl)(self._content())
@@ -181,7 +197,7 @@ class OpenPhoto:
         if kind == "avif" and getattr(image, "n_frames", 1) == 1:
             self._still = open_avif(self._content(), image)
             return self._still.head
-        name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+        name = str(image.format).lower()
         size = image.size
         if name == "gif":
             self._file.seek(0)
@@ -227,15 +243,13 @@ class OpenPhoto:
         image, count = self._pillow(), len(self.head.sizes)
         if self._still:
             # Only of AVIF it is still to be done.
-            known = self.head.format == "avif"
-            orientation = self._exif(image).get(_ORIENTATION, 1) if known else 1
+            orientation = self._orientation if self.head.format == "avif" else 1
             pixels = upright(self._still.decode(), orientation=orientation)
             yield make_page(pixels, image.info.get("icc_profile"))
             return
         if self.head.bits == 16 and count == 1:
-            pixels = decode_png(self._content())
-            orientation = self._exif(image).get(_ORIENTATION, 1)
-            yield make_page(upright(pixels, orientation=orientation), image.info.get("icc_profile"))
+            pixels = upright(decode_png(self._content()), orientation=self._orientation)
+            yield make_page(pixels, image.info.get("icc_profile"))
             return
         # The default image of an animated PNG is for programs that cannot show the animation.
         start = int(bool(image.info.get("default_image")))
@@ -243,15 +257,15 @@ class OpenPhoto:
         for i in range(start, start + count):
             image.seek(i)
             self._check_page(image)
-            page = pillow_page(image, alpha=alpha)
+            page = pillow_page(image, orientation=self._orientation, alpha=alpha)
             alpha = alpha or (count > 1 and page.pixels.shape[2:] in ((2,), (4,)))
             yield page
 
     def _tiff_pages(self) -> Iterator[Page]:
         """Yield the pages of a TIFF file, by tifffile or, where that cannot, by Pillow."""
         assert self._tiff
-        for i, frame in enumerate(self._tiff.pages):
-            page = frame.aspage()
+        for i in self._kept:
+            page = self._tiff.pages[i].aspage()
             result_bits(page)
             if not is_for_pillow(page):
                 yield read_page(page, self._bands)
@@ -259,7 +273,7 @@ class OpenPhoto:
             image = self._pillow(("TIFF",))
             image.seek(i)
             self._check_page(image)
-            yield pillow_page(image)
+            yield pillow_page(image, orientation=1)  # Pillow turns a TIFF itself
 
     def _check_page(self, image: Image.Image) -> None:
         """Refuse a page that is larger than the header says, before memory is taken for it."""
@@ -281,41 +295,31 @@ class OpenPhoto:
             durations.append(round(image.info.get("duration", 0)))
         return tuple(durations), loop
 
-    def _metadata(self) -> tuple[tuple[float, float] | None, Image.Exif, tuple[str, ...]]:
-        """Return the resolution in dpi, EXIF, and a notice where they cannot be read."""
-        exif, kept = Image.Exif(), Image.Exif()
+    def _metadata(self) -> Read:
+        """Return the metadata; the decoders' place in the file stays."""
+        place = self._file.tell()
         try:
             if self._tiff:
-                page = self._tiff.pages.first
-                dpi = page.get_resolution(tifffile.RESUNIT.INCH) if 282 in page.tags else None
-                exif.bigtiff, exif.endian = self._tiff.is_bigtiff, self._tiff.byteorder
-                exif.load_from_fp(self._file, page.offset)
+                read = self._tiff_metadata(self._tiff)
+            elif self._png:
+                read = of_png(self._png, self._pillow().info)
+            elif self.head.format == "jpeg":
+                read = of_jpeg(self._file, self._pillow().info)
             else:
-                image = self._pillow()
-                dpi, exif = image.info.get("dpi"), self._exif(image)
-            known = TIFF_METADATA if self._tiff else {*exif} - _LAYOUT
-            tags: dict[int, Any] = {tag: exif[tag] for tag in exif if tag in known}
-            directories = {
-                tag: dict(exif.get_ifd(tag)) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-            }
-            # An offset into the old file.
-            directories[ExifTags.IFD.Exif].pop(ExifTags.IFD.Interop, None)
-            kept.update({tag: value for tag, value in tags.items() if tag not in directories})
-            for tag, directory in directories.items():
-                if directory:
-                    kept.get_ifd(tag).update(directory)
-            kept.tobytes()
-        except Exception:
-            return None, Image.Exif(), ("EXIF was left out because it cannot be read",)
-        across, down = dpi or (0, 0)
-        return ((float(across), float(down)) if across and down else None), kept, ()
+                read = of_info(self._pillow().info)
+        except (ValueError, OSError):
+            read = Read(NOTHING, 1, ("metadata was left out because it cannot be read",))
+        self._file.seek(place)
+        return read
 
-    def _exif(self, image: Image.Image) -> Image.Exif:
-        """Return the EXIF of anything but TIFF."""
-        # Of a PNG file without, Pillow would decode the pixels to look behind them.
-        if image.format == "PNG" and not any(x in self._content() for x in (b"eXIf", b" exif\0")):
-            return Image.Exif()
-        return image.getexif()
+    def _tiff_metadata(self, tiff: tifffile.TiffFile) -> Read:
+        page = tiff.pages[self._kept[0]].aspage()
+        stated = (*page.resolution, page.resolutionunit) if 282 in page.tags else None
+        read = of_tiff(self._file, page.offset, stated)
+        if len(self._kept) < len(tiff.pages):
+            line = "smaller copies and masks among a file's pages were left out"
+            read = read._replace(notices=(*read.notices, line))
+        return read
 
 
 def open_photo(

@@ -5,33 +5,39 @@ tifffile writes no EXIF or GPS directories, so they are appended here by hand.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import tifffile
-from PIL import ExifTags, Image, TiffImagePlugin
 
-from isr_jax.photo.contents import Photo
+from isr_jax.photo import exif
+from isr_jax.photo.contents import Metadata
+from isr_jax.photo.exif import Directory
 from isr_jax.photo.formats import TIFF_METADATA
+from isr_jax.photo.limits import own_limits
+from isr_jax.photo.metadata import packet_for
 from isr_jax.photo.pixels import Page
 
 
-def write_tiff(
-    file: Path, pages: Iterator[Page], photo: Photo, exif: Image.Exif, *, size: int
-) -> None:
+def write_tiff(file: Path, pages: Iterator[Page], metadata: Metadata, *, size: int) -> None:
     """Write a deflated TIFF, page by page.
 
     Args:
         file: where to.
         pages: in order.
-        photo: the file that they come from, for its resolution.
-        exif: the EXIF to write.
+        metadata: of the photo as it is written.
         size: bytes of all pixels, which decide whether it is a BigTIFF.
     """
     big = size > 2**32 - 2**25
-    directories = {
-        tag: ifd for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if (ifd := exif.get_ifd(tag))
-    }
-    tags = [_tag(tag, exif[tag]) for tag in exif if tag in TIFF_METADATA]
+    found = metadata.exif
+    directories = {tag: value for tag, value in found.items() if isinstance(value, dict)}
+    values = {tag: value for tag, value in found.items() if isinstance(value, exif.Value)}
+    values = {tag: value for tag, value in values.items() if tag in TIFF_METADATA}
+    packet, _ = packet_for("tiff", metadata.xmp)
+    if packet:
+        values[exif.XMP] = exif.Value(1, packet)
+    if metadata.iptc:
+        values[exif.IPTC] = exif.Value(7, metadata.iptc)
+    tags = [exif.as_tiff(tag, value) for tag, value in values.items()]
+    density = metadata.dpi or metadata.density
     # tifffile writes no such directories: a tag of the number before keeps each one's place.
     tags += [(tag - 1, 16 if big else 4, 1, 0, True) for tag in directories]
     with tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as tiff:
@@ -46,8 +52,8 @@ def write_tiff(
                 predictor=True,
                 maxworkers=1,
                 iccprofile=icc,
-                resolution=photo.dpi,
-                resolutionunit="inch" if photo.dpi else None,
+                resolution=density,
+                resolutionunit=("inch" if metadata.dpi else "none") if density else None,
                 extratags=tags,
                 software=False,
                 metadata=None,
@@ -58,26 +64,13 @@ def write_tiff(
         _append_directory(file, tag, directory)
 
 
-def _tag(tag: int, value: str | bytes | int) -> tuple[int, int, int, bytes | int, bool]:
-    """Return an EXIF tag as tifffile takes it."""
-    if isinstance(value, int):
-        return tag, 3, 1, value, True
-    if isinstance(value, bytes):
-        return tag, 1, len(value), value, True
-    text = value.encode("latin-1", "replace") + b"\0"
-    return tag, 2, len(text), text, True
-
-
-def _append_directory(file: Path, tag: int, directory: dict[int, Any]) -> None:
+def _append_directory(file: Path, tag: int, directory: Directory) -> None:
     """Append an EXIF directory to a TIFF file, and put its offset into the tag before `tag`."""
-    with tifffile.TiffFile(file, mode="r+") as tiff:
-        head = b"II+\0\x08\0\0\0" + bytes(8) if tiff.is_bigtiff else b"II*\0" + bytes(4)
-        written = TiffImagePlugin.ImageFileDirectory_v2(ifh=head)
-        written.update(directory)
+    with own_limits(), tifffile.TiffFile(file, mode="r+") as tiff:
         place = -(-tiff.filehandle.size // 16) * 16
         pointer = tiff.pages.first.tags[tag - 1]
         pointer.overwrite(place)
         tiff.filehandle.seek(pointer.offset)
         tiff.filehandle.write(int(tag).to_bytes(2, "little"))
         tiff.filehandle.seek(place)
-        tiff.filehandle.write(written.tobytes(place))
+        tiff.filehandle.write(exif.pack(directory, place, big=tiff.is_bigtiff))

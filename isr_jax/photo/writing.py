@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from isr_jax.errors import UserError
 from isr_jax.files import replacing
-from isr_jax.photo import avif, gif, jpeg, jxl, png, tiff
-from isr_jax.photo.contents import Photo
+from isr_jax.photo import avif, gif, jpeg, jxl, png, png_chunks, tiff
+from isr_jax.photo.contents import Metadata, Photo
+from isr_jax.photo.exif import exif_bytes
 from isr_jax.photo.formats import FORMATS
+from isr_jax.photo.metadata import losses, packet_for, resized
 from isr_jax.photo.pixels import Page, Pixels, as_image, colours_in_srgb, over_white, to_8_bits
 
 QUALITY = 95  # of lossy files where none is given
-
-_EXIF, _GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 
 
 def check_fits(format: str, width: int, height: int, channels: int) -> None:
@@ -47,6 +47,11 @@ def fit(page: Page, format: str) -> tuple[Page, tuple[str, ...]]:
         notices.append("a frame's colours were reduced to 256 where it had more: GIF holds no more")
         if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and (pixels[..., -1] % 255 > 0).any():
             notices.append("partial transparency became none or full: GIF holds no other")
+    if icc and format == "png" and len(icc) > png_chunks.MOST:
+        notices.append(
+            "a colour profile of more than 1 MiB was left out: other programs refuse such a PNG"
+        )
+        icc = None
     if icc and not holds.icc:
         notice = f"colours became sRGB: {holds.title} holds no colour profile"
         try:
@@ -86,37 +91,39 @@ def write_photo(
         quality = 100 if photo.lossless and FORMATS[format].lossless else QUALITY
     first = next(pages)
     pages = itertools.chain([first], pages)
-    exif = _sized(photo.exif, first.pixels.shape[1], first.pixels.shape[0])
-    metadata: dict[str, Any] = {"icc_profile": first.icc, "dpi": photo.dpi}
-    if exif_fits(format, exif):
-        metadata["exif"] = _bytes_of(exif)
-    metadata = {name: value for name, value in metadata.items() if value}
+    metadata = resized(photo.metadata, first.pixels.shape[1], first.pixels.shape[0])
+    icc = first.icc or b""
     with replacing(file) as unfinished:
         if format == "tiff":
-            tiff.write_tiff(
-                unfinished, pages, photo, exif, size=first.pixels.nbytes * photo.page_count
-            )
+            size = first.pixels.nbytes * photo.page_count
+            tiff.write_tiff(unfinished, pages, metadata, size=size)
             return
         with open(unfinished, "wb") as out:
             if format == "gif":
                 gif.write_gif(out, pages, photo)
             elif photo.page_count > 1 and holds_all(format, photo):
-                _write_frames(out, format, pages, photo, quality, metadata)
+                _write_frames(out, format, pages, photo, quality, icc, metadata)
             elif format == "png":
-                png.write_png(out, first.pixels, **metadata)
+                png.write_png(out, first.pixels, icc_profile=icc, metadata=metadata)
             elif format == "jpeg":
-                jpeg.write_jpeg(out, first.pixels, quality=quality, **metadata)
+                jpeg.write_jpeg(
+                    out, first.pixels, quality=quality, icc_profile=icc, metadata=metadata
+                )
             elif format == "webp":
-                as_image(first.pixels).save(out, "WEBP", exact=True, **_webp(quality), **metadata)
-            elif format == "avif":
-                metadata.pop("dpi", None)
-                depth = 10 if photo.depth == 10 else avif.BITS
-                avif.write_avif(out, first.pixels, quality=quality, depth=depth, **metadata)
-            elif format == "jxl":
-                exif = metadata.get("exif", b"")
-                jxl.write_jxl(out, first.pixels, quality=quality, exif=exif)
+                as_image(first.pixels).save(out, "WEBP", **_webp(quality, icc, metadata))
+            elif format in ("avif", "jxl"):
+                held = {
+                    "exif": exif_bytes(metadata.exif),
+                    "xmp": packet_for(format, metadata.xmp)[0],
+                }
+                if format == "jxl":
+                    jxl.write_jxl(out, first.pixels, quality=quality, **held)
+                else:
+                    depth = 10 if photo.depth == 10 else avif.BITS
+                    held["icc_profile"] = icc
+                    avif.write_avif(out, first.pixels, quality=quality, depth=depth, **held)
             else:
-                as_image(first.pixels).save(out, "BMP", dpi=photo.dpi or (0, 0))
+                as_image(first.pixels).save(out, "BMP", dpi=metadata.dpi or (0, 0))
 
 
 def holds_all(format: str, photo: Photo) -> bool:
@@ -125,31 +132,27 @@ def holds_all(format: str, photo: Photo) -> bool:
     return photo.page_count == 1 or multiple == "pages" or (multiple == "frames" and photo.animated)
 
 
-def exif_fits(format: str, exif: Image.Exif) -> bool:
-    """Return whether a format has room for the EXIF: one segment of a JPEG."""
-    return format != "jpeg" or len(_bytes_of(exif)) <= jpeg.SEGMENT
+def lost(photo: Photo, format: str) -> tuple[str, ...]:
+    """Return a notice for pages, frames and metadata that a format cannot hold."""
+    title, notices = FORMATS[format].title, []
+    if not holds_all(format, photo):
+        notices.append(f"only the first page was upscaled: {title} holds one")
+    elif photo.animated and FORMATS[format].multiple == "pages":
+        notices.append(f"frames became pages without durations: {title} holds none")
+    elif photo.animated and photo.loop and format == "avif":
+        notices.append("the number of repetitions was left out: an AVIF repeats for ever")
+    if photo.depth > FORMATS[format].bits > 8:
+        bits = FORMATS[format].bits
+        notices.append(f"{photo.depth} bits per channel became {bits}: {title} holds no more")
+    return (*notices, *losses(photo.metadata, format))
 
 
-def _sized(exif: Image.Exif, width: int, height: int) -> Image.Exif:
-    """Return the EXIF for an image of another size."""
-    sizes = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
-    sized = Image.Exif()
-    sized.update(exif)
-    for place in (_EXIF, _GPS):
-        if directory := dict(exif.get_ifd(place)):
-            directory.update({tag: size for tag, size in sizes.items() if tag in directory})
-            sized.get_ifd(place).update(directory)
-    return sized
-
-
-def _bytes_of(exif: Image.Exif) -> bytes:
-    """Return EXIF as files hold it; b"" where it is empty."""
-    return exif.tobytes() if len(exif) or exif.get_ifd(_EXIF) or exif.get_ifd(_GPS) else b""
-
-
-def _webp(quality: int) -> dict[str, Any]:
+def _webp(quality: int, icc: bytes, metadata: Metadata) -> dict[str, Any]:
     """Return Pillow's options; for lossless files, its quality is the effort."""
-    return {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
+    how = {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
+    held = {"icc_profile": icc, "exif": exif_bytes(metadata.exif)}
+    held["xmp"] = packet_for("webp", metadata.xmp)[0]
+    return {"exact": True, **how, **{name: value for name, value in held.items() if value}}
 
 
 def _write_frames(
@@ -158,24 +161,50 @@ def _write_frames(
     pages: Iterator[Page],
     photo: Photo,
     quality: int,
-    metadata: dict[str, Any],
+    icc: bytes,
+    metadata: Metadata,
 ) -> None:
     """Write an animated WebP, PNG or AVIF."""
-    metadata |= {"save_all": True, "duration": list(photo.durations), "loop": photo.loop}
+    told: dict[str, Any] = {"duration": list(photo.durations), "loop": photo.loop}
+    told |= {"save_all": True, "icc_profile": icc or None}
     if format == "webp":
-        _Frames(pages, photo.page_count).save(out, "WEBP", exact=True, **_webp(quality), **metadata)
+        frames = _Frames(pages, photo.page_count)
+        frames.save(out, "WEBP", **told | _webp(quality, icc, metadata))
         return
     # Pillow goes through them more than once.
     first, *others = (_frame(page) for page in pages)
     if format == "avif":
-        metadata |= {"quality": quality, "subsampling": "4:4:4", "speed": avif.SPEED}
-    first.save(out, format.upper(), append_images=others, **metadata)
+        told |= {"quality": quality, "subsampling": "4:4:4", "speed": avif.SPEED}
+        told |= {"exif": exif_bytes(metadata.exif), "xmp": packet_for("avif", metadata.xmp)[0]}
+        first.save(out, "AVIF", append_images=others, **told)
+    else:
+        with_chunks: Any = _AfterHeader(out, png.chunks_of(metadata))
+        first.save(with_chunks, "PNG", append_images=others, **told)
 
 
 def _frame(page: Page) -> Image.Image:
     """Return a frame as RGB or RGBA."""
     image = as_image(page.pixels)
     return image.convert("RGBA" if image.mode in ("LA", "RGBA") else "RGB")
+
+
+class _AfterHeader:
+    """A file for Pillow's PNG writer, which writes only some kinds of chunks: puts them in."""
+
+    def __init__(self, out: IO[bytes], chunks: list[png.Chunk]) -> None:
+        self._out, self._chunks = out, chunks
+
+    def write(self, data: bytes) -> int:
+        """Write data, and the chunks behind the header."""
+        written = self._out.write(data)
+        if self._out.tell() == png.HEADER_BYTES:
+            for name, content in self._chunks:
+                PngImagePlugin.putchunk(self._out, name, content)
+        return written
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        self._out.flush()
 
 
 class _Frames(Image.Image):

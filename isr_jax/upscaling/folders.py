@@ -15,12 +15,19 @@ from isr_jax.photo.formats import FORMATS, format_of
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
-from isr_jax.photo.writing import check_fits, exif_fits, fit, holds_all, write_photo
+from isr_jax.photo.writing import check_fits, fit, holds_all, lost, write_photo
 from isr_jax.progress import SparseLog, image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
 from isr_jax.upscaling.planning import plan_tasks
-from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
+from isr_jax.upscaling.tasks import (
+    Outcome,
+    Task,
+    counted_notice,
+    fault_of,
+    is_bug,
+    own_share,
+)
 from isr_jax.upscaling.upscaler import Upscaler
 
 # The most that decoded photos waiting for the device may take, and again upscaled ones waiting for
@@ -87,6 +94,8 @@ def upscale_files(
     failed: dict[Task, str] = {}
     bugs: list[Exception] = []
     notices: Counter[str] = Counter()
+    names: dict[str, list[str]] = {}  # of the files that a notice is of
+    told: dict[tuple[str, Path], str] = {}  # by which model
     if planned.earlier:
         notices["the output of an earlier run was left out; name it alone to upscale it"] = (
             planned.earlier
@@ -118,15 +127,22 @@ def upscale_files(
         def show(done_tiles: int, total_tiles: int) -> None:
             bar.update(tiles, completed=done_tiles, total=total_tiles, visible=total_tiles > 1)
 
-        def upscaled(
-            upscaler: AnyUpscaler, pages: Iterator[Page], target_format: str
-        ) -> Iterator[Page]:
+        def tell(task: Task, lines: Sequence[str]) -> None:
+            """Count a line for each page of a file, by the first model that says it."""
+            for line in lines:
+                if told.setdefault((line, task.file), task.model) == task.model:
+                    notices[line] += 1
+                    names.setdefault(line, []).append(printable(task.file.name))
+
+        def upscaled(task: Task, pages: Iterator[Page], target_format: str) -> Iterator[Page]:
+            upscaler = upscalers[task.model]
             for page in pages:
-                (pixels, icc), lost = fit(page, target_format)
+                (pixels, icc), changes = fit(page, target_format)
                 size = pixels.shape[0], pixels.shape[1]
                 channels = pixels.shape[2] if pixels.ndim == 3 else 1
                 _check_size(target_format, upscaler.result_size(size), channels, pixels.itemsize)
-                notices.update((*lost, *upscaler.remarks(size)))
+                tell(task, changes)
+                notices.update(upscaler.remarks(size))
                 yield Page(upscaler(pixels, progress=show), icc)
 
         opened = partial(open_photo, max_pixels=max_pixels, bands=bands)
@@ -135,8 +151,8 @@ def upscale_files(
             photo = None
             try:
                 photo, target_format = reading.result(), _target_format(task)
-                notices.update((*photo.notices, *_losses(photo, target_format)))
-                pages = upscaled(upscalers[task.model], photo.pages, target_format)
+                tell(task, (*photo.notices, *lost(photo, target_format)))
+                pages = upscaled(task, photo.pages, target_format)
                 if photo.page_count > 1 and holds_all(target_format, photo):
                     _write(task, target_format, pages, photo, quality)
                     done(task, None)
@@ -154,7 +170,7 @@ def upscale_files(
         make_room(math.inf)
     lines = [failed[task] for task in todo if task in failed]
     outputs = [task for task in plan if task not in failed]
-    counted = [f"{line} ({n} image{'s' * (n > 1)})" for line, n in notices.items()]
+    counted = [counted_notice(line, n, names.get(line, ())) for line, n in notices.items()]
     if planned.passed:
         counted.append(say_passed_over(planned.passed))
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs, outputs)
@@ -204,23 +220,6 @@ def _check_size(format: str, result: Sides, channels: int, channel_bytes: int) -
             f"the upscaled image has {width}x{height} pixels, {size / 1e9:.0f} GB, more than this "
             f"machine's memory of {memory() / 1e9:.0f} GB: cut it into parts"
         )
-
-
-def _losses(photo: Photo, format: str) -> tuple[str, ...]:
-    """Return a notice for pages, frames and EXIF that a format cannot hold."""
-    title, notices = FORMATS[format].title, []
-    if not holds_all(format, photo):
-        notices.append(f"only the first page was upscaled: {title} holds one")
-    elif photo.animated and FORMATS[format].multiple == "pages":
-        notices.append(f"frames became pages without durations: {title} holds none")
-    elif photo.animated and photo.loop and format == "avif":
-        notices.append("the number of repetitions was left out: an AVIF repeats for ever")
-    if photo.depth > FORMATS[format].bits > 8:
-        bits = FORMATS[format].bits
-        notices.append(f"{photo.depth} bits per channel became {bits}: {title} holds no more")
-    if not exif_fits(format, photo.exif):
-        notices.append(f"EXIF was left out: {title} holds at most 64 KiB of it")
-    return tuple(notices)
 
 
 def _decoded(

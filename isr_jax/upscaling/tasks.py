@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, printable
 
+_NAMED = 3  # files of a notice
+
 
 class Task(NamedTuple):
     """A photo or video, and the file that it becomes.
@@ -30,7 +32,8 @@ class Outcome(NamedTuple):
         upscaled: number of files written.
         skipped: number of files whose output already exists.
         failed: a line for each file that could not be upscaled.
-        notices: a line for each kind of content that an output's format cannot hold.
+        notices: a line for each kind of content that was left out or changed, which counts the
+            images and names the first of their files.
         bugs: of the failures, the errors that no file should be able to cause.
         outputs: what is upscaled, by this run or an earlier one.
     """
@@ -65,6 +68,19 @@ def fault_of(file: Path, error: Exception, *, memory: str) -> str:
     elif is_bug(error):
         line = f"a bug in isr_jax, {type(error).__name__}: {line}"
     return line if line.startswith(name) else f"{name}: {line}"
+
+
+def counted_notice(line: str, count: int, names: Sequence[str]) -> str:
+    """Return a notice that says of how many images it is, and names the first of them.
+
+    Args:
+        line: what happened.
+        count: number of images.
+        names: of their files; none where it is of no file in particular.
+    """
+    files = list(dict.fromkeys(names))
+    named = ", ".join(files[:_NAMED]) + (" and others" if len(files) > _NAMED else "")
+    return f"{line} ({count} image{'s' * (count > 1)}{': ' if files else ''}{named})"
 
 
 def own_share(

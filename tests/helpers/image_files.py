@@ -1,5 +1,6 @@
 """`isr upscale` in this process, and image files of every kind to give it."""
 
+import re
 import struct
 import zlib
 
@@ -20,7 +21,10 @@ SRGB_OF_D50 = [
 
 
 def upscale(capsys, *arguments):
-    """Exit code, and the lines of standard error, of `isr upscale` by nearest at 2x."""
+    """Exit code, and the lines of standard error, of `isr upscale` by nearest at 2x.
+
+    The names of the files that a notice is of are left out.
+    """
     try:
         code = cli.main(["upscale", *map(str, NEAREST), *map(str, arguments)])
     except SystemExit as stop:
@@ -28,7 +32,8 @@ def upscale(capsys, *arguments):
     out, err = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in err, err
-    return code, [line.removeprefix("isr upscale: ") for line in err.splitlines()]
+    lines = [line.removeprefix("isr upscale: ") for line in err.splitlines()]
+    return code, [re.sub(r"( \(\d+ images?): .*\)$", r"\1)", line) for line in lines]
 
 
 def twice(pixels):
