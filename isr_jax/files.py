@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that can be written."""
 
 import os
 import uuid
@@ -29,6 +29,15 @@ def replacing(file: Path) -> Iterator[Path]:
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether files can be made in a folder, which is created."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def check_name(file: Path) -> None:

@@ -2,6 +2,7 @@ import functools
 import http.server
 import importlib.util
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -74,6 +75,22 @@ class TestSamples:
             lambda: open_source("samples", "train", scale=4, tfds_dir=str(tmp_path / "file"))
         )
         assert "samples: could not be prepared in" in message
+
+    def test_they_need_no_home_that_can_be_written(self, tmp_path):
+        """As in a container; the folder that they are in then is deleted afterwards."""
+        (tmp_path / "file").write_text("")
+        code = (
+            "from isr_jax.data.sources import open_source; from isr_jax.training import runtime;"
+            "runtime.use_compilation_cache(); source = open_source('samples', 'train', scale=4);"
+            "print(len(source), source.load(0).hr.ndim)"
+        )
+        home = {"HOME": str(tmp_path / "file" / "home"), "TMPDIR": str(tmp_path)}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_C", "XDG_"))}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment | home, capture_output=True, text=True
+        )
+        assert (done.stdout, done.stderr) == ("10 3\n", "")
+        assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
     def test_importing_registers_nothing_and_does_not_load_tensorflow(self):
         code = (

@@ -80,7 +80,7 @@ def prepare(
     if not _is_prepared(builder):
         raise UserError(
             f"{spec}: could not be prepared in {builder.data_path}: {one_line(failure)}; fix "
-            "that and try again, or set tfds_dir to where it is already prepared"
+            "that and try again, or set config.data.tfds_dir to where it is already prepared"
         ) from (failure if isinstance(failure, Exception) else None)
     return builder
 

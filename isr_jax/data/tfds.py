@@ -1,11 +1,16 @@
 """TFDS data sets as sources: the embedded samples, and any that TensorFlow Datasets knows."""
 
+import atexit
 import contextlib
 import dataclasses
 import io
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,7 @@ from isr_jax.data.examples import Decoded, UnusableImageError, area_of, decode_i
 from isr_jax.data.prepare import find_builder, prepare
 from isr_jax.data.samples import IsrSamples
 from isr_jax.errors import UserError, one_line
+from isr_jax.files import is_writable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,8 +73,23 @@ class TfdsSource:
 def open_samples(split: str, *, scale: int, tfds_dir: str | None) -> TfdsSource:
     """Open a split of the embedded sample photos; arguments and errors of `sources.open_source`."""
     data_dir = _expand(tfds_dir)
+    if data_dir is None and not _can_hold(IsrSamples().data_path):
+        data_dir = _temporary_folder()
     builder = prepare(lambda: IsrSamples(data_dir=data_dir), "samples", quiet=True)
     return _tfds_source("samples", builder, split, scale=scale)
+
+
+def _can_hold(data_set: os.PathLike[str]) -> bool:
+    path = Path(data_set)
+    return path.exists() or is_writable(path.parent)
+
+
+@cache
+def _temporary_folder() -> str:
+    """Return a folder that is deleted when this process ends."""
+    folder = tempfile.mkdtemp(prefix="isr-samples-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def open_tfds(spec: str, split: str, *, scale: int, tfds_dir: str | None) -> TfdsSource:
@@ -123,8 +144,8 @@ def _tfds_source(
     if not builder.info.available_file_formats() & random_access:
         raise UserError(
             f"{spec} is prepared in {builder.data_path} as {found}, which "
-            "has no random access: move that folder away, or set another tfds_dir, to have it "
-            "prepared as ArrayRecord"
+            "has no random access: move that folder away, or set another config.data.tfds_dir, to "
+            "have it prepared as ArrayRecord"
         )
     skip = {key: tfds.decode.SkipDecoding() for key in images}
     read_split: Any = builder.as_data_source  # its decorator hides its parameters

@@ -10,11 +10,13 @@ from types import FrameType
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import platformdirs
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.errors import UserError, disk_error, is_out_of_memory
+from isr_jax.files import is_writable
 
 
 @contextmanager
@@ -69,9 +71,14 @@ def cpu_devices(examples: int, *, cores: int) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/isr_jax."""
+    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache.
+
+    Where that cannot be written, as in a container without a home, none are kept.
+    """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/isr_jax/jax"))
+        folder = platformdirs.user_cache_path("isr_jax") / "jax"
+        if is_writable(folder):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 @contextmanager
