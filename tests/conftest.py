@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.pop("COLUMNS", None)  # xdist's: tables would be as wide as the terminal of the tests
 # The tests compile for longer than they run: LLVM's optimizations would only cost time, and so
 # would its threads, and XLA's newer emitters of fusions where it still has the older: these take a
 # third of the time.

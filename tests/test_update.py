@@ -212,6 +212,8 @@ def on_devices(update, state, batch, count, parallel):
     # Every device's result, to see that they agree.
     axes = {"in_axes": (None, 0, None, None), "out_axes": 0}
     every = jax.pmap(update, "devices", devices=devices, **axes)(state, shares, KEY, FROZEN)
+    # To the host at once: hundreds of small programs over all devices can block each other.
+    every = jax.device_get(every)
     for i in range(1, count):
         for leaf in jax.tree.leaves(every):
             np.testing.assert_array_equal(leaf[i], leaf[0])
