@@ -50,7 +50,7 @@ def write_avif(
         level=quality,
         speed=SPEED,
         bitspersample=bits,
-        pixelformat="400" if gray else "444",
+        pixelformat="yuv400" if gray else "yuv444",
         numthreads=os.cpu_count(),
     )
     items = {
