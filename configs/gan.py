@@ -1,4 +1,4 @@
-"""A GAN whose texture is seen, in under ten minutes on two CPU cores: compact-x4, tuned further.
+"""A GAN that tunes compact-x4 for texture, sized for a CPU.
 
     python run.py --config configs/gan.py
     python run.py --config configs/gan.py --config.data.train=folder:PHOTOGRAPHS
