@@ -25,8 +25,7 @@ from benchmarks import timing
 from isr_jax.data.sources import load_all, open_source
 from isr_jax.degrade import REAL_ESRGAN, PassSettings, make_degradation, sharpen
 from isr_jax.degrade.jpeg import CHROMA_TABLE, LUMA_TABLE
-from isr_jax.images import to_float
-from isr_jax.training.pictures import busiest
+from isr_jax.images import busiest, to_float
 
 BATCH, CROP, SCALE = 12, 256, 4
 
@@ -37,7 +36,7 @@ def crops() -> np.ndarray:
     for split in ("train", "validation"):
         source = open_source("samples", split, scale=SCALE)
         for photo in load_all(source, min_size=CROP, warn=lambda message: None):
-            y, x = busiest(photo.hr, CROP)
+            y, x = busiest(photo.hr, sides=(CROP, CROP))
             batch.append(photo.hr[y : y + CROP, x : x + CROP])
     return to_float(np.stack(batch[:BATCH]))
 

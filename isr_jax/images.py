@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Integer, UInt8, UInt16
+from jaxtyping import Float, Integer, Shaped, UInt8, UInt16
 
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
@@ -111,6 +111,28 @@ def pad_edge(images: Float[Array, "n h w c"], reach: int) -> Float[Array, "n ph 
     """Pad images with their edge pixels, by `reach` on each side; `export` recognises the name."""
     sides = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     return jnp.pad(images, sides, mode="edge")
+
+
+def busiest(
+    image: Shaped[np.ndarray, "h w c"] | Shaped[np.ndarray, "h w"], *, sides: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the corner (y, x) of the window whose neighbouring pixels differ most in gray.
+
+    Args:
+        image: of integers or floats.
+        sides: height and width of the window, pixels.
+    """
+    gray = image.astype(np.float32)
+    gray = gray if gray.ndim == 2 else gray.mean(axis=-1)
+    change = np.zeros_like(gray)
+    change[:, 1:] += np.abs(np.diff(gray, axis=1))
+    change[1:] += np.abs(np.diff(gray, axis=0))
+    total = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    height, width = sides
+    window = total[height:, width:] - total[:-height, width:] - total[height:, :-width]
+    window += total[:-height, :-width]
+    y, x = np.unravel_index(int(window.argmax()), window.shape)
+    return int(y), int(x)
 
 
 def dihedral(

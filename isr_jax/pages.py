@@ -1,6 +1,16 @@
-"""HTML pages from Jinja templates that lie beside the code which fills them."""
+"""HTML pages from Jinja templates that lie beside the code which fills them.
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+Reports, which are single files, share the head and the slider of report_base.html.
+"""
+
+from jinja2 import (
+    ChoiceLoader,
+    Environment,
+    PackageLoader,
+    StrictUndefined,
+    Template,
+    select_autoescape,
+)
 
 
 def page_template(package: str, name: str) -> Template:
@@ -11,7 +21,7 @@ def page_template(package: str, name: str) -> Template:
         name: the template's file name.
     """
     environment = Environment(
-        loader=PackageLoader(package, "."),
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("isr_jax", ".")]),
         autoescape=select_autoescape(),
         undefined=StrictUndefined,
         trim_blocks=True,

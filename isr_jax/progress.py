@@ -37,6 +37,10 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f} {self._unit}/s" if speed >= 1 else slow)
 
 
+def _is_terminal() -> bool:
+    return Console(stderr=True).is_terminal
+
+
 def training_bar(console: Console, *, total: int, step: int, title: str = "training") -> Progress:
     """Return a bar over the steps, with rate, loss and time left; `loss` is a field of its task."""
     bar = Progress(
@@ -74,7 +78,7 @@ class SparseLog:
             every: seconds between lines, at least; none before so many.
             clock: seconds.
         """
-        self._shown = shown and not Console(stderr=True).is_terminal
+        self._shown = shown and not _is_terminal()
         self._total, self._every, self._clock = total, every, clock
         self._start = self._last = clock()
         self._done = 0
@@ -96,7 +100,7 @@ class SparseLog:
 def image_bar(*, shown: bool) -> Progress:
     """Return a bar over images on standard error, shown only in a terminal."""
     # Quiet as well, for rich 13 ends a disabled bar by a blank line.
-    hidden = not (shown and Console(stderr=True).is_terminal)
+    hidden = not (shown and _is_terminal())
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -110,7 +114,7 @@ def image_bar(*, shown: bool) -> Progress:
 
 def frame_bar(*, shown: bool) -> Progress:
     """Return a bar over the frames of a video on standard error, with rate and time left."""
-    hidden = not (shown and Console(stderr=True).is_terminal)
+    hidden = not (shown and _is_terminal())
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -135,6 +135,16 @@ def test_the_report_shows_what_was_made(folder, capsys, monkeypatch):
     assert page.read_bytes() == before
 
 
+@pytest.mark.parametrize("form", ["webp", "avif", "jxl", "tiff", "bmp"])
+def test_lossless_outputs_of_every_format_are_shown(folder, capsys, monkeypatch, form):
+    monkeypatch.setattr(report, "_FORMS", (("PNG", {}),))
+    arguments = ("in/a.png", "--model", "nearest", "--scale", 2, "--format", form)
+    assert upscale(capsys, *arguments, "--report", "page.html")[0] == 0
+    expected = resize_uint8(read("in/a.png"), scale=2, method="nearest")
+    shown = pictures((folder / "page.html").read_text())
+    np.testing.assert_array_equal(shown["in/a.png", "nearest"], expected)
+
+
 def test_of_a_large_photo_the_part_with_most_detail(folder, capsys, monkeypatch):
     monkeypatch.setattr(report, "_FORMS", (("PNG", {}),))
     pixels = np.full((300, 700, 4), 200, np.uint8)

@@ -12,6 +12,7 @@ from PIL import ImageDraw, ImageFont
 
 from isr_jax import losses
 from isr_jax.data.examples import ImagePair
+from isr_jax.images import busiest
 from isr_jax.protocols import Scores
 from isr_jax.resize import resize_uint8
 from isr_jax.scoring import METRICS, Scorer
@@ -24,19 +25,6 @@ BLUE, ORANGE, RED, GRAY = "#0072B2", "#E69F00", "#D55E00", "#6E6E6E"
 
 # A panel in pixels: width of a column, gap, height of the text, and side of a detail.
 COLUMN, GAP, HEADER, DETAIL = 320, 6, 42, 80
-
-
-def busiest(image: Image, side: int) -> tuple[int, int]:
-    """Return the corner (y, x) of the side x side window whose neighbouring pixels differ most."""
-    gray = image.astype(np.float32).mean(axis=-1)
-    change = np.zeros_like(gray)
-    change[:, 1:] += np.abs(np.diff(gray, axis=1))
-    change[1:] += np.abs(np.diff(gray, axis=0))
-    total = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    window = total[side:, side:] - total[:-side, side:] - total[side:, :-side]
-    window += total[:-side, :-side]
-    y, x = np.unravel_index(int(window.argmax()), window.shape)
-    return int(y), int(x)
 
 
 def panel(
@@ -87,7 +75,7 @@ def strip(versions: Mapping[str, Image], *, title: str, scale: int) -> UInt8[np.
     hr = versions.get("HR")
     bicubic = versions["bicubic"]
     side = min(DETAIL, *bicubic.shape[:2])
-    corner = busiest(bicubic, side)
+    corner = busiest(bicubic, sides=(side, side))
     columns = []
     for name, image in versions.items():
         caption = "" if hr is None else _caption(image, hr, scale)

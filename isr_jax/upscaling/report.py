@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 
 from isr_jax.errors import UsageError, UserError, one_line, printable
 from isr_jax.files import replacing
+from isr_jax.images import busiest
 from isr_jax.pages import page_template
 from isr_jax.photo.limits import MAX_PIXELS, own_limits
 from isr_jax.photo.pixels import as_image, in_srgb, over_white, to_8_bits
@@ -32,6 +33,7 @@ MOST = 100  # photos
 # The largest part that is shown, height and width: of few pictures, and of many.
 PARTS, FEW = ((480, 640), (360, 480)), 60
 WHOLE = 160  # longer side of the small picture
+_COARSE = 512  # longer side of what tells where most detail is, pixels
 BEFORE = "before"
 _ANY = 10**12  # pixels: of outputs, which this program has made
 _FORMS = (("PNG", {}), ("JPEG", {"quality": 92, "subsampling": 0}))
@@ -215,7 +217,7 @@ def _read_part(output: Path, box: Box) -> tuple[Pixels, bytes | None]:
     rows, cols = box
     photo = open_photo(output, max_pixels=_ANY)
     photo.close()
-    if photo.head.bits > 8:
+    if photo.head.bits > 8 or photo.head.format.upper() not in READABLE:
         pixels, icc = _read(output, _ANY)
         return pixels[box], icc
     with own_limits(), Image.open(output, formats=READABLE) as image:
@@ -236,21 +238,13 @@ def _most_detail(pixels: Pixels, size: Sides, part: Sides) -> Box:
     if size[1] <= part[1] and math.prod(size) <= math.prod(part):
         return slice(0, size[0]), slice(0, size[1])
     sides = min(size[0], part[0]), min(size[1], part[1])
-    h, w = pixels.shape[:2]
-    block = max(1, min(16, h // 4, w // 4))
-    plane = (pixels if pixels.ndim == 2 else pixels[..., 1]).astype(np.int16)
-    change = np.abs(np.diff(plane, axis=1, append=plane[:, -1:]))
-    rows, cols = h // block, w // block
-    change = change[: rows * block, : cols * block]
-    energy = change.reshape(rows, block, cols, block).mean(axis=(1, 3), dtype=np.float64)
-    sums = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    # The part in blocks, and the sum of each place that it can have.
-    a, b = (max(1, round(s * n / t)) for s, n, t in zip(sides, (rows, cols), size, strict=True))
-    a, b = min(a, rows), min(b, cols)
-    places = sums[a:, b:] - sums[:-a, b:] - sums[a:, :-b] + sums[:-a, :-b]
-    i, j = np.unravel_index(np.argmax(places), places.shape)
-    top = min(int(i) * size[0] // rows, size[0] - sides[0])
-    left = min(int(j) * size[1] // cols, size[1] - sides[1])
+    step = -(-max(pixels.shape[:2]) // _COARSE)
+    coarse = pixels[::step, ::step]
+    rows, cols = coarse.shape[:2]
+    window = max(1, rows * sides[0] // size[0]), max(1, cols * sides[1] // size[1])
+    y, x = busiest(coarse, sides=window)
+    top = min(y * size[0] // rows, size[0] - sides[0])
+    left = min(x * size[1] // cols, size[1] - sides[1])
     return slice(top, top + sides[0]), slice(left, left + sides[1])
 
 
