@@ -16,7 +16,7 @@ class Format(NamedTuple):
         longest: the largest width or height in pixels.
         bits: the most per channel.
         alpha: whether it holds transparency.
-        metadata: whether it holds EXIF; `metadata.HOLDS` says what else it holds.
+        metadata: the kinds of metadata that it holds, by their names in messages.
         icc: whether it holds an ICC profile.
         lossless: whether it is lossless at a quality of 100, and lossy below.
         multiple: frames (an animation), pages, or None where it holds a single image.
@@ -29,27 +29,44 @@ class Format(NamedTuple):
     longest: int
     bits: int
     alpha: bool = False
-    metadata: bool = False
+    metadata: tuple[str, ...] = ()
     icc: bool = False
     lossless: bool = False
     multiple: Literal["frames", "pages"] | None = None
     writes: Literal["always", "asked", "never"] = "always"
 
 
-_WHOLE: Any = {"alpha": True, "metadata": True, "icc": True}
+_WHOLE: Any = {"alpha": True, "icc": True}
+_USUAL = ("EXIF", "XMP")
+_OF_JPEG = (*_USUAL, "IPTC", "comments")
+_OF_PNG = (*_OF_JPEG, "PNG text", "colour")
 # The longest sides are the limits of libpng, libjpeg, libwebp and of the headers' fields.
 FORMATS = {
-    "png": Format("PNG", (".png", ".apng"), 1_000_000, 16, multiple="frames", **_WHOLE),
-    "jpeg": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, 8, metadata=True, icc=True),
-    "webp": Format("WebP", (".webp",), 16_383, 8, lossless=True, multiple="frames", **_WHOLE),
-    "tiff": Format("TIFF", (".tif", ".tiff"), 2**31 - 1, 16, multiple="pages", **_WHOLE),
+    "png": Format(
+        "PNG", (".png", ".apng"), 1_000_000, 16, metadata=_OF_PNG, multiple="frames", **_WHOLE
+    ),
+    "jpeg": Format(
+        "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, 8, metadata=_OF_JPEG, icc=True
+    ),
+    "webp": Format(
+        "WebP", (".webp",), 16_383, 8, metadata=_USUAL, lossless=True, multiple="frames", **_WHOLE
+    ),
+    "tiff": Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        2**31 - 1,
+        16,
+        metadata=(*_USUAL, "IPTC"),
+        multiple="pages",
+        **_WHOLE,
+    ),
     "bmp": Format("BMP", (".bmp", ".dib"), 2**31 - 1, 8),
     "gif": Format("GIF", (".gif",), 65_535, 8, alpha=True, multiple="frames", writes="asked"),
-    "avif": Format("AVIF", (".avif",), 32_768, 12, lossless=True, multiple="frames", **_WHOLE),
-    "heic": Format("HEIC", (".heic", ".heif", ".hif"), 2**31 - 1, 12, writes="never", **_WHOLE),
-    "jxl": Format(
-        "JPEG XL", (".jxl",), 2**30, 16, alpha=True, metadata=True, lossless=True, writes="always"
+    "avif": Format(
+        "AVIF", (".avif",), 32_768, 12, metadata=_USUAL, lossless=True, multiple="frames", **_WHOLE
     ),
+    "heic": Format("HEIC", (".heic", ".heif", ".hif"), 2**31 - 1, 12, writes="never", **_WHOLE),
+    "jxl": Format("JPEG XL", (".jxl",), 2**30, 16, alpha=True, metadata=_USUAL, lossless=True),
 }
 FALLBACK = "png"
 READS_HEIC = importlib.util.find_spec("pi_heif") is not None  # an extra

@@ -1,4 +1,4 @@
-"""What a photo holds beside its pixels, in one form for all formats, and which hold what."""
+"""What a photo holds beside its pixels, in one form for all formats, and what is lost of it."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,6 @@ from isr_jax.photo.formats import FORMATS, TIFF_METADATA
 from isr_jax.photo.iptc import iptc_of
 from isr_jax.photo.xmp import Xmp
 
-# What each format can hold; names are those of messages.
-HOLDS = {
-    "png": ("EXIF", "XMP", "IPTC", "PNG text", "comments", "colour"),
-    "jpeg": ("EXIF", "XMP", "IPTC", "comments"),
-    "webp": ("EXIF", "XMP"),
-    "tiff": ("EXIF", "XMP", "IPTC"),
-    "bmp": (),
-    "gif": (),
-    "avif": ("EXIF", "XMP"),
-    "jxl": ("EXIF", "XMP"),
-}
 # One segment of a JPEG, less the name of its content.
 JPEG_SEGMENT = 65_533 - 16
 # sRGB, or another transfer function as near to it as screens are, by the numbers of ITU-T H.273.
@@ -125,7 +114,7 @@ def resized(metadata: Metadata, width: int, height: int) -> Metadata:
 
 def losses(metadata: Metadata, format: str) -> tuple[str, ...]:
     """Return a line for each kind of metadata that a format cannot hold."""
-    title, holds = FORMATS[format].title, HOLDS.get(format, ())
+    title, holds = FORMATS[format].title, FORMATS[format].metadata
     has = {
         "EXIF": metadata.exif,
         "XMP": metadata.xmp.packet,
