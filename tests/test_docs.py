@@ -51,6 +51,10 @@ def test_links_resolve(page):
             assert anchor in anchors(file), f"{target} is not a heading of {file.name}"
 
 
+def test_no_leftover_of_a_merge(page):
+    assert not re.search(r"^(<{7}|={7}|>{7})( |$)", page.read_text(), re.MULTILINE)
+
+
 def test_configs_exist(page):
     """Every config and every variant exists."""
     for name, variant in CONFIG.findall(page.read_text()):

@@ -186,7 +186,7 @@ def run(options: argparse.Namespace) -> int:
     from isr_jax.upscaling.folders import upscale_files
     from isr_jax.upscaling.several import load_models
     from isr_jax.upscaling.sizes import make_target
-    from isr_jax.upscaling.tasks import Outcome
+    from isr_jax.upscaling.tasks import Outcome, suffix_of
 
     if options.report:
         from isr_jax.upscaling.report import add_report, check_report
@@ -230,8 +230,7 @@ def run(options: argparse.Namespace) -> int:
 
         how = Options(options.codec, options.crf, options.resume, given)
         for name, upscaler in upscalers.items():
-            suffix = f"_{upscaler.label}" if options.suffix is None else options.suffix
-            suffix += name and f"_{name}"
+            suffix = suffix_of(upscaler.label, given=options.suffix, model=name)
             outcomes.append(
                 upscale_videos(upscaler, inputs.videos, options=how, suffix=suffix, **common)
             )

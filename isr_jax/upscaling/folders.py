@@ -27,6 +27,7 @@ from isr_jax.upscaling.tasks import (
     fault_of,
     is_bug,
     own_share,
+    suffix_of,
 )
 from isr_jax.upscaling.upscaler import Upscaler
 
@@ -84,8 +85,7 @@ def upscale_files(
     """
     upscalers = upscaler if isinstance(upscaler, Mapping) else {"": upscaler}
     suffixes = {
-        name: (f"_{one.label}" if suffix is None else suffix) + (name and f"_{name}")
-        for name, one in upscalers.items()
+        name: suffix_of(one.label, given=suffix, model=name) for name, one in upscalers.items()
     }
     if bands and (len(bands) not in (1, 3) or min(bands) < 1):
         raise UsageError(f"bands are {tuple(bands)}; give one, or three such as (3, 2, 1)")

@@ -83,6 +83,17 @@ def counted_notice(line: str, count: int, names: Sequence[str]) -> str:
     return f"{line} ({count} image{'s' * (count > 1)}{': ' if files else ''}{named})"
 
 
+def suffix_of(label: str, *, given: str | None, model: str) -> str:
+    """Return what names of outputs end with.
+
+    Args:
+        label: of the upscaler.
+        given: by the user, in place of _ and the label.
+        model: its name, where there are several; else empty.
+    """
+    return (f"_{label}" if given is None else given) + (model and f"_{model}")
+
+
 def own_share(
     plan: Sequence[Task], shard: tuple[int, int] | None, *, overwrite: bool, in_place: bool
 ) -> tuple[list[Task], list[Task]]:

@@ -29,7 +29,7 @@ from isr_jax.files import check_name, replacing
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.progress import frame_bar
 from isr_jax.upscaling.any_size import SizedUpscaler
-from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share
+from isr_jax.upscaling.tasks import Outcome, Task, fault_of, is_bug, own_share, suffix_of
 from isr_jax.upscaling.upscaler import Upscaler
 from isr_jax.video.assembling import assemble
 from isr_jax.video.colour import RGB, Upscaled
@@ -99,7 +99,7 @@ def upscale_videos(
     Raises:
         UserError: two videos would be written to one file; nothing has been written then.
     """
-    suffix = f"_{upscaler.label}" if suffix is None else suffix
+    suffix = suffix_of(upscaler.label, given=suffix, model="")
     chosen = without_earlier(videos, suffix)
     plan = plan_videos(chosen, out=out, suffix=suffix, codec=options.codec)
     plan, todo = own_share(plan, shard, overwrite=overwrite, in_place=in_place)
