@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/budget"))
     options = parser.parse_args()
     timing.print_machine()
-    data = _split(options.photographs, options.folder)
+    data = split(options.photographs, options.folder)
     print("| candidate | parameters | ms/update | updates | gain, dB | beside the first, dB |")
     print("|---|---:|---:|---:|---|---|")
     first: Result | None = None
@@ -81,8 +81,11 @@ def main() -> None:
         print(_row(name, result, first), flush=True)
 
 
-def _split(photographs: Path, folder: Path) -> dict[str, str]:
-    """Write two lists of files, and return the fields of `config.data` that name them."""
+def split(photographs: Path, folder: Path) -> dict[str, str]:
+    """Write two lists of files, and return the fields of `config.data` that name them.
+
+    Validation has the last HELD_OUT photographs, and training the others.
+    """
     names = [str(file.relative_to(photographs)) for file in image_files(photographs)]
     folder.mkdir(parents=True, exist_ok=True)
     parts = {"train": names[:-HELD_OUT], "validation": names[-HELD_OUT:]}
@@ -104,8 +107,8 @@ def _config(fields: Mapping[str, Any], data: Mapping[str, str]) -> ConfigDict:
 def _result(config: ConfigDict, folder: Path, *, minutes: float) -> Result:
     file = folder / "result.json"
     if not file.exists():
-        milliseconds = _milliseconds(config)
-        updates = round(minutes * 60e3 / milliseconds)
+        duration = milliseconds(config)
+        updates = round(minutes * 60e3 / duration)
         _train(config, folder / "run", steps=updates)
         upscaler = isr_jax.load(folder / "run")
         gains = [
@@ -114,12 +117,13 @@ def _result(config: ConfigDict, folder: Path, *, minutes: float) -> Result:
         ]
         params = restore_generator(folder / "run").params
         parameters = sum(x.size for x in jax.tree.leaves(params))
-        result = Result(parameters, milliseconds, updates, gains)
+        result = Result(parameters, duration, updates, gains)
         file.write_text(json.dumps(result._asdict()))
     return Result(**json.loads(file.read_text()))
 
 
-def _milliseconds(config: ConfigDict) -> float:
+def milliseconds(config: ConfigDict) -> float:
+    """Return the median time of an update, after compilation."""
     (seconds,) = timing.interleaved({"": updating(config)}, rounds=TIMED, warm_up=3).values()
     return 1e3 * median(seconds)
 
