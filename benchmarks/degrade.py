@@ -22,7 +22,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import timing
-from isr_jax.data.sources import load_all, open_source
+from isr_jax.data.loading import load_all
+from isr_jax.data.sources import open_source
 from isr_jax.degrade import REAL_ESRGAN, PassSettings, make_degradation, sharpen
 from isr_jax.degrade.jpeg import CHROMA_TABLE, LUMA_TABLE
 from isr_jax.images import busiest, to_float

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks import timing
 from isr_jax import config as base
-from isr_jax.data import pool, sources
+from isr_jax.data import loading, pool, sources
 from isr_jax.training.program import (
     Inputs,
     make_dispatch,
@@ -58,7 +58,7 @@ def make_steps(crop: int, batch: int, width: int, runs: int) -> dict[str, Callab
     devices, program = jax.devices(), make_program(config)
     used = devices[: max(d for d in range(1, len(devices) + 1) if runs % d == 0)]
     source = sources.open_source("samples", "train", scale=4)
-    photos = sources.load_all(source, min_size=crop, warn=print)
+    photos = loading.load_all(source, min_size=crop, warn=print)
     data = Inputs(frozen=(), images=pool.make_pool(photos))
     keys = jax.vmap(run_keys)(jnp.arange(runs))
     rates = jnp.full(runs, 1e-3)

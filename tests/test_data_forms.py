@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 import isr_jax
-from isr_jax.data.choices import make_choices
+from isr_jax.data.choices import make_choices, scored_on_own
 from isr_jax.data.examples import ImagePair
+from isr_jax.data.loading import load_all
 from isr_jax.data.pool import sample
-from isr_jax.data.sources import load_all, open_source
+from isr_jax.data.sources import open_source
 from isr_jax.errors import UserError
 from isr_jax.images import to_uint8
 from isr_jax.protocols import measure
@@ -196,6 +197,9 @@ def test_what_is_wrong_with_data_is_said(folders, tmp_path):
         f"list:{hr / '0.png'}": "it is not a text",
         (): "give a text such as folder:PATH",
         5: "give a text such as folder:PATH",
+        (f"folder:{hr}", (f"folder:{lr}",)): "data source .*lr.*: give a text such as folder:PATH",
+        f"pairs:{hr}:": "name both folders, as pairs:HR:LR",
+        f"pairs::{lr}": "name both folders, as pairs:HR:LR",
     }.items():
         with pytest.raises(UserError, match=message):
             open_source(spec, "train", scale=SCALE)
@@ -203,14 +207,64 @@ def test_what_is_wrong_with_data_is_said(folders, tmp_path):
     source = open_source(f"pairs:{hr}:{lr}", "train", scale=SCALE)
     assert source.faults == (f"{hr / '1.png'}: no file in {lr} has its name",)
     source = open_source(f"pairs:{hr}:{hr}", "train", scale=SCALE)
-    with pytest.raises(UserError, match="a scale of 1, but 2 is asked for"):
+    with pytest.raises(UserError, match="choose data of scale 2, or set the scale to 1"):
         load_all(source, min_size=16, warn=pytest.fail)
     for fields, message in {
         (("data.paired_share", 1.5),): r"paired_share is 1.5; it must be in \[0, 1\]",
-        (("data.weights", (0.0,)),): "weights is .*; give values above 0",
+        (("data.weights", (0.0,)),): "weights is .*; give numbers above 0",
+        (("data.weights", ("a",)),): "weights is .*; give numbers above 0",
+        (("data.weights", (1.0, float("inf"))),): "weights is .*; give numbers above 0",
     }.items():
         with pytest.raises(UserError, match=message):
             check(tiny(root, **dict(fields)), devices=1)
+
+
+def test_validation_has_own_lr_images_only_where_training_has(folders):
+    root, _ = folders
+    fields = {"data.validation": f"pairs:{root / 'hr'}:{root / 'lr'}", "data.validation_images": 0}
+    for share, own in {None: True, 0.5: True, 0.0: False}.items():
+        config = tiny(root / "hr", **fields, **{"data.paired_share": share})
+        for photo in open_validation(config, pytest.fail):
+            bicubic = resize_uint8(photo.hr, scale=Fraction(1, SCALE))
+            np.testing.assert_array_equal(photo.lr, 255 - bicubic if own else bicubic)
+    # TFDS's own LR images are those of bicubic: training leaves them for a degradation.
+    for spec, degradation, own in (
+        ("tfds:div2k/bicubic_x4", "bicubic", True),
+        ("tfds:div2k/bicubic_x4", "second_order", False),
+        (("folder:A", "pairs:B:C"), "second_order", True),
+    ):
+        assert scored_on_own(degradation=degradation, paired_share=None, spec=spec) == own
+
+
+def test_a_list_is_read_in_its_order_and_as_windows_writes_it(photos, tmp_path):
+    text, marks = tmp_path / "list.txt", set()
+    for names in (("0.png", "1.png"), ("1.png", "0.png"), ("0.png", "0.png", "1.png")):
+        text.write_bytes("\ufeff".encode() + "\r\n".join(names).encode())
+        source = open_source(f"list:{text}:{photos}", "train", scale=SCALE)
+        assert (source.files, source.faults) == (names, ())
+        marks.add(source.fingerprint())
+    assert len(marks) == 3
+
+
+def test_what_has_no_effect_or_makes_no_sense_is_said(photos):
+    lines = []
+    config = tiny(photos, **{"data.paired_share": 0.5})
+    open_loader(config, jax.devices()[:1], warn=lines.append).close()
+    assert [line for line in lines if "paired_share has no effect" in line]
+    with pytest.raises(UserError, match=r"at config\.scale=1 bicubic ones are"):
+        open_loader(tiny(photos, scale=1), jax.devices()[:1], warn=pytest.fail)
+
+
+def test_a_source_of_which_no_image_can_be_read_gets_no_share(photos, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    source = open_source((f"folder:{photos}", f"folder:{tmp_path}"), "train", scale=SCALE)
+    everything = np.arange(len(source))
+    areas = np.array([source.area(int(i)) for i in everything], np.float64)
+    with pytest.raises(UserError, match=f"folder:{tmp_path}: none of its images can be read"):
+        make_choices(source, everything, areas, weights=(1.0, 1.0), paired_share=1.0)
+    alone = open_source(f"folder:{tmp_path}", "train", scale=SCALE)
+    with pytest.raises(UserError, match="none of its 1 images can be read"):
+        make_choices(alone, np.arange(1), np.zeros(1), weights=(), paired_share=1.0)
 
 
 def write_deep_pairs(root, photos, scale):

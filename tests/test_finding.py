@@ -1,6 +1,8 @@
 """Which files a folder or a pattern holds, and which of them earlier runs have written."""
 
 import glob
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,13 @@ from PIL import Image
 
 from isr_jax import cli
 from isr_jax.data.sources import open_source
+from isr_jax.errors import UserError
 from isr_jax.files import check_name, replacing
-from isr_jax.photo.finding import all_files, image_files, matching
+from isr_jax.photo.finding import all_files, closed_below, image_files, matching
 from isr_jax.photo.formats import SUFFIXES
 from isr_jax.upscaling.planning import plan_tasks
 from isr_jax.video.names import without_earlier
+from tests.helpers.command import run
 from tests.helpers.image_files import files_in, good, noise, upscale
 
 
@@ -116,6 +120,38 @@ def test_what_looks_like_a_photo_is_counted(tmp_path, capsys):
     assert line.endswith(
         "1 file that looks like a photo was passed over, of formats that are not read: 1 .xcf"
     )
+
+
+def test_what_cannot_be_looked_into_is_said(tmp_path, monkeypatch, capsys):
+    """A link to a missing file, and a folder without permission: by upscale, check and training."""
+    photos = tmp_path / "photos"
+    (photos / "locked").mkdir(parents=True)
+    Image.new("RGB", (5, 4), "red").save(photos / "a.png")
+    (photos / "gone.png").symlink_to(tmp_path / "nothing.png")
+    scandir = os.scandir
+
+    def refused(folder):
+        if Path(folder).name == "locked":  # to root, no folder is
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    closed = closed_below(photos)
+    assert closed == {
+        photos / "gone.png": "a link to a file that is missing",
+        photos / "locked": "Permission denied",
+    }
+    code, _, lines = run(capsys, "upscale", photos, "--model", "bicubic", "--scale", "2")
+    assert code == 0
+    assert any("2 paths were left out that cannot be read" in line for line in lines)
+    code, out, _ = run(capsys, "data", "check", photos, "--json", "-")
+    found = {Path(one["file"]).name: one["reason"] for one in json.loads(out)["unreadable"]}
+    assert found == {"gone.png": "a link to a file that is missing", "locked": "Permission denied"}
+    assert len(open_source(f"folder:{photos}", "train", scale=2).faults) == 2
+    for made in photos.glob("a*.png"):
+        made.unlink()
+    with pytest.raises(UserError, match=r"holds no .*2 paths were left out that cannot be read"):
+        open_source(f"folder:{photos}", "train", scale=2)
 
 
 @pytest.mark.parametrize(

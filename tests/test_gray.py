@@ -18,8 +18,9 @@ import isr_jax
 from isr_jax import config as base
 from isr_jax import losses
 from isr_jax.data.gray import in_gray
+from isr_jax.data.loading import load_all
 from isr_jax.data.pool import make_pool, sample
-from isr_jax.data.sources import load_all, open_source
+from isr_jax.data.sources import open_source
 from isr_jax.degrade.jpeg import jpeg
 from isr_jax.degrade.noise import plane_noise
 from isr_jax.degrade.process import apply, draw

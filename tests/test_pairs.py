@@ -258,7 +258,10 @@ def test_gray_stays_gray_only_where_both_files_are(tmp_path):
 
 @pytest.mark.parametrize(
     "lr_size, message",
-    [((4, 5), "LR image is 5x4 and its HR image 12x8, a scale of 2.4, but 2"), (None, "a.png")],
+    [
+        ((4, 5), "LR image is 5x4 and its HR image 12x8, where a scale of 2 has LR of 6x4: cut"),
+        (None, "a.png"),
+    ],
 )
 def test_bad_pairs_name_the_file(tmp_path, lr_size, message):
     write(tmp_path / "x2" / "hr" / "a.png", 8, 12)

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from isr_jax.data.examples import UnusableImageError
+from isr_jax.data.loading import load_all
 from isr_jax.data.pairs import find_sets, load_pair
-from isr_jax.data.sources import load_all, open_source
+from isr_jax.data.sources import open_source
 from isr_jax.errors import UserError
 from isr_jax.photo.finding import image_files
 from isr_jax.photo.formats import FORMATS, SUFFIXES, format_of

@@ -18,8 +18,9 @@ from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from isr_jax.data import samples
 from isr_jax.data.examples import UnusableImageError, decode_image, modcrop
+from isr_jax.data.loading import load_all
 from isr_jax.data.samples import IsrSamples
-from isr_jax.data.sources import load_all, open_source
+from isr_jax.data.sources import open_source
 from isr_jax.resize import resize_uint8
 from tests.helpers.encoded import encode, error_of, noise
 

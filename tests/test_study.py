@@ -23,7 +23,7 @@ from rich.console import Console
 import isr_jax
 from isr_jax import config as base
 from isr_jax import protocols
-from isr_jax.data import pool, sources
+from isr_jax.data import loading, pool, sources
 from isr_jax.errors import UserError
 from isr_jax.loss_study import loop
 from isr_jax.perceptual.lpips import at_hand, load_lpips
@@ -99,7 +99,7 @@ def test_runs_at_once_have_the_losses_of_single_runs(photos, single_losses, toge
     config = twenty_updates(photos)
     config.g_optimizer.learning_rate = 123.0  # that of each run stands for it
     source = sources.open_source(config.data.train, "train", scale=2)
-    photos = sources.load_all(source, min_size=24, warn=pytest.fail)
+    photos = loading.load_all(source, min_size=24, warn=pytest.fail)
     used = jax.devices()[:devices]
     split = on_all(used, axis="devices")
     keys = jax.vmap(run_keys)(jnp.array(SEEDS, jnp.uint32))
@@ -240,7 +240,13 @@ def test_a_killed_study_ends_like_an_undisturbed_one(photos, tmp_path, done):
             assert results[name] == value, name
 
 
-def test_another_study_in_the_same_folder_is_refused(photos, done):
+def test_another_study_in_the_same_folder_is_refused(photos, tmp_path, done):
+    other = shutil.copytree(photos, tmp_path / "other")
+    Image.open(other / "0.png").transpose(Image.Transpose.ROTATE_90).save(other / "0.png")
+    with pytest.raises(UserError, match=r"was started with data.train=5 images .*, which is now 5"):
+        isr_jax.study(
+            tiny_study(photos, **{"data.train": f"folder:{other}"}), done.run, console=silent()
+        )
     config = tiny_study(photos, **{"data.batch": 2})
     with pytest.raises(UserError, match=r"was started with run.data.batch=4, which is now 2; give"):
         isr_jax.study(config, done.run, console=silent())
@@ -261,10 +267,13 @@ def test_a_damaged_outcome_is_done_again(photos, tmp_path, done):
             {"study.only": ("l1", "l3")},
             "unknown candidate in config.study.only 'l3'; choose one of l1, l1_again",
         ),
-        ({"study.seeds": (1, 1)}, "seeds is .1, 1.; give different ones"),
-        ({"study.learning_rates": (1e-3, 0.0)}, "learning_rates is .*; give two or more different"),
-        ({"study.learning_rates": (1e-3,)}, "learning_rates is .*; give two or more different"),
-        ({"study.adversarial_factors": (1.0, 1.0)}, "adversarial_factors is .*; give two or more"),
+        ({"study.only": ("l1", "l1")}, "only is .'l1', 'l1'.; give each once"),
+        ({"study.seeds": (1, 1)}, "seeds is .1, 1.; give each once"),
+        ({"study.seeds": (0, 0.5)}, "seeds is .0, 0.5.; give whole numbers"),
+        ({"study.seeds": ("a", "b")}, "seeds is .'a', 'b'.; give whole numbers"),
+        ({"study.learning_rates": (1e-3, 0.0)}, "learning_rates is .*; give numbers above 0"),
+        ({"study.learning_rates": (1e-3,)}, "learning_rates is .*; give two or more"),
+        ({"study.adversarial_factors": (1.0, 1.0)}, "adversarial_factors is .*; give each once"),
         ({"study.tune_steps": 3}, "tune_steps is 3, less than half of config.train.steps=8"),
         ({"study.niqe": "on"}, "unknown config.study.niqe 'on'; choose one of auto, none, matlab"),
         (

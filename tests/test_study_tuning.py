@@ -8,13 +8,16 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import isr_jax
 from isr_jax import config as base
+from isr_jax.errors import UserError
 from isr_jax.loss_study import loop, tuning
 from isr_jax.loss_study.candidates import candidates_of
-from isr_jax.loss_study.runs import Course
+from isr_jax.loss_study.runs import Course, Interrupted
 from isr_jax.loss_study.tuning import Bench, best_of, fidelity, perception, shortened, widen
+from isr_jax.resize import resize_uint8
 from tests.helpers.tiny_runs import silent, tiny
 
 L1 = {"content": {"l1": 1.0}}
@@ -264,3 +267,36 @@ def test_without_a_perceptual_metric_the_weight_stays_and_the_report_says_so(pho
     assert found["notes"] == [
         "the adversarial weight 0.001 is not tuned: no perceptual metric is at hand"
     ]
+
+
+def test_a_gray_study_has_gray_pictures(photos, tmp_path):
+    config = tuned_study(photos, {"l1": L1}, seeds=(0,))
+    config.generator.channels = 1
+    config.train.steps = 1
+    isr_jax.study(config, tmp_path, console=silent())
+    with Image.open(tmp_path / "candidates/l1/images/0.png") as picture:
+        assert picture.mode == "L"
+
+
+def test_rates_are_tuned_on_what_is_trained(photos, tmp_path, monkeypatch):
+    """LR images that are not bicubic's; and pairs whose LR images would be ignored are refused."""
+    benches = []
+
+    def interrupted(candidate, bench, *, title):
+        benches.append(bench)
+        raise Interrupted
+
+    monkeypatch.setattr(loop, "tune", interrupted)
+    settings = {"seeds": (0,), "learning_rates": (1e-4, 1e-3), "tune_images": 2}
+    config = tuned_study(photos, {"l1": L1}, **settings)
+    config.data.degradation = "second_order"
+    isr_jax.study(config, tmp_path, console=silent())
+    (bench,) = benches
+    assert len(bench.validation.photos) == 2
+    for photo in bench.validation.photos:
+        clean = resize_uint8(photo.hr, scale=0.5)
+        assert photo.lr.shape == clean.shape
+        assert np.std(photo.lr.astype(float) - clean) > 2
+    config.data.train = f"pairs:{photos}:{photos}"
+    with pytest.raises(UserError, match=r"has LR images, and config\.data\.degradation="):
+        isr_jax.study(config, tmp_path / "pairs", console=silent())

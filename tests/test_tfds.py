@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from isr_jax.data import prepare
-from isr_jax.data.sources import load_all, open_source
+from isr_jax.data.loading import load_all
+from isr_jax.data.sources import open_source
 from tests.helpers.encoded import encode, error_of, noise
 
 

@@ -137,7 +137,7 @@ def test_tensorboard_has_no_thread(tmp_path):
     tracker.scalars("train", 1, {"loss": 1.0})
     assert threading.enumerate() == before
     tracker.close()
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("events*")
     version, start, loss = events(file.read_bytes())
     assert (version.file_version, start.step, loss.step) == ("brain.Event:2", 1, 1)
 
@@ -149,6 +149,21 @@ def test_tensorboard_gets_what_came_before_it_was_chosen(trained, tmp_path):
         with Recorder(folder, opened("tensorboard", run, step=step)):
             pass
     expected = [point[:2] for point in shown(trained) if point[1] <= 6]
+    assert sorted(point[:2] for point in shown(run)) == sorted(expected)
+
+
+def test_tensorboard_gets_what_went_on_without_it(trained, tmp_path):
+    """It has the first 4 steps; the run went to 8 without it."""
+    run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("events*"))
+    (run / "tensorboard.json").unlink()
+    for step in (4, 8):
+        lines = (trained / "metrics.jsonl").read_text()
+        (run / "metrics.jsonl").write_text(lines)
+        with Recorder(
+            RunFolder(run, step=step, warn=pytest.fail), opened("tensorboard", run, step=step)
+        ):
+            pass
+    expected = [point[:2] for point in shown(trained) if point[1] <= 8]
     assert sorted(point[:2] for point in shown(run)) == sorted(expected)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from isr_jax.cli.options import Parser, integer
 from isr_jax.errors import UserError, printable
+from isr_jax.photo.formats import KINDS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,8 +41,8 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         "folders",
         nargs="+",
         metavar="DIR",
-        help="folder of PNG, JPEG, WebP, TIFF and BMP files at any depth; several are taken "
-        "together as one training set",
+        help=f"folder of {KINDS} files at any depth; several are taken together as one training "
+        "set",
     )
     parser.add_argument(
         "--against",
@@ -75,6 +76,7 @@ def run_check(options: argparse.Namespace) -> int:
 
     from isr_jax.console import make_console, print_table
     from isr_jax.data.check import check
+    from isr_jax.photo.finding import say_passed_over
 
     report = check(options.folders, against=options.against, crop=options.crop, progress=True)
     console = make_console(stderr=file == "-")
@@ -91,6 +93,9 @@ def run_check(options: argparse.Namespace) -> int:
             sys.stdout.buffer.write(content)
         else:
             Path(file).write_bytes(content)
+    if report["passed_over"]:
+        line = say_passed_over([*map(Path, report["passed_over"])])
+        print(f"isr data check: {line}", file=sys.stderr)
     for folder in report["folders"]:
         if count := folder["lr_images"]:
             images = f"{count} LR image{'s' * (count > 1)} of a benchmark set"

@@ -24,6 +24,7 @@ def add_options(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train; return the exit code, 75 where a signal stopped it."""
     from isr_jax.config import from_saved
+    from isr_jax.training.loaders import fingerprints
     from isr_jax.training.loop import train
     from isr_jax.training.run_folder import differences
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder} does not say how it was started ({error})") from error
     config = from_saved(saved)
-    for line in differences(start):
+    for line in differences(start, data=fingerprints(config)):
         print(f"isr rerun: {line}", file=sys.stderr)
     result = train(config, options.out)
     return 0 if result.step == config.train.steps else 75

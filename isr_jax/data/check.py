@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from isr_jax.data.duplicates import CHANGES, Hash, nearest, perceptual_hash
 from isr_jax.data.pairs import lr_folders
 from isr_jax.errors import UserError, printable
-from isr_jax.photo.finding import image_files
+from isr_jax.photo.finding import all_files, closed_below, image_files, is_passed_over, say_closed
 from isr_jax.photo.formats import KINDS
 from isr_jax.photo.pixels import over_white, to_8_bits
 from isr_jax.photo.reading import open_photo
@@ -38,7 +38,8 @@ class FolderSummary(TypedDict):
         folder: as it was given.
         images: image files at any depth.
         lr_images: LR images of benchmark sets, which are left out of `images`.
-        unreadable: files that cannot be decoded.
+        unreadable: files that cannot be decoded, folders that may not be read, and links to missing
+            files.
         gray: images with one channel, or with three that are equal.
         deep: images with more than 8 bits per channel.
         alpha: images with transparency.
@@ -64,7 +65,7 @@ class FolderSummary(TypedDict):
 
 
 class Unreadable(TypedDict):
-    """A file that cannot be decoded, and why."""
+    """A file or folder that cannot be read, and why."""
 
     file: str
     reason: str
@@ -106,11 +107,15 @@ class Duplicate(TypedDict):
 
 
 class Report(TypedDict):
-    """What `check` returns and `isr data check --json` writes."""
+    """What `check` returns and `isr data check --json` writes.
+
+    `passed_over` are files of `folders` that look like photos, of formats that are not read.
+    """
 
     crop: int
     folders: list[FolderSummary]
     against: list[FolderSummary]
+    passed_over: list[str]
     unreadable: list[Unreadable]
     tiny: list[Tiny]
     flat: list[Flat]
@@ -130,11 +135,16 @@ class _Facts(NamedTuple):
 
 
 class _Folder(NamedTuple):
-    """A folder as it was given, its image files, and the number of LR images left out."""
+    """A folder as it was given, its image files, those that are left out, and what is closed.
+
+    `passed_over` are files that look like photos, of formats that are not read.
+    """
 
     name: str
     files: list[Path]
     lr_images: int
+    closed: dict[Path, str]
+    passed_over: list[Path]
 
 
 class _Room:
@@ -191,11 +201,13 @@ def check(
         for file, facts in zip(files, _look_at_all(files), strict=True):
             looked[file] = facts
             bar.update(task, advance=1, description=printable(file.name))
+    looked |= {file: why for folder in (*judged, *compared) for file, why in folder.closed.items()}
     ours = _readable(judged, looked)
     return {
         "crop": crop,
         "folders": [_summary(folder, looked) for folder in judged],
         "against": [_summary(folder, looked) for folder in compared],
+        "passed_over": [str(file) for folder in judged for file in folder.passed_over],
         "unreadable": [
             {"file": str(file), "reason": facts}
             for file, facts in looked.items()
@@ -262,12 +274,14 @@ def _open(folder: str | Path) -> _Folder:
     if not root.is_dir():
         what = "is a file" if root.is_file() else "does not exist"
         raise UserError(f"{folder} {what}: name a folder of images")
-    lr = lr_folders(root)
+    lr, closed = lr_folders(root), closed_below(root)
     found = image_files(root)
     files = [file for file in found if not any(path in lr for path in file.parents)]
     if not files:
-        raise UserError(f"{folder} holds no {KINDS} file: name another folder")
-    return _Folder(str(folder), files, len(found) - len(files))
+        why = f" ({say_closed(closed)})" if closed else ""
+        raise UserError(f"{folder} holds no {KINDS} file{why}: name another folder")
+    passed_over = [file for file in all_files(root) if is_passed_over(file)]
+    return _Folder(str(folder), files, len(found) - len(files), closed, passed_over)
 
 
 def _look_at_all(files: Sequence[Path]) -> Iterator[_Facts | str]:
@@ -320,7 +334,7 @@ def _summary(folder: _Folder, looked: dict[Path, _Facts | str]) -> FolderSummary
         "folder": folder.name,
         "images": len(folder.files),
         "lr_images": folder.lr_images,
-        "unreadable": len(folder.files) - len(images),
+        "unreadable": len(folder.files) - len(images) + len(folder.closed),
         "gray": sum(facts.gray for facts in images),
         "deep": sum(facts.deep for facts in images),
         "alpha": sum(facts.alpha for facts in images),

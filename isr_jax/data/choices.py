@@ -48,7 +48,7 @@ def make_choices(
         paired_share: of an image with an LR image of its own, the share of crops that use it.
 
     Raises:
-        UserError: there are more or fewer weights than sources.
+        UserError: there are more or fewer weights than sources, or no image can be used.
     """
     each = np.ones(len(images)) if areas is None else areas.astype(np.float64)
     if weights:
@@ -61,7 +61,14 @@ def make_choices(
         if isinstance(source, SeveralSources):
             part = np.array([source.place(int(i))[0] for i in images])
             total = np.bincount(part, each, minlength=parts)
+            for one in np.flatnonzero(total == 0):
+                raise UserError(
+                    f"{source.parts[one].name}: none of its images can be read, so "
+                    "config.data.weights cannot give it a share: leave it out"
+                )
             each = each * np.asarray(weights, np.float64)[part] / total[part]
+    if not each.any():
+        raise UserError(f"{source.name}: none of its {len(source)} images can be read")
     paired = np.array([source.paired(int(i)) for i in images])
     # An image with an LR image of its own is up to two choices.
     shares = [(np.where(paired, paired_share, 0.0), True), (1.0 - paired * paired_share, False)]
@@ -80,7 +87,7 @@ def make_choices(
 
 
 def share_of_pairs(
-    source: Source, *, degradation: str, paired_share: float | None, spec: str | Sequence[str]
+    *, degradation: str, paired_share: float | None, spec: str | Sequence[str]
 ) -> float:
     """Return the share of crops with an LR image of the source's own, where there is one.
 
@@ -88,7 +95,6 @@ def share_of_pairs(
     TFDS data sets; of pairs it must be given then.
 
     Args:
-        source: where the images are.
         degradation: of the config.
         paired_share: of the config.
         spec: what the source was opened by.
@@ -100,12 +106,34 @@ def share_of_pairs(
         return paired_share
     if degradation == "bicubic":
         return 1.0
-    specs = [spec] if isinstance(spec, str) else spec
-    pairs = next((one for one in specs if one.startswith("pairs:")), None)
+    pairs = _pairs_of(spec)
     if pairs:
         raise UserError(
-            f"{pairs} has LR images, and config.data.degradation={degradation} makes others: set "
-            "config.data.paired_share, to 1 for the pairs' own, to 0 for those that are made, or "
-            "between"
+            f"{pairs[0]} has LR images, and config.data.degradation={degradation} makes others: "
+            "set config.data.paired_share, to 1 for the pairs' own, to 0 for those that are made, "
+            "or between"
         )
     return 0.0
+
+
+def scored_on_own(
+    *, degradation: str, paired_share: float | None, spec: str | Sequence[str]
+) -> bool:
+    """Return whether validation uses the LR images of a source's own, where there are any.
+
+    It does where training would, and of pairs unless `paired_share` is 0: who names pairs to
+    validate on wants their LR images.
+
+    Args:
+        degradation: of the config.
+        paired_share: of the config.
+        spec: what the source of validation images was opened by.
+    """
+    if paired_share is not None:
+        return paired_share > 0
+    return degradation == "bicubic" or bool(_pairs_of(spec))
+
+
+def _pairs_of(spec: str | Sequence[str]) -> list[str]:
+    specs = [spec] if isinstance(spec, str) else spec
+    return [one for one in specs if one.startswith("pairs:")]

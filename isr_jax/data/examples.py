@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 
 from isr_jax.errors import UserError
-from isr_jax.photo.pixels import to_16_bits
+from isr_jax.photo.pixels import to_8_bits, to_16_bits
 from isr_jax.photo.reading import OpenPhoto, decode_rgb, open_photo
 from isr_jax.resize import resize_uint8, resize_uint16
 
@@ -67,6 +67,19 @@ def shrink(
     return resize(hr, scale=Fraction(1, scale), rows=rows, cols=cols)
 
 
+def without_own(photo: ImagePair, *, scale: int) -> ImagePair:
+    """Return an image with the exact bicubic LR image, in place of one of its source's own."""
+    return photo._replace(lr=shrink(photo.hr, scale=scale), own=False) if photo.own else photo
+
+
+def in_8_bits(photo: ImagePair, *, scale: int) -> ImagePair:
+    """Return an image with uint8 pixels; an LR image that was made of HR is made again."""
+    if photo.hr.dtype == photo.lr.dtype == np.uint8:
+        return photo
+    hr = to_8_bits(photo.hr)
+    return photo._replace(hr=hr, lr=to_8_bits(photo.lr) if photo.own else shrink(hr, scale=scale))
+
+
 def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays; where some are images of 16 bits, all get 16."""
     if len({array.dtype for array in arrays}) > 1:
@@ -108,17 +121,22 @@ def fit(
     """Crop an HR image at the bottom and right to `scale` times its LR image.
 
     Raises:
-        UserError: the LR image is of another scale.
+        UserError: the LR image is of another size.
     """
     (h, w), lr_size = hr.shape[:2], None if lr is None else lr.shape[:2]
     # Of a size that is not a multiple of the scale, MATLAB rounds the LR size up, others down.
     if lr_size not in (None, (h // scale, w // scale), (-(-h // scale), -(-w // scale))):
         lr_h, lr_w = lr_size
-        ratio = max(h / lr_h, w / lr_w, key=lambda ratio: abs(ratio - scale))
+        ratio = round(h / lr_h)
+        if lr_h > h or lr_w > w:
+            remedy = "LR is larger than HR: are the two folders swapped?"
+        elif ratio != scale and (lr_h * ratio, lr_w * ratio) == (h, w):
+            remedy = f"choose data of scale {scale}, or set the scale to {ratio}"
+        else:
+            remedy = "cut or resize one of them, or remove both"
         raise UserError(
-            f"{name}: its LR image is {lr_w}x{lr_h} and its HR image {w}x{h}, a scale of "
-            f"{ratio:.3g}, but {scale} is asked for: choose data of scale {scale} or set the scale "
-            f"to {ratio:.3g}"
+            f"{name}: its LR image is {lr_w}x{lr_h} and its HR image {w}x{h}, where a scale of "
+            f"{scale} has LR of {w // scale}x{h // scale}: {remedy}"
         )
     lr = None if lr is None else lr[: h // scale, : w // scale]
     return Decoded(name, modcrop(hr, scale), lr)

@@ -324,8 +324,17 @@ def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
     truth = files_by_stem(hr)
     given = by_truth(files_by_stem(lr), truth, scale=scale) if lr else None
     pairs, faults = match_names(truth, given, folders=(hr, lr or hr))
+    deeper = [
+        sub
+        for folder in (hr, lr)
+        if folder
+        for sub in sorted(folder.iterdir())
+        if sub.is_dir() and not sub.name.startswith(".") and files_by_stem(sub)
+    ]
+    faults += [f"{sub}: images in subfolders are not paired; name this folder" for sub in deeper]
     if not truth:
-        faults = [f"{hr} holds no {KINDS} file"]
+        but = f", but {deeper[0]} does: name that" if deeper else ""
+        faults = [f"{hr} holds no {KINDS} file{but}"]
     elif not pairs:
         faults = [f"no image of {hr} has a counterpart (first, {faults[0]})"]
     return BenchmarkSet(name, scale, tuple(PairFiles(*pair) for pair in pairs), tuple(faults))

@@ -72,7 +72,7 @@ class Table(NamedTuple):
 
 
 def make_pool(photos: Sequence[ImagePair], *, page_length: int = 2**30) -> Pool:
-    """Packs images, each with its LR image (see `sources.load_all`), for `sample`.
+    """Packs images, each with its LR image (see `loading.load_all`), for `sample`.
 
     Args:
         photos: at least one.

@@ -8,10 +8,8 @@ the literature's loaders do.
 
 import dataclasses
 import hashlib
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,18 +18,15 @@ import numpy as np
 
 from isr_jax.data.examples import (
     Decoded,
-    ImagePair,
     UnusableImageError,
     area_of,
     decode_image,
     fit,
-    shrink,
 )
 from isr_jax.data.pairs import PairFiles, find_sets, pair_folders
 from isr_jax.errors import UserError
-from isr_jax.photo.finding import image_files
+from isr_jax.photo.finding import closed_below, image_files, say_closed
 from isr_jax.photo.formats import KINDS
-from isr_jax.photo.pixels import to_8_bits
 
 
 @runtime_checkable
@@ -100,7 +95,7 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Return the number of files, and a digest of their names and sizes."""
-        return fingerprint({file: (self.root / file).stat().st_size for file in self.files})
+        return fingerprint([(file, (self.root / file).stat().st_size) for file in self.files])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +133,7 @@ class PairSource:
     def fingerprint(self) -> str:
         """Return the number of files, and a digest of their names and sizes."""
         files = [file for pair in self.files for file in (pair.hr, pair.lr) if file]
-        return fingerprint({file.as_posix(): file.stat().st_size for file in files})
+        return fingerprint(sorted({(file.as_posix(), file.stat().st_size) for file in files}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +186,12 @@ def _decode(path: Path, *, name: str) -> np.ndarray:
     return decode_image(opened, name=name, keep_bits=True)
 
 
-def fingerprint(sizes: Mapping[str, int]) -> str:
-    """Return the number of images, and the first digits of a SHA-256 of their names and sizes."""
-    digest = hashlib.sha256(repr(sorted(sizes.items())).encode("utf-8", "surrogatepass"))
+def fingerprint(sizes: Sequence[tuple[str, int]]) -> str:
+    """Return the number of images, and the first digits of a SHA-256 of their names and sizes.
+
+    Their order counts, and how often one is named: images are drawn by number.
+    """
+    digest = hashlib.sha256(repr(list(sizes)).encode("utf-8", "surrogatepass"))
     return f"{len(sizes)} images ({digest.hexdigest()[:12]})"
 
 
@@ -229,6 +227,9 @@ def open_source(
     if not isinstance(spec, str):
         if not spec or not isinstance(spec, (tuple, list)):
             raise UserError(f"data source {spec!r}: give a text such as folder:PATH, or several")
+        for one in spec:
+            if not isinstance(one, str):
+                raise UserError(f"data source {one!r}: give a text such as folder:PATH")
         parts = tuple(open_source(one, split, scale=scale, tfds_dir=tfds_dir) for one in spec)
         return SeveralSources(" + ".join(part.name for part in parts), scale, parts)
     kind, _, rest = spec.partition(":")
@@ -253,90 +254,6 @@ def open_source(
     raise UserError(f"unknown data source {spec!r}: use {choices}")
 
 
-def load_usable(source: Source, i: int, *, min_size: int) -> Decoded:
-    """Return image `i` of `source`, which is at least `min_size` HR pixels high and wide.
-
-    Raises:
-        UnusableImageError: it is unreadable or smaller.
-    """
-    photo = source.load(i)
-    h, w, _ = photo.hr.shape
-    if min(h, w) < min_size:
-        raise UnusableImageError(f"{photo.name}: {w}x{h} is smaller than {min_size}x{min_size}")
-    return photo
-
-
-def load_all(
-    source: Source,
-    *,
-    min_size: int,
-    warn: Callable[[str], None],
-    most: int | None = None,
-) -> list[ImagePair]:
-    """Return every usable image of `source` with its LR image, in the source's order, in 8 bits.
-
-    Where the source has no LR images of its own, they are the exact bicubic of the whole HR image.
-
-    Args:
-        source: where the images are.
-        min_size: smallest height and width of an HR image in pixels, the side of a training crop.
-        warn: called with one line for each skipped image, and a last one that counts them.
-        most: read the first so many only; None for all.
-
-    Raises:
-        UserError: no usable image is left.
-    """
-    count = len(source) if most is None else min(most, len(source))
-    photos, errors = load_some(source, range(count), min_size=min_size, keep_bits=False)
-    if not photos:
-        raise no_usable_image(source, errors[0])
-    for error in (*source.faults, *errors):
-        warn(f"skipped {error}")
-    if errors:
-        warn(f"{source.name}: skipped {len(errors)} of {count} images")
-    return [*photos.values()]
-
-
-def load_some(
-    source: Source, numbers: Iterable[int], *, min_size: int, keep_bits: bool
-) -> tuple[dict[int, ImagePair], list[UnusableImageError]]:
-    """Return the usable images of some numbers, as `load_all` does, and why others are not.
-
-    Args:
-        source: where the images are.
-        numbers: which of them.
-        min_size: as for `load_all`.
-        keep_bits: whether images of files with more than 8 bits are uint16.
-    """
-
-    def load(i: int) -> ImagePair | UnusableImageError:
-        try:
-            photo = load_usable(source, i, min_size=min_size)
-        except UnusableImageError as error:
-            return error
-        hr, own = photo.hr, photo.lr
-        if not keep_bits:
-            hr, own = to_8_bits(hr), None if own is None else to_8_bits(own)
-        lr = shrink(hr, scale=source.scale) if own is None else own
-        return ImagePair(photo.name, hr, lr, own is not None)
-
-    # Decoding and NumPy both release the interpreter lock, so threads are enough.
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        results = dict(zip(numbers, executor.map(load, numbers), strict=True))
-    photos = {i: result for i, result in results.items() if isinstance(result, ImagePair)}
-    errors = [result for result in results.values() if isinstance(result, UnusableImageError)]
-    return photos, errors
-
-
-def no_usable_image(source: Source, first: UnusableImageError | None) -> UserError:
-    """Return the error for a source without usable images, with the reason for the first."""
-    reason = f" (first, {first})" if first else ""
-    return UserError(
-        f"{source.name}: none of its {len(source)} images can be used{reason}: "
-        "give it readable, larger images or train on smaller crops"
-    )
-
-
 def _open_folder(path: str, *, scale: int) -> FolderSource:
     root, name = Path(path).expanduser(), f"folder:{path}"
     if root.is_file():
@@ -344,14 +261,19 @@ def _open_folder(path: str, *, scale: int) -> FolderSource:
     if not root.is_dir():
         raise UserError(f"{name}: no such folder: check the path")
     files = [file.relative_to(root).as_posix() for file in image_files(root)]
+    closed = closed_below(root)
     if not files:
-        raise UserError(f"{name} holds no {KINDS} file: name another folder")
-    return FolderSource(name, scale, root, tuple(files))
+        why = f" ({say_closed(closed)})" if closed else ""
+        raise UserError(f"{name} holds no {KINDS} file{why}: name another folder")
+    faults = tuple(f"{path}: {why}" for path, why in closed.items())
+    return FolderSource(name, scale, root, tuple(files), faults)
 
 
 def _open_pairs(rest: str, *, scale: int) -> PairSource:
     name = f"pairs:{rest}"
     hr, separator, lr = rest.partition(":")
+    if separator and not (hr and lr):
+        raise UserError(f"{name}: name both folders, as pairs:HR:LR")
     if separator:
         sets = [pair_folders(Path(hr).expanduser(), Path(lr).expanduser(), scale=scale)]
     else:
@@ -369,7 +291,7 @@ def _open_list(rest: str, *, scale: int) -> FolderSource:
     path = Path(file).expanduser()
     root = Path(folder).expanduser() if folder else path.parent
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text"
         raise UserError(f"{name}: {reason}: name a text file of paths") from error

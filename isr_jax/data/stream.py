@@ -13,13 +13,9 @@ import numpy as np
 from absl import flags
 
 from isr_jax.data.choices import Choices, make_choices
-from isr_jax.data.examples import Decoded, shrink, stacked
-from isr_jax.data.sources import (
-    Source,
-    UnusableImageError,
-    load_usable,
-    no_usable_image,
-)
+from isr_jax.data.examples import Decoded, UnusableImageError, shrink, stacked
+from isr_jax.data.loading import load_usable, no_usable_image
+from isr_jax.data.sources import Source
 from isr_jax.processes import end_with_parent
 
 

@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 from rich.console import Console
 
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.config import flatten, get_config, sampled_crop
-from isr_jax.data import sources
-from isr_jax.data.examples import ImagePair
+from isr_jax.data import loading
+from isr_jax.data.choices import share_of_pairs
+from isr_jax.data.examples import ImagePair, in_8_bits, without_own
 from isr_jax.errors import UserError
 from isr_jax.loss_study import report
 from isr_jax.loss_study.candidates import Candidate, candidates_of, tune_steps
@@ -47,13 +47,14 @@ from isr_jax.loss_study.runs import (
 )
 from isr_jax.loss_study.tuning import Bench, tune
 from isr_jax.perceptual import dists, lpips, niqe
+from isr_jax.photo.pixels import as_image
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
-from isr_jax.training.loaders import open_images, open_validation
+from isr_jax.training.loaders import fingerprints, open_images, open_validation
 from isr_jax.training.program import make_program, run_of
 from isr_jax.training.run_folder import open_run
 from isr_jax.training.runtime import explained, stop_signals, use_compilation_cache
-from isr_jax.training.validation import make_upscale_all
+from isr_jax.training.validation import degraded, make_upscale_all
 
 
 class StudyResult(NamedTuple):
@@ -103,6 +104,7 @@ def _study(
     upscale = partial(make_upscale_all, make_program(candidates[0].config).generator)
     scorer = _scorer(config, say)
     validation = Validation(held_out, fit_scorer(scorer, held_out, say=say), upscale(held_out))
+    data = fingerprints(config)
     with stop_signals() as stopped:
         together = options.together
         if together == "auto":
@@ -111,6 +113,7 @@ def _study(
         bench = None
         if any(one.rates or one.weights for one in candidates):
             kept, tuned = photos[: -options.tune_images], photos[-options.tune_images :]
+            tuned = degraded([in_8_bits(photo, scale=config.scale) for photo in tuned], config)
             judge = Validation(tuned, fit_scorer(scorer, tuned, say=say), upscale(tuned))
             bicubic = judge.score_bicubic()
             bench = Bench(config, training, kept, judge, bicubic, run / "trials", say)
@@ -120,7 +123,7 @@ def _study(
                 title = f"{candidate.name} ({i + 1} of {len(candidates)})"
                 folder = run / "candidates" / candidate.name
                 outcome = _outcome(
-                    candidate, bench, config, training, photos, validation, folder, title, say
+                    candidate, bench, config, data, training, photos, validation, folder, title, say
                 )
                 loss = candidate.config.loss.to_dict()
                 loss["adversarial_weight"] = outcome["adversarial_weight"]
@@ -163,8 +166,9 @@ def _scorer(config: ConfigDict, say: Callable[[str], None]) -> Scorer:
 def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[ImagePair]:
     options = config.data
     source = open_images(config, "train")
-    crop = sampled_crop(config)
-    photos = sources.load_all(source, min_size=crop, warn=say)
+    share = share_of_pairs(degradation=options.degradation, paired_share=None, spec=options.train)
+    photos = loading.load_all(source, min_size=sampled_crop(config), warn=say, keep_bits=True)
+    photos = [photo if share else without_own(photo, scale=config.scale) for photo in photos]
     tuned = config.study.learning_rates or config.study.adversarial_factors
     if tuned and len(photos) <= config.study.tune_images:
         raise UserError(
@@ -184,6 +188,7 @@ def _outcome(
     candidate: Candidate,
     bench: Bench | None,
     config: ConfigDict,
+    data: Mapping[str, str],
     training: Training,
     photos: Sequence[ImagePair],
     validation: Validation,
@@ -193,7 +198,7 @@ def _outcome(
 ) -> dict[str, Any]:
     """Tune and train a candidate, or read what was done before."""
     seeds = tuple(config.study.seeds)
-    _claim(folder, _identity(candidate, bench, config, photos, validation))
+    _claim(folder, _identity(candidate, bench, config, data, photos, validation))
     done = read_json(folder / "outcome.json")
     if done:
         return done
@@ -259,6 +264,7 @@ def _identity(
     candidate: Candidate,
     bench: Bench | None,
     config: ConfigDict,
+    data: Mapping[str, str],
     photos: Sequence[ImagePair],
     validation: Validation,
 ) -> dict[str, Any]:
@@ -282,6 +288,7 @@ def _identity(
         "metrics": validation.names,
         "images": [photo.name for photo in validation.photos],
         "training_images": len(photos),
+        "data": data,
     }
 
 
@@ -301,7 +308,7 @@ def _scored(outcome: Mapping[str, Any], validation: Validation) -> str:
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write what the folder is for; a UserError names the first difference to an earlier study.
 
-    Fields that are newer than the study had their defaults.
+    Fields that are newer than the study had their defaults, and its data are taken to be the same.
     """
     file = folder / "study.json"
     now = flatten(json.loads(json.dumps(identity)))
@@ -311,6 +318,7 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
         return
     defaults = flatten(get_config().to_dict())
     named = {f"run.{name}": default for name, default in defaults.items()}
+    named |= {name: value for name, value in now.items() if name.startswith("data.")}
     then = {name: default for name, default in named.items() if name in now} | flatten(before)
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name):
@@ -340,7 +348,7 @@ def _keep_runs(
     ((_, images),) = shown.upscaled(states, first.tolist())
     (folder / "images").mkdir(exist_ok=True)
     for i, image in enumerate(images):
-        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+        as_image(image).save(folder / "images" / f"{i}.png")
 
 
 def _keep_best(run: Path, results: Results) -> None:

@@ -5,9 +5,10 @@ import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from isr_jax.errors import printable
 from isr_jax.photo.formats import FORMATS, is_named_like_a_photo
 
 # Files that a user may take for photos, in formats that are not read.
@@ -81,8 +82,33 @@ def say_passed_over(files: Collection[Path]) -> str:
     return f"{len(files)} {looks} passed over, of formats that are not read: {kinds}{hint}"
 
 
-def _walk(root: Path, *, hidden: bool) -> Iterator[tuple[Path, bool]]:
-    """Yield the files and folders below a folder, and whether each is a folder."""
+def closed_below(root: Path) -> dict[Path, str]:
+    """Return what `image_files` cannot look into below a folder, and why.
+
+    These are folders that may not be read, and links to missing files that are named like photos.
+    """
+    closed: dict[Path, str] = {}
+    for path, is_folder in _walk(root, hidden=False, closed=closed):
+        if not is_folder and is_named_like_a_photo(path) and not path.exists():
+            closed[path] = "a link to a file that is missing"
+    return closed
+
+
+def say_closed(closed: Mapping[Path, str]) -> str:
+    """Return the line that says how much could not be looked into, and names the first."""
+    first, why = next(iter(closed.items()))
+    count = "1 path was" if len(closed) == 1 else f"{len(closed)} paths were"
+    more = "" if len(closed) == 1 else " and others"
+    return f"{count} left out that cannot be read: {printable(str(first))} ({why}){more}"
+
+
+def _walk(
+    root: Path, *, hidden: bool, closed: dict[Path, str] | None = None
+) -> Iterator[tuple[Path, bool]]:
+    """Yield the files and folders below a folder, and whether each is a folder.
+
+    Folders that may not be read are put into `closed`, with the reason.
+    """
     seen: set[str] = set()
     folders, links = [root], []
     while folders or links:
@@ -94,7 +120,9 @@ def _walk(root: Path, *, hidden: bool) -> Iterator[tuple[Path, bool]]:
         seen.add(place)
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:  # one that may not be read
+        except OSError as error:
+            if closed is not None:
+                closed[folder] = str(error.strerror)
             continue
         for entry in entries:
             if entry.name.startswith(".") and not hidden:

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -76,6 +76,43 @@ LEAST: dict[str, int] = {
     "train.validation_crop": 0,
 }
 
+
+class Elements(NamedTuple):
+    """What the elements of a tuple are, and whether one may come twice."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+    repeated: bool = False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_NAMES = Elements("names", lambda value: isinstance(value, str))
+_COUNTS = Elements("whole numbers, 0 or more", _is_count)
+_POSITIVE = Elements("numbers above 0", lambda value: _is_number(value) and value > 0)
+
+ELEMENTS: dict[str, Elements] = {
+    "data.weights": _POSITIVE._replace(repeated=True),
+    "g_optimizer.milestones": _COUNTS,
+    "d_optimizer.milestones": _COUNTS,
+    "loss.perceptual.layers": _NAMES,
+    "loss.perceptual.layer_weights": Elements(
+        "numbers, 0 or more", lambda value: _is_number(value) and value >= 0, repeated=True
+    ),
+    "train.validation_metrics": _NAMES,
+    "train.trackers": _NAMES,
+    "study.seeds": _COUNTS,
+    "study.only": _NAMES,
+    "study.learning_rates": _POSITIVE,
+    "study.adversarial_factors": _POSITIVE,
+}
+
 BELOW_ONE = (
     "g_optimizer.b1",
     "g_optimizer.b2",
@@ -113,6 +150,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     for name, least in LEAST.items():
         if not values[name] >= least:
             raise UserError(f"config.{name} is {values[name]}; it must be {least} or more")
+    check_elements(values)
     for name in BELOW_ONE:
         if not 0 <= values[name] < 1:
             raise UserError(f"config.{name} is {values[name]}; it must be in [0, 1)")
@@ -129,8 +167,6 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     share = config.data.paired_share
     if share is not None and not 0 <= share <= 1:
         raise UserError(f"config.data.paired_share is {share}; it must be in [0, 1]")
-    if not all(weight > 0 for weight in config.data.weights):
-        raise UserError(f"config.data.weights is {config.data.weights}; give values above 0")
     crop, batch = config.data.crop, config.data.batch
     for name in ("data.crop", "data.margin", "train.validation_crop"):
         if values[name] % config.scale:
@@ -177,6 +213,23 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             "a batch (config.train.accumulate)"
         )
     return advice
+
+
+def check_elements(values: Mapping[str, Any]) -> None:
+    """Check the tuples among the fields of a config.
+
+    Args:
+        values: by the fields' names; see `config.flatten`.
+
+    Raises:
+        UserError: for the first that cannot work.
+    """
+    for name, elements in ELEMENTS.items():
+        value = tuple(values.get(name, ()))
+        if not all(map(elements.accepts, value)):
+            raise UserError(f"config.{name} is {value}; give {elements.words}")
+        if not elements.repeated and len(set(value)) < len(value):
+            raise UserError(f"config.{name} is {value}; give each once")
 
 
 def _check_channels(config: ConfigDict, channels: int) -> None:

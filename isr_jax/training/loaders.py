@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 
 from isr_jax import distributed
 from isr_jax.config import sampled_crop
-from isr_jax.data import pool, sources
-from isr_jax.data.choices import Choices, make_choices, share_of_pairs
-from isr_jax.data.examples import ImagePair, shrink, stacked
+from isr_jax.data import loading, pool, sources
+from isr_jax.data.choices import Choices, make_choices, scored_on_own, share_of_pairs
+from isr_jax.data.examples import ImagePair, stacked, without_own
 from isr_jax.data.gray import in_gray
+from isr_jax.errors import UserError
 from isr_jax.models.generators import channels_of
 from isr_jax.training.program import AXIS, Devices, Inputs, on_all
 from isr_jax.training.validation import degraded
@@ -112,6 +113,7 @@ def open_loader(
     source = open_images(config, "train")
     for fault in source.faults:
         warn(f"skipped {fault}")
+    _check_own(config, source, warn)
     placed = distributed.on_devices(frozen, on_all(devices))
     if options.loader != "stream":
         return PoolLoader(_load_pool(source, config, devices, warn=warn), frozen=placed)
@@ -132,6 +134,23 @@ def open_loader(
     return StreamLoader(batches, frozen=placed, devices=devices)
 
 
+def _check_own(config: ConfigDict, source: sources.Source, warn: Callable[[str], None]) -> None:
+    """Check what depends on whether any image has an LR image of its own."""
+    options = config.data
+    if any(source.paired(i) for i in range(len(source))):
+        return
+    if config.scale == 1 and options.degradation == "bicubic":
+        raise UserError(
+            f"{source.name} has no LR images, and at config.scale=1 bicubic ones are the images "
+            "themselves: give pairs:HR:LR, or another config.data.degradation"
+        )
+    if options.paired_share is not None:
+        warn(
+            f"config.data.paired_share has no effect: no image of {source.name} has an LR image "
+            "of its own"
+        )
+
+
 def choices_of(
     config: ConfigDict, source: sources.Source, images: Int[np.ndarray, " n"]
 ) -> Choices:
@@ -142,7 +161,6 @@ def choices_of(
         with ThreadPoolExecutor(os.cpu_count()) as executor:
             areas = np.array([*executor.map(source.area, images.tolist())], np.float64)
     share = share_of_pairs(
-        source,
         degradation=options.degradation,
         paired_share=options.paired_share,
         spec=options.train,
@@ -163,7 +181,7 @@ def _load_pool(
     mine = [i for i, device in enumerate(devices) if device.process_index == me] if sharded else [0]
     part = np.arange(len(source), dtype=np.int32) % parts
     numbers = np.flatnonzero(np.isin(part, mine)).tolist()
-    photos, errors = sources.load_some(
+    photos, errors = loading.load_some(
         source, numbers, min_size=sampled_crop(config), keep_bits=True
     )
     for error in errors:
@@ -176,7 +194,7 @@ def _load_pool(
         known = distributed.summed(known)
     usable = np.flatnonzero(known[:, 0])
     if not usable.size:
-        raise sources.no_usable_image(source, errors[0] if errors else None)
+        raise loading.no_usable_image(source, errors[0] if errors else None)
     if skipped := len(source) - len(usable):
         warn(f"{source.name}: skipped {skipped} of {len(source)} images")
     choices = choices_of(config, source, usable)
@@ -189,7 +207,7 @@ def _load_pool(
         choices.own if degraded and choices.own.any() else np.zeros(0, bool),
     )
     chosen = {
-        n: _with_lr(photos[i], own=own, scale=source.scale)
+        n: photos[i] if own else without_own(photos[i], scale=source.scale)
         for n, (i, own) in enumerate(zip(choices.image.tolist(), choices.own.tolist(), strict=True))
         if i in photos
     }
@@ -207,11 +225,6 @@ def _load_pool(
     split = on_all(devices, axis=AXIS) if sharded else whole
     shardings = [split if name in pool.PAGES else whole for name in pool.Pool._fields]
     return pool.Pool(*map(distributed.on_devices, images, shardings))
-
-
-def _with_lr(photo: ImagePair, *, own: bool, scale: int) -> ImagePair:
-    """Return an image with its own LR image, or with that made of HR."""
-    return photo if own == photo.own else photo._replace(lr=shrink(photo.hr, scale=scale), own=own)
 
 
 def fingerprints(config: ConfigDict) -> dict[str, str]:
@@ -234,17 +247,25 @@ def open_images(config: ConfigDict, split: Literal["train", "validation"]) -> so
 def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[ImagePair]:
     """Return the validation set: whole images, the first `config.data.validation_images`.
 
-    Their LR images are made as those that are trained on: the data set's own, or those of
-    `config.data.degradation`, always the same.
+    Their LR images are made as those that are trained on: the data set's own where training uses
+    such, or those of `config.data.degradation`, always the same.
     """
     options = config.data
     source = open_images(config, "validation")
     # SSIM's window must fit once the border is cropped.
     least = 11 + 2 * config.scale
-    photos = sources.load_all(
+    photos = loading.load_all(
         source,
         min_size=least,
         warn=warn,
         most=options.validation_images or None,
+        remedy=f"give config.data.validation readable images of {least}x{least} pixels or more",
     )
-    return photos if options.degradation == "bicubic" else degraded(photos, config)
+    own = scored_on_own(
+        degradation=options.degradation,
+        paired_share=options.paired_share,
+        spec=options.validation,
+    )
+    if not own:
+        photos = [without_own(photo, scale=config.scale) for photo in photos]
+    return degraded(photos, config)

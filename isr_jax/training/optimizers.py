@@ -133,8 +133,9 @@ MUON_RMS = 0.2
 def _muon(options: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Return Muon for hidden kernels, as matrices [h*w*i o], and Adam for the rest.
 
-    Hidden are those with more than 3 channels in and out: not the first and last layer, between
-    images and features, nor depthwise convolutions, which are no matrices.
+    Hidden are those with more than 3 channels in and out: not those from or to the 3 channels of an
+    image (a last layer before depth-to-space has more), nor depthwise convolutions, which are no
+    matrices.
     """
 
     def label(path: tuple[Any, ...], x: Float[Array, "*s"]) -> str:

@@ -23,7 +23,10 @@ from isr_jax.errors import UserError
 from isr_jax.training.lock import locked
 
 _FOLDERS = ("checkpoints", "images", "candidates", "wandb")
-_FILES = ("config.json", "start.json", "metrics.jsonl", "curves.png", "wandb.json")
+_FILES = (
+    *("config.json", "start.json", "metrics.jsonl", "curves.png"),
+    *("tensorboard.json", "wandb.json"),
+)
 _PACKAGES = ("isr-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
 
@@ -90,14 +93,20 @@ def note_start(run: Path, data: Mapping[str, str], *, say: Callable[[str], None]
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def differences(start: Mapping[str, Any]) -> list[str]:
-    """Return a line for each thing that is not as start.json says it was."""
+def differences(start: Mapping[str, Any], *, data: Mapping[str, str]) -> list[str]:
+    """Return a line for each thing that is not as start.json says it was.
+
+    Args:
+        start: its content.
+        data: as for `note_start`.
+    """
     lines = []
-    for name, now in _surroundings().items():
+    for name, now in {**_surroundings(), "data": dict(data)}.items():
         then = start.get(name)
         if isinstance(then, dict) and isinstance(now, dict):
             changed = [key for key in now if then.get(key) != now[key]]
-            lines += [f"{key} was {then.get(key)}, and is {now[key]}" for key in changed]
+            label = "config.data." if name == "data" else ""
+            lines += [f"{label}{key} was {then.get(key)}, and is {now[key]}" for key in changed]
         elif then != now:
             lines.append(f"{name} was {then}, and is {now}")
     return lines

@@ -56,14 +56,18 @@ class Tracker(Protocol):
 class TensorBoard:
     """Events in RUN/events.out.tfevents.*; where a resumed run repeats steps, they replace.
 
-    Events are written by the caller's thread, and are on disk after a flush.
+    RUN/tensorboard.json has the last step that they hold: a run may go on without TensorBoard for a
+    while. Events are written by the caller's thread, and are on disk after a flush.
     """
 
     def __init__(
         self, run: Path, *, step: int, config: ConfigDict, warn: Callable[[str], None]
     ) -> None:
         """Open a new file of events; TensorBoard forgets those after `step` of earlier ones."""
-        self.last = step if any(run.glob("events.out.tfevents.*")) else 0
+        self._file = run / "tensorboard.json"
+        self.last = self._taken = min(step, _flushed(self._file, default=step))
+        if not any(run.glob("events.out.tfevents.*")):
+            self.last = self._taken = 0
         # Imported late: it imports PyTorch where that is installed, which takes a second.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
@@ -82,6 +86,7 @@ class TensorBoard:
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Write each value as KIND/NAME."""
+        self._taken = step
         for name, value in values.items():
             self._write(step, summary=self._scalar(f"{kind}/{name}", value))
 
@@ -90,12 +95,23 @@ class TensorBoard:
         self._write(step, summary=self._image("validation/images", image, dataformats="HWC"))
 
     def flush(self) -> None:
-        """Bring the events to the file."""
+        """Bring the events to the file, and note up to which step."""
         self._events.flush()
+        with replacing(self._file) as unfinished:
+            unfinished.write_text(json.dumps({"step": self._taken}) + "\n")
 
     def close(self) -> None:
         """Flush and close the file."""
+        self.flush()
         self._events.close()
+
+
+def _flushed(file: Path, *, default: int) -> int:
+    """Return the step that a file notes; the default where it does not, as older runs."""
+    try:
+        return int(json.loads(file.read_text())["step"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return default
 
 
 class WeightsAndBiases:

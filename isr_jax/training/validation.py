@@ -71,11 +71,13 @@ def validate(
 
 
 def degraded(photos: Sequence[ImagePair], config: ConfigDict) -> list[ImagePair]:
-    """Return validation images with LR images of `data.degradation`, but for those of their own.
+    """Return images with LR images of `data.degradation`, but for those of their own.
 
     Image i is degraded by the same random parameters in every run. All are computed by one compiled
-    program, of the size of the largest.
+    program, of the size of the largest. With bicubic, the images are returned as they are.
     """
+    if config.data.degradation == "bicubic":
+        return list(photos)
     scale, sharpened = config.scale, config.data.sharpen
     sides = [max(side) for side in zip(*(photo.hr.shape[:2] for photo in photos), strict=True)]
     degrade = make_degradation(config.data.degradation, scale=scale)

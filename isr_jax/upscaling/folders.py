@@ -10,7 +10,7 @@ from pathlib import Path
 
 from isr_jax.errors import UsageError, UserError, one_line, printable
 from isr_jax.files import check_name
-from isr_jax.photo.finding import say_passed_over
+from isr_jax.photo.finding import say_closed, say_passed_over
 from isr_jax.photo.formats import FORMATS, format_of
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
@@ -173,6 +173,8 @@ def upscale_files(
     counted = [counted_notice(line, n, names.get(line, ())) for line, n in notices.items()]
     if planned.passed:
         counted.append(say_passed_over(planned.passed))
+    if planned.closed:
+        counted.append(say_closed(planned.closed))
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs, outputs)
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError
-from isr_jax.photo.finding import all_files, is_passed_over, matching, say_passed_over
+from isr_jax.photo.finding import (
+    all_files,
+    closed_below,
+    is_passed_over,
+    matching,
+    say_closed,
+    say_passed_over,
+)
 from isr_jax.photo.formats import FORMATS, KINDS, format_of, is_named_like_a_photo, output_suffix
 from isr_jax.photo.reading import open_photo
 from isr_jax.upscaling.sizes import LABEL, size_of, target_of
@@ -23,11 +30,13 @@ class Plan(NamedTuple):
         tasks: sorted by output.
         earlier: number of files that were left out as the output of an earlier run.
         passed: files that look like photos but are of formats that are not read.
+        closed: what cannot be looked into, and why.
     """
 
     tasks: list[Task]
     earlier: int
     passed: set[Path]
+    closed: dict[Path, str]
 
 
 class _Found(NamedTuple):
@@ -58,9 +67,11 @@ def plan_tasks(
     out = None if out is None else Path(out).expanduser()
     found: dict[Path, _Found] = {}
     passed: set[Path] = set()
+    closed: dict[Path, str] = {}
     for entry in inputs:
-        images, others = _images_at(entry, out)
+        images, others, unread = _images_at(entry, out)
         passed |= others
+        closed |= unread
         for image in images:
             known = found.setdefault(image.file.resolve(), image)
             if image.named and not known.named:
@@ -76,7 +87,8 @@ def plan_tasks(
             raise UsageError(
                 f"--out {out} is one file, but there are {len(suffixes)} models: name a folder"
             )
-        return Plan([Task(image.file, out, *suffixes) for image in found.values()], 0, passed)
+        tasks = [Task(image.file, out, *suffixes) for image in found.values()]
+        return Plan(tasks, 0, passed, closed)
     beside = earlier_outputs(is_named_like_a_photo)
     named = {x for x, image in found.items() if image.named}
     named |= {file.with_suffix("") for file in named}
@@ -98,7 +110,8 @@ def plan_tasks(
                 f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
                 "of them, or upscale them into different folders"
             )
-    return Plan(sorted(tasks, key=lambda x: x.target.as_posix()), len(left_out), passed)
+    tasks = sorted(tasks, key=lambda task: task.target.as_posix())
+    return Plan(tasks, len(left_out), passed, closed)
 
 
 def _targets(
@@ -174,19 +187,22 @@ def _size(file: Path) -> tuple[int, int]:
     return photo.head.sizes[0]
 
 
-def _images_at(entry: str | Path, out: Path | None) -> tuple[list[_Found], set[Path]]:
-    """Return each image, except those inside `out`, and the files that are passed over."""
-    path = Path(entry).expanduser()
+def _images_at(
+    entry: str | Path, out: Path | None
+) -> tuple[list[_Found], set[Path], dict[Path, str]]:
+    """Return each image, except those inside `out`, what is passed over, and what is closed."""
+    path, closed = Path(entry).expanduser(), {}
     if path.is_file():
-        return [_Found(path, Path(path.name), True)], set()
+        return [_Found(path, Path(path.name), True)], set(), closed
     if path.is_dir():
-        root, files = path, all_files(path)
+        root, files, closed = path, all_files(path), closed_below(path)
         nothing = f"{path} holds no {KINDS} file"
     elif glob.has_magic(str(path)):
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         matches = matching(path)
         folders = [match for match in matches if match.is_dir()]
         files = [file for folder in folders for file in all_files(folder)]
+        closed = {path: why for folder in folders for path, why in closed_below(folder).items()}
         files += [match for match in matches if match.is_file()]
         nothing = f"no image file matches {path}"
     else:
@@ -198,5 +214,8 @@ def _images_at(entry: str | Path, out: Path | None) -> tuple[list[_Found], set[P
     images = [file for file in files if is_named_like_a_photo(file) and file.is_file()]
     images.sort(key=lambda file: (len(file.parts), file))
     if not images:
-        raise UserError(nothing + (f"; {say_passed_over(others)}" if others else ""))
-    return [_Found(file, file.relative_to(root), False) for file in images], others
+        why = [nothing]
+        why += [say_passed_over(others)] if others else []
+        why += [say_closed(closed)] if closed else []
+        raise UserError("; ".join(why))
+    return [_Found(file, file.relative_to(root), False) for file in images], others, closed
