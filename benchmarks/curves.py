@@ -43,7 +43,7 @@ CONTENT: dict[str, dict[str, Any]] = {
     name: {
         "loss.content.l1": 0.0,
         **{f"loss.content.{term}": value for term, value in weights.items()},
-        "loss.adversarial_weight": adversarial / 10,
+        "loss.adversarial_weight": adversarial / 90,
     }
     for name, (weights, adversarial) in study.LOSSES.items()
     if name != "l1"

@@ -19,15 +19,15 @@ from isr_jax import errors
 from isr_jax.config import candidate, small, with_study
 
 # The weights of each content loss, and the adversarial weight with which tuning begins: there, the
-# gradient of the adversarial part by the pixels is about a fifth of the content loss's.
+# gradient of the adversarial part by the pixels is about twice the content loss's.
 LOSSES = {
-    "mse": ({"mse": 1.0}, 1.5e-4),
-    "psnr": ({"psnr": 1.0}, 0.15),
-    "l1": ({"l1": 1.0}, 1e-3),
-    "charbonnier": ({"charbonnier": 1.0}, 1e-3),
-    "ssim": ({"ssim": 1.0}, 0.02),
-    "ms_ssim": ({"ms_ssim": 1.0}, 5e-3),
-    "ms_ssim_l1": ({"ms_ssim": 0.84, "l1": 0.16}, 5e-3),
+    "mse": ({"mse": 1.0}, 1.35e-3),
+    "psnr": ({"psnr": 1.0}, 1.35),
+    "l1": ({"l1": 1.0}, 9e-3),
+    "charbonnier": ({"charbonnier": 1.0}, 9e-3),
+    "ssim": ({"ssim": 1.0}, 0.18),
+    "ms_ssim": ({"ms_ssim": 1.0}, 0.045),
+    "ms_ssim_l1": ({"ms_ssim": 0.84, "l1": 0.16}, 0.045),
 }
 
 

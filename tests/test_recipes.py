@@ -11,7 +11,7 @@ import pytest
 
 import isr_jax
 from isr_jax import config as base
-from isr_jax.checkpoints.restore import begin_from
+from isr_jax.checkpoints.restore import architecture, begin_from, restore_generator
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.config import flatten
 from isr_jax.errors import UserError
@@ -38,6 +38,14 @@ def test_every_recipe_is_a_valid_config(name, variant):
     assert len(checks.check(config, devices=1)) == (variant == "")
     assert config.is_locked
     assert set(flatten(config.to_dict())) >= {"train.init_from", "loss.content.mse"}
+
+
+def test_the_gan_for_a_cpu_begins_as_the_model_that_it_names():
+    config = importlib.import_module("configs.gan").get_config()
+    assert checks.check(config, devices=1) == []
+    begun = restore_generator(config.train.init_from).config
+    assert architecture(begun) == architecture(config)
+    assert (begun.scale, config.train.keep_best) == (config.scale, "latest")
 
 
 # (recipe, variant) -> what its paper's table or section says
