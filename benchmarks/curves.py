@@ -148,15 +148,16 @@ def _print_table(measure: Measure, runs: Mapping[str, Records]) -> None:
 
 
 def _draw(runs: Mapping[str, Records], file: Path) -> None:
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    figure = Figure(figsize=(11, 8), layout="constrained")
     FigureCanvasAgg(figure)
     for measure, axes in zip(MEASURES, figure.subplots(2, 3).flat, strict=True):
         for name in measure.runs:
             axes.plot(*zip(*_curve(measure, runs[name]), strict=True), marker=".", label=name)
         axes.set_title(measure.title, fontsize=10)
         axes.set(xlabel="updates")
-        axes.set_ylim(bottom=0) if measure.kind == "train" else None
-        axes.legend(fontsize=8)
+        if measure.kind == "train":
+            axes.set_ylim(bottom=0 if measure.value != "d_loss" else 1)
+        axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.savefig(file, dpi=110)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import operator
 import os
 import sys
 import threading
@@ -53,6 +54,27 @@ def unknown(what: str, value: object, choices: Iterable[object]) -> UserError:
     message = f"unknown {what} {str(value)!r}; choose one of {', '.join(names)}"
     near = get_close_matches(str(value), names, n=1)
     return UserError(f"{message}; did you mean {near[0]}?" if near else message)
+
+
+def whole_number(value: object, *, name: str, least: int = 1, unit: str = "whole number") -> int:
+    """Return a whole number of Python or NumPy as an int.
+
+    Args:
+        value: what was given.
+        name: of the argument or field.
+        least: the smallest that is allowed.
+        unit: what it is, for the message.
+
+    Raises:
+        UserError: it is something else, or smaller.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise UserError(f"{name} is {value!r}; give a {unit}, {least} or more")
+    return number
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

@@ -9,6 +9,18 @@ from pathlib import Path
 from isr_jax.errors import UserError
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path, with ~ and ~USER as their home folders.
+
+    Raises:
+        UserError: there is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no home folder {Path(path).parts[0]}") from error
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """Yield a temporary name beside a file; what was written there replaces the file at the end.
@@ -64,7 +76,7 @@ def new_folder(path: str | Path) -> Path:
     Raises:
         UserError: it is not empty or cannot be created.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         used = any(folder.iterdir())

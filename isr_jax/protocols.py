@@ -84,8 +84,12 @@ def measure(
     float64, twice, and some tens of megabytes.
 
     Raises:
-        UserError: an unknown protocol, shapes or types that differ, or nothing left after cropping.
+        UserError: an unknown protocol, other types of pixels, shapes or types that differ, or
+            nothing left after cropping.
     """
+    for image in (sr, hr):
+        if image.dtype not in (np.uint8, np.uint16):
+            raise UserError(f"cannot score {image.dtype} pixels; give uint8 or uint16")
     if sr.dtype != hr.dtype:
         raise UserError(
             f"cannot compare {8 * sr.itemsize} bits with {8 * hr.itemsize}; convert one of them"
@@ -157,7 +161,7 @@ def crop_of(protocol: str, *, scale: Scale) -> int:
 
 
 def _find(protocol: str) -> Protocol:
-    if protocol not in PROTOCOLS:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise errors.unknown("protocol", protocol, PROTOCOLS)
     return PROTOCOLS[protocol]
 

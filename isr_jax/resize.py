@@ -82,8 +82,9 @@ def as_fraction(scale: Scale) -> Fraction:
         UserError: scale is not a positive finite number.
     """
     try:
-        ratio = Fraction(scale).limit_denominator(10**6)
-    except (ValueError, OverflowError):
+        exact = scale if isinstance(scale, str | float | Fraction) else float(scale)
+        ratio = Fraction(exact).limit_denominator(10**6)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         ratio = Fraction(0)
     if ratio <= 0:
         raise UserError(f"scale is {scale}; give a positive number such as 2, 0.25 or 3/2")

@@ -69,7 +69,7 @@ def read_header(path: Path) -> Header:
             whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
         except (TypeError, LookupError, ValueError) as error:
             raise ValueError(f"its entry {name!r} is damaged") from error
-        if not whole or dtype not in _BYTES:
+        if not whole or not isinstance(dtype, str) or dtype not in _BYTES:
             raise ValueError(f"its tensor {name} has shape {list(shape)} and dtype {dtype!r}")
         if not start <= end <= size - 8 - length or end - start != math.prod(shape) * _BYTES[dtype]:
             raise ValueError(f"its tensor {name} has other data than its shape needs")

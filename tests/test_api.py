@@ -4,10 +4,14 @@ Read off the source, so that decorators and lazy imports do not hide a signature
 """
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
 from tests.helpers import floors as house
+from tests.helpers.command import ROOT
+from tests.helpers.tiny_runs import environment
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 # The entry point of the `isr` command, which setuptools calls without arguments.
@@ -120,3 +124,60 @@ def test_public_names_have_docstrings_of_one_line_first(module):
         first, *rest = text.split("\n")
         assert first.rstrip().endswith((".", ":", "?")) or not rest, f"{name}: {first}"
         assert not rest or not rest[0].strip(), f"{name}: the first line is a paragraph of its own"
+
+
+# Calls with what users may have, where shapes and types are not checked as in the tests, and words
+# of the line that each gets.
+WRONG = {
+    "isr_jax.load('bicubic', scale='2')": "scale is '2'; give a whole number",
+    "isr_jax.load('bicubic', scale=2.5)": "scale is 2.5; give a whole number",
+    "isr_jax.load('bicubic', scale=0)": "scale is 0; give a whole number",
+    "isr_jax.load('compact-x4', scale='4')": "scale is '4'; give a whole number",
+    "isr_jax.load('compact-x4', strength='x')": "strength is x; it must be from 0 to 1",
+    "isr_jax.load('compact-x4', tile='x')": "tile is 'x'; give a number of pixels",
+    "isr_jax.load('compact-x4', tile=10**9)": "tile is 1000000000; give 16384 or less",
+    "isr_jax.load('compact-x4', overlap=2.5)": "overlap is 2.5; give a number of pixels",
+    "isr_jax.load('a' * 5000)": "there is no model aaa",
+    "isr_jax.load('~no_user/a.pth')": "~no_user/a.pth: there is no home folder ~no_user",
+    "isr_jax.evaluate('bicubic', '.', scale=2.5)": "scale is 2.5; give a whole number",
+    "isr_jax.evaluate('bicubic', '.', scale='2')": "scale is '2'; give a whole number",
+    "isr_jax.evaluate('bicubic', '.', protocol=['rgb'])": "unknown protocol",
+    "isr_jax.train({}, 'run')": "config is dict; give what get_config() returns",
+    "isr_jax.study(isr_jax.config.get_config(), 'run')": "the config has no study",
+    "measure(np.zeros((9, 9), int), np.zeros((9, 9), int), crop=0)": "cannot score int64 pixels",
+    "Upscaler('mine', 2, lambda x: x)(image)": "mine returned uint8 [4, 5, 3] for uint8 [4, 5, 3]",
+    "Upscaler('mine', 1, lambda x: x / 255)(image)": "must return uint8 [4, 5, 3]",
+    "Upscaler('mine', 1, lambda x: None)(image)": "mine returned object []",
+}
+
+
+def test_wrong_arguments_are_one_line(tmp_path):
+    program = """
+import sys
+import numpy as np
+import isr_jax, isr_jax.config
+from isr_jax.protocols import measure
+from isr_jax.upscaling.upscaler import Upscaler
+
+image = np.zeros((4, 5, 3), np.uint8)
+for call in sys.argv[1:]:
+    try:
+        eval(call)
+        print("nothing")
+    except isr_jax.UserError as error:
+        print(error)
+    except Exception as error:
+        print(repr(error))
+assert isr_jax.load("bicubic", scale=np.int64(2)).scale == 2
+assert Upscaler("mine", 1, lambda x: x.__setitem__(0, 9) or x)(image).max() == 9
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *WRONG],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    for call, said, expected in zip(WRONG, done.stdout.splitlines(), WRONG.values(), strict=True):
+        assert expected in said, call

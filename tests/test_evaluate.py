@@ -308,6 +308,8 @@ def test_csv_and_markdown_hold_the_same_rows(benchmark_tree, tmp_path, capsys):
         (("--model", "bicubic", "--data", "X", "--scale", "0"), 2, "'0' is not a scale factor"),
         (("--model", "bicubic", "--data", "X", "--protocol", "y"), 2, "invalid choice: 'y'"),
         (("--model", "bicubic", "--data", "X", "--json", "-", "--csv", "-"), 2, "only one of"),
+        (("--model", "bicubic", "--data", "X", "--json", "a", "--csv", "a"), 2, "a file each"),
+        (("--model", "bicubic", "--data", "~no_user/X"), 1, "~no_user/X: there is no home folder"),
         (("--model", "bicubic", "--data", "X"), 1, "X is not a folder"),
         (("--model", "bicubic", "--data", "."), 1, ". holds no benchmark set"),
         (("--model", "runs/none", "--data", "sets"), 1, "there is no model runs/none"),
@@ -335,6 +337,19 @@ def test_isr_data_is_the_default_folder(benchmark_tree, capsys, monkeypatch):
     code, out, _ = run(capsys, "--model", "bicubic")
     assert code == 0
     assert "B x2: bicubic, vdsr" in out
+
+
+def test_names_of_sets_and_images_are_shown_as_they_are(benchmark_tree, tmp_path, capsys):
+    """What looks like markup, and a digit that is no decimal one."""
+    folder = (benchmark_tree / "B").rename(benchmark_tree / "B[bold]x")
+    for image in folder.rglob("*.png"):
+        image.rename(image.with_stem("5\u00b2" + image.stem))
+    code, out, _ = run(
+        capsys, "--model", "bicubic", "--data", folder, "--scale", 2, "--json", tmp_path / "a.json"
+    )
+    assert code == 0
+    assert "B[bold]x x2: bicubic, vdsr" in out
+    assert json.loads((tmp_path / "a.json").read_text())["sets"][0]["name"] == "B[bold]x"
 
 
 def test_the_command_is_installed():

@@ -1,5 +1,6 @@
 """Exports against the generators themselves: StableHLO run by JAX, ONNX by ONNX Runtime."""
 
+import os
 import sys
 
 import jax
@@ -266,6 +267,23 @@ def test_a_pytorch_file_can_be_exported(tmp_path, capsys):
     found = jax_export.deserialize((tmp_path / "x4.bin").read_bytes()).call(lr)
     sr = enlarged(network, params, stats, lr)
     np.testing.assert_allclose(found, sr, atol=1e-5 * np.abs(sr).max())
+
+
+def test_export_torch_writes_whole_files_and_replaces_none(half, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(capsys, "export-torch", half, "~/new/x2.safetensors")[0] == 0
+    written = tmp_path / "new/x2.safetensors"
+    assert written.stat().st_mode & 0o777 == 0o666 & ~umask()
+    code, _, (line,) = run(capsys, "export-torch", half, "~/new/x2.safetensors")
+    assert code == 1
+    assert "~/new/x2.safetensors already exists" in line
+    assert [*written.parent.iterdir()] == [written]
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_no_file_is_replaced_unasked(half, tmp_path, capsys):

@@ -113,7 +113,13 @@ def test_relu(tmp_path):
         ("PixelShuffle  ", "Deconvolution ", "unknown network"),
         ("6=54", "6=54 9=2 -23310=1,0.1", "unknown network"),
         ("6=54", "6=54 3=2", "unknown network"),  # a step of 2
+        ("6=54", "6=54 7=2", "unknown network"),  # groups
+        ("4=1", "4=0", "unknown network"),  # no padding
+        ("0=1 1=2.0", "0=2 1=2.0", "unknown network"),  # bilinear
+        ("0=1 1=2.0", "0=1 1=3.0", "unknown network"),
         ("6=216", "6=270", "do not fit each other"),
+        ("6=54", "6=5.4e1", "do not fit each other"),
+        ("6=54", "6=54 9=2", "do not fit each other"),  # without a slope
         ("0=12", "0=x", "do not fit each other"),
         (
             "output\n",
@@ -129,6 +135,38 @@ def test_other_networks_are_refused(tmp_path, old, new, message):
     path = write(tmp_path, structure, bytes(4), first, bias, slope, bytes(4), last, end)
     with pytest.raises(UserError, match=message):
         import_torch(path)
+
+
+def tiny_rrdbnet():
+    """The structure and the arrays of an RRDBNet of one block and 2 channels, at 4x."""
+    dense = [(2 + 2 * k, 2, k < 4) for _ in range(3) for k in range(5)]
+    ends = [(2, 2, False), (2, 2, True), (2, 2, True), (2, 2, True), (2, 3, False)]
+    lines, arrays = ["Input data 0 1 data"], []
+    for into, out, slope in [(3, 2, False), *dense, *ends]:
+        line = f"Convolution c 1 1 a b 0={out} 1=3 4=1 5=1 6={9 * into * out}"
+        lines.append(line + " 9=2 -23310=1,0.2" * slope)
+        arrays += [bytes(4), *drawn((out, into, 3, 3), out)]
+    lines += ["Eltwise e 2 1 a b c 0=1 -23301=2,2.0e-01,1.0"] * 4
+    lines += ["Interp i 1 1 a b 0=1 1=2.0 2=2.0"] * 2
+    return "\n".join(["7767517", "0 0", *lines, ""]), arrays
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0=1 1=2.0 2=2.0", "0=1 1=4.0 2=4.0"),
+        ("0=1 1=2.0 2=2.0", "0=2 1=2.0 2=2.0"),
+        ("2,2.0e-01,1.0", "2,1.0,1.0"),
+        ("4=1", "4=0"),
+        ("5=1", "5=1 7=2"),
+    ],
+)
+def test_an_rrdbnet_that_computes_something_else_is_refused(tmp_path, old, new):
+    structure, arrays = tiny_rrdbnet()
+    found = import_torch(write(tmp_path, structure, *arrays))
+    assert (found.config["scale"], found.config["generator"]["name"]) == (4, "rrdbnet")
+    with pytest.raises(UserError, match="unknown network"):
+        import_torch(write(tmp_path, structure.replace(old, new), *arrays))
 
 
 def test_damaged_and_missing_files(tmp_path):

@@ -46,6 +46,10 @@ WRAPPINGS = {
     "params": lambda state, other: {"params": state},
     "params_ema before params": lambda state, other: {"params": other, "params_ema": state},
     "state_dict": lambda state, other: {"epoch": 3, "state_dict": state, "optimizer": {"lr": 1}},
+    "generatorEMA": lambda state, other: {"generator": other, "generatorEMA": state},
+    "ema_model. of an entry ema": lambda state, other: {
+        "ema": prefixed("online_model.", other) | prefixed("ema_model.", state)
+    },
     "ema_state_dict": lambda state, other: {"state_dict": other, "ema_state_dict": state},
     "model": lambda state, other: {"model": state, "note": "text"},
     "nested": lambda state, other: {"model": {"params": state}},

@@ -6,6 +6,7 @@ A MODEL is the name of an interpolation (INTERPOLATIONS) or of a model shipped w
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -20,6 +21,7 @@ from isr_jax import distributed, errors
 from isr_jax.checkpoints import single_files
 from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError
+from isr_jax.files import expanded
 from isr_jax.models import Generator
 from isr_jax.models.generators import complete, generator_of
 from isr_jax.pretrained import PRETRAINED, card_of
@@ -75,14 +77,14 @@ def restore_generator(
     """
     if strength != 1.0:
         return _mixed(model, strength, weights=weights, checkpoint=checkpoint, dtype=dtype)
-    name, path = str(model), PRETRAINED.get(str(model), Path(model).expanduser())
+    name, path = str(model), PRETRAINED.get(str(model), expanded(model))
     if name in INTERPOLATIONS:
         raise UserError(f"{name} is an interpolation and has no network")
     if weights not in WEIGHTS:
         raise errors.unknown("weights", weights, WEIGHTS)
     if dtype not in (None, "float32", "bfloat16"):
         raise errors.unknown("dtype", dtype, ("float32", "bfloat16"))
-    if not path.exists():
+    if not os.path.exists(path):  # unlike that of Path, also for names that are too long
         known = ", ".join((*PRETRAINED, *INTERPOLATIONS))
         raise UserError(
             f"there is no model {name}: give a run folder, a .pth or .safetensors file, or one of "
@@ -110,7 +112,7 @@ def restore_generator(
 
 def _mixed(model: str | Path, strength: float, **options: Any) -> Restored:
     """Mix a model with its base."""
-    if not 0.0 <= strength <= 1.0:
+    if not isinstance(strength, int | float | np.number) or not 0.0 <= strength <= 1.0:
         raise UserError(f"strength is {strength}; it must be from 0 to 1")
     restored = restore_generator(model, **options)
     base = card_of(model).get("base") or restored.config.get("train", {}).get("init_from")
@@ -122,7 +124,7 @@ def _mixed(model: str | Path, strength: float, **options: Any) -> Restored:
         start = restore_generator(base, dtype=options["dtype"])
         params, stats = interpolate(start, restored, alpha=strength)
     except UserError as error:
-        raise UserError(f"{model} cannot be mixed with {base}: {error}") from error
+        raise UserError(f"{base} and {model} cannot be mixed: {error}") from error
     return restored._replace(params=params, stats=stats)
 
 

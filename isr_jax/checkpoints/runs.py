@@ -360,7 +360,9 @@ def read_generator(
             "latest": latest,
             "best": latest if best is None else best,
         }
-        step = choices.get(checkpoint, checkpoint)
+        step = choices[checkpoint] if checkpoint in (*choices,) else checkpoint
+        if isinstance(step, np.integer):
+            step = int(step)
         if not isinstance(step, int) or step not in steps:
             raise UserError(
                 f"{run} has no checkpoint {step}; there are best, latest and {sorted(steps)}"

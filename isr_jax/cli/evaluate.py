@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "programs made: NAME.png, or NAME with x4, _SR or one ending behind it, in DIR, DIR/SET or "
         "DIR/SET/x4",
     )
-    default = os.environ.get(DATA)
+    default = os.environ.get(DATA) or None
     parser.add_argument(
         "--data",
         required=default is None,
@@ -113,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
     files = {kind: file for kind in TABLE_FORMATS if (file := getattr(options, kind))}
     if list(files.values()).count("-") > 1:
         raise UsageError("only one of --json, --csv and --markdown can be -")
+    if len({*files.values()}) < len(files):
+        raise UsageError("--json, --csv and --markdown need a file each")
     for file in files.values():
         if file != "-" and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
             raise UserError(f"{file} cannot be written: name a file in an existing folder")
@@ -143,10 +145,6 @@ def run(options: argparse.Namespace) -> int:
         tile=options.tile,
         progress=True,
     )
-    console = make_console(stderr="-" in files.values())
-    for title, table in tables.evaluation_tables(result).items():
-        console.print(title, style="bold", highlight=False, soft_wrap=True)
-        print_table(console, table)
     for kind, file in files.items():
         text = writers[kind](result)
         # A file name that is not UTF-8 keeps its bytes.
@@ -155,6 +153,10 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.buffer.write(content)
         else:
             Path(file).write_bytes(content)
+    console = make_console(stderr="-" in files.values())
+    for title, table in tables.evaluation_tables(result).items():
+        console.print(title, style="bold", highlight=False, markup=False, soft_wrap=True)
+        print_table(console, table)
     failed = [line for one in tables.methods_of(result) for line in one["failed"]]
     notices = [line for one in tables.methods_of(result) for line in one["notices"]]
     for line in (*notices, *failed):

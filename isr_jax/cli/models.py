@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from isr_jax.errors import printable
 from isr_jax.pretrained import PRETRAINED, Model
 
 
@@ -44,16 +45,16 @@ def _table(models: list[Model]):  # noqa: ANN202 - rich is imported where it is 
         table.add_column(title, justify="right", no_wrap=True)
     sets = list(dict.fromkeys(name for model in models for name in model.card.get("scores", {})))
     for name in sets:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
     table.add_column("for")
     for model in models:
         scores = model.card.get("scores", {})
         table.add_row(
-            Text(model.name),
+            Text(printable(model.name)),
             f"x{model.scale}",
             f"{model.parameters:,}",
             f"{model.size / 1e6:.1f}",
             *(f"{scores[name][0]:.2f}" if name in scores else "" for name in sets),
-            Text(model.card.get("purpose", "")),
+            Text(printable(model.card.get("purpose", ""))),
         )
     return table

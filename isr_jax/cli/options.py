@@ -6,12 +6,13 @@ The names below therefore repeat the keys of tables that only load with JAX; a t
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NoReturn
 
+from isr_jax.files import expanded
 from isr_jax.pretrained import PRETRAINED
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -67,6 +68,17 @@ def integer(least: int, *, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def number(text: str) -> float:
+    """Parse a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
 
 
 def positive(text: str) -> float:
@@ -149,7 +161,7 @@ def split_models(models: list[str], inputs: list[str]) -> tuple[list[str], list[
 
 def _is_model(text: str) -> bool:
     """Return whether a word is the name of a model, a file of one or a run folder."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if text in PRETRAINED or text in INTERPOLATIONS or path.suffix.lower() in MODEL_SUFFIXES:
         return True
     return (path / "config.json").is_file() or path.parent.name == "checkpoints"

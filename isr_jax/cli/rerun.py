@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from isr_jax.cli.options import Parser
 from isr_jax.errors import UserError
+from isr_jax.files import expanded
 
 
 def add_options(parser: Parser) -> None:
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from isr_jax.training.loop import train
     from isr_jax.training.run_folder import differences
 
-    folder = Path(options.run_folder).expanduser()
+    folder = expanded(options.run_folder)
     try:
         saved = json.loads((folder / "config.json").read_text())
         start = json.loads((folder / "start.json").read_text())

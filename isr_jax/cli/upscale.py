@@ -17,6 +17,7 @@ from isr_jax.cli.options import (
     split_models,
 )
 from isr_jax.errors import UsageError, UserError
+from isr_jax.files import expanded
 from isr_jax.video.names import CODECS, Inputs, is_video, split_inputs
 
 FILE_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp", "gif", "avif", "jxl")
@@ -254,7 +255,7 @@ def _check(options: argparse.Namespace, inputs: Inputs) -> None:
         raise UsageError("the following arguments are required: IN")
     if options.report and not inputs.photos:
         raise UsageError("--report is for photos, and there are none")
-    out = options.out and Path(options.out).expanduser()
+    out = options.out and expanded(options.out)
     if out and inputs.photos and inputs.videos and out.suffix and not out.is_dir():
         raise UsageError(f"--out {out} is not a folder, but there are photos and videos: name one")
     if out and inputs.photos and is_video(out) and not out.is_dir():

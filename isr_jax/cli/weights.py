@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from isr_jax.cli.options import add_weights, field
+from isr_jax.cli.options import add_weights, field, number
 from isr_jax.errors import UsageError, UserError, unknown
+from isr_jax.files import expanded
 
 EXPORT_FORMATS = ("onnx", "stablehlo", "safetensors")
 EXPORT_SUFFIXES = (".onnx", ".stablehlo", ".bin", ".safetensors")
@@ -13,7 +13,9 @@ EXPORT_SUFFIXES = (".onnx", ".stablehlo", ".bin", ".safetensors")
 
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr import-torch`."""
-    parser.add_argument("file", metavar="FILE", help="a generator's file, .pth or .safetensors")
+    parser.add_argument(
+        "file", metavar="FILE", help="a generator's file, .pth, .safetensors, or ncnn's .param"
+    )
     parser.add_argument("out", metavar="OUT", help="a new run folder")
     parser.add_argument(
         "--set",
@@ -28,10 +30,14 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 def run_import(options: argparse.Namespace) -> int:
     """Write a run folder and print its architecture; return the exit code."""
+    from isr_jax.checkpoints import single_files
     from isr_jax.checkpoints.runs import write_generator
     from isr_jax.pytorch.state_dicts import import_torch
 
-    imported = import_torch(options.file, options=dict(options.set))
+    file = expanded(options.file)
+    if file.is_file() and single_files.read(file):
+        raise UserError(f"{options.file} is a file of isr export; give it to --model as it is")
+    imported = import_torch(file, options=dict(options.set))
     config = imported.config
     if "generator" not in config:
         raise UserError(f"{options.file} holds a discriminator ({imported.key_map})")
@@ -95,7 +101,9 @@ def run_export(options: argparse.Namespace) -> int:
 
 def add_export_torch(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr export-torch`."""
-    parser.add_argument("model", metavar="MODEL", help="a run folder or one of its checkpoints")
+    parser.add_argument(
+        "model", metavar="MODEL", help="anything --model accepts except interpolations"
+    )
     parser.add_argument("file", metavar="FILE", help="output file, .pth or .safetensors")
     add_weights(parser)
     parser.add_argument(
@@ -109,7 +117,8 @@ def add_export_torch(parser: argparse.ArgumentParser) -> None:
 
 def run_export_torch(options: argparse.Namespace) -> int:
     """Write the file; return the exit code."""
-    if Path(options.file).exists() and not options.overwrite:
+    file = expanded(options.file)
+    if file.exists() and not options.overwrite:
         raise UserError(f"{options.file} already exists; name another file or add --overwrite")
 
     from isr_jax.checkpoints.restore import restore_generator
@@ -117,13 +126,13 @@ def run_export_torch(options: argparse.Namespace) -> int:
     from isr_jax.pytorch.key_maps import KEY_MAPS
     from isr_jax.pytorch.state_dicts import export_torch
 
-    if Path(options.file).suffix not in SUFFIXES:
+    if file.suffix.lower() not in SUFFIXES:
         raise UserError(f"{options.file} must end in one of {', '.join(SUFFIXES)}")
     if options.naming is not None and options.naming not in KEY_MAPS:
         raise UsageError(str(unknown("--naming", options.naming, KEY_MAPS)))
     restored = restore_generator(options.model, weights=options.weights)
     export_torch(
-        options.file,
+        file,
         restored.params,
         restored.stats,
         options=restored.config.generator.to_dict(),
@@ -136,24 +145,33 @@ def run_export_torch(options: argparse.Namespace) -> int:
 def add_interpolate(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr interpolate`."""
     parser.add_argument(
-        "a", metavar="A", help="a run folder or PyTorch file, such as a generator trained for PSNR"
+        "a", metavar="A", help="a model, as --model takes, such as a generator trained for PSNR"
     )
     parser.add_argument(
         "b", metavar="B", help="another, such as the GAN that was initialized from A"
     )
     parser.add_argument("out", metavar="OUT", help="a new run folder")
     parser.add_argument(
-        "--alpha", type=float, required=True, help="(1 - ALPHA) A + ALPHA B for every parameter"
+        "--alpha", type=number, required=True, help="(1 - ALPHA) A + ALPHA B for every parameter"
     )
     parser.set_defaults(run=run_interpolate)
 
 
 def run_interpolate(options: argparse.Namespace) -> int:
     """Write the run folder; return the exit code."""
+    import numpy as np
+    from flax.traverse_util import flatten_dict
+
     from isr_jax.checkpoints.restore import architecture, interpolate, restore_generator
     from isr_jax.checkpoints.runs import write_generator
+    from isr_jax.tensor_files import check_weights
 
     a, b = restore_generator(options.a), restore_generator(options.b)
     params, stats = interpolate(a, b, alpha=options.alpha)
+    flat = flatten_dict({"params": params, "stats": stats}, sep="/")
+    try:
+        check_weights({path: np.asarray(x) for path, x in flat.items()})
+    except UserError as error:
+        raise UserError(f"--alpha {options.alpha:g}: {error}") from None
     write_generator(options.out, params, stats, architecture(a.config))
     return 0

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from isr_jax.data.duplicates import CHANGES, Hash, nearest, perceptual_hash
 from isr_jax.data.pairs import lr_folders
 from isr_jax.errors import UserError, printable
+from isr_jax.files import expanded
 from isr_jax.photo.finding import all_files, closed_below, image_files, is_passed_over, say_closed
 from isr_jax.photo.formats import KINDS
 from isr_jax.photo.pixels import over_white, to_8_bits
@@ -258,7 +259,7 @@ def _strips(pixels: UInt8[np.ndarray, "h w *c"]) -> Iterator[UInt8[np.ndarray, "
 
 def _check_apart(folders: Sequence[str | Path]) -> None:
     """Raise a UserError where a folder is another one, or lies within it."""
-    places = [Path(folder).expanduser().resolve() for folder in folders]
+    places = [expanded(folder).resolve() for folder in folders]
     for i, place in enumerate(places):
         for j, other in enumerate(places):
             if i != j and (other == place or other in place.parents):
@@ -270,7 +271,7 @@ def _check_apart(folders: Sequence[str | Path]) -> None:
 
 def _open(folder: str | Path) -> _Folder:
     """Find the images of a folder."""
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     if not root.is_dir():
         what = "is a file" if root.is_file() else "does not exist"
         raise UserError(f"{folder} {what}: name a folder of images")

@@ -25,7 +25,7 @@ def files_by_stem(folder: Path) -> dict[str, list[Path]]:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts Set5 before Set14."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def match_names(

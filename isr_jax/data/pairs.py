@@ -25,6 +25,7 @@ from jaxtyping import UInt8, UInt16
 from isr_jax.data.examples import Pixels, UnusableImageError, fit, shrink
 from isr_jax.data.pair_names import by_truth, files_by_stem, match_names, natural
 from isr_jax.errors import UserError
+from isr_jax.files import expanded
 from isr_jax.photo.formats import KINDS
 from isr_jax.photo.pixels import over_white, to_16_bits
 from isr_jax.photo.reading import open_photo
@@ -101,7 +102,7 @@ def find_sets(data: str | Path, *, scales: Sequence[int] = ()) -> list[Benchmark
         UserError: there is no folder or no set, no set has a requested scale, or a set has no LR
             images and no scale was requested.
     """
-    root = Path(data).expanduser()
+    root = expanded(data)
     if not root.is_dir():
         raise UserError(f"{data} is not a folder: name one that holds hr/, or sets that do")
     found = [(folder, *layout) for folder, layout in _layouts(root)]
@@ -292,8 +293,9 @@ def _name_and_scales(
 def _refuse_unread(folder: Path, *, read: bool) -> None:
     """Raise a UserError where a set has LR images, by its folders' names, but none are read."""
     name = re.compile(r"(.*_)?lr(bic.*|x?\d.*|[_-].*)?", re.IGNORECASE)
-    unread = [path for path in sorted(folder.iterdir()) if name.fullmatch(path.name)]
-    if not read and any(path.is_dir() for path in unread):
+    named = [path for path in sorted(folder.iterdir()) if name.fullmatch(path.name)]
+    unread = [path for path in named if path.is_dir()]
+    if not read and unread:
         raise UserError(
             f"{unread[0]} is not where LR images are read from: call it lr, lr/x4, LR_bicubic/X4 "
             "or LRbicx4, or move it away to have them made of the HR images"

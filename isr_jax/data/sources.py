@@ -25,6 +25,7 @@ from isr_jax.data.examples import (
 )
 from isr_jax.data.pairs import PairFiles, find_sets, pair_folders
 from isr_jax.errors import UserError
+from isr_jax.files import expanded
 from isr_jax.photo.finding import closed_below, image_files, say_closed
 from isr_jax.photo.formats import KINDS
 
@@ -248,14 +249,14 @@ def open_source(
         from isr_jax.data.tfds import open_tfds
 
         return open_tfds(spec, split, scale=scale, tfds_dir=tfds_dir)
-    is_folder = spec != "" and Path(spec).expanduser().is_dir()
+    is_folder = spec != "" and expanded(spec).is_dir()
     kinds = "samples, folder:PATH, pairs:HR:LR, list:FILE or tfds:NAME[:SPLIT]"
     choices = f"folder:{spec}" if is_folder else kinds
     raise UserError(f"unknown data source {spec!r}: use {choices}")
 
 
 def _open_folder(path: str, *, scale: int) -> FolderSource:
-    root, name = Path(path).expanduser(), f"folder:{path}"
+    root, name = expanded(path), f"folder:{path}"
     if root.is_file():
         raise UserError(f"{name} is a file: name the folder that holds the images")
     if not root.is_dir():
@@ -275,7 +276,7 @@ def _open_pairs(rest: str, *, scale: int) -> PairSource:
     if separator and not (hr and lr):
         raise UserError(f"{name}: name both folders, as pairs:HR:LR")
     if separator:
-        sets = [pair_folders(Path(hr).expanduser(), Path(lr).expanduser(), scale=scale)]
+        sets = [pair_folders(expanded(hr), expanded(lr), scale=scale)]
     else:
         sets = find_sets(hr, scales=(scale,))
     pairs = tuple(pair for found in sets for pair in found.pairs)
@@ -288,8 +289,8 @@ def _open_pairs(rest: str, *, scale: int) -> PairSource:
 def _open_list(rest: str, *, scale: int) -> FolderSource:
     name = f"list:{rest}"
     file, _, folder = rest.partition(":")
-    path = Path(file).expanduser()
-    root = Path(folder).expanduser() if folder else path.parent
+    path = expanded(file)
+    root = expanded(folder) if folder else path.parent
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

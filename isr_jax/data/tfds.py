@@ -20,7 +20,7 @@ from isr_jax.data.examples import Decoded, UnusableImageError, area_of, decode_i
 from isr_jax.data.prepare import find_builder, prepare
 from isr_jax.data.samples import IsrSamples
 from isr_jax.errors import UserError, one_line
-from isr_jax.files import is_writable
+from isr_jax.files import expanded, is_writable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,4 +166,4 @@ def _tfds_source(
 
 
 def _expand(path: str | None) -> str | None:
-    return os.path.expanduser(path) if path else None
+    return str(expanded(path)) if path else None

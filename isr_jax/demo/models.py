@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS, is_run_folder, saved_scale
 from isr_jax.errors import UserError
+from isr_jax.files import expanded
 from isr_jax.pretrained import PRETRAINED, card_of
 
 MEGA = 10**6
@@ -67,7 +68,7 @@ def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
         [*(name for name in named if name not in INTERPOLATIONS), *reversed(PRETRAINED)]
     )
     choices = [Choice(name, load(name).scale, _words(name)) for name in networks]
-    known = {Path(name).expanduser().resolve() for name in networks}
+    known = {expanded(name).resolve() for name in networks}
     for run in sorted(runs.glob("*/")):
         if run.resolve() not in known and is_run_folder(run):
             try:

@@ -4,7 +4,7 @@ As the literature prints them.
 """
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
@@ -13,7 +13,7 @@ import numpy as np
 
 from isr_jax.checkpoints.restore import INTERPOLATIONS
 from isr_jax.data.pairs import BenchmarkSet, PairFiles, find_sets, read_pair
-from isr_jax.errors import UserError, one_line, printable
+from isr_jax.errors import UserError, one_line, printable, whole_number
 from isr_jax.evaluation.finished import find_finished, load_finished
 from isr_jax.files import new_folder
 from isr_jax.perceptual.dists import load_dists
@@ -151,7 +151,12 @@ def evaluate(
     }
     if model is None and (save is not None or not against):
         raise UserError("give a model to save its images" if against else "give a model or against")
-    scales = (scale,) if isinstance(scale, int) else tuple(dict.fromkeys(scale))
+    given = scale if isinstance(scale, Iterable) and not isinstance(scale, str) else (scale,)
+    scales = tuple(dict.fromkeys(whole_number(one, name="scale") for one in given))
+    if isinstance(model, Path):
+        model = str(model)
+    if isinstance(against, str | Path):
+        against = (against,)
     methods: list[_Method] = []
     if model is None:
         sets = find_sets(data, scales=scales)
@@ -223,8 +228,9 @@ def _evaluate(
                 if is_bug(error):
                     bugs.append(error)
                     line = f"a bug in isr_jax, {type(error).__name__}: {line}"
-                named = isinstance(error, UserError)
-                failed.append(line if named else f"{printable(str(pair.hr))}: {line}")
+                files = [printable(str(file)) for file in (pair.hr, pair.lr) if file]
+                named = any(line.startswith(file) for file in files)
+                failed.append(line if named else f"{files[0]}: {line}")
             show(advance=1)
         if images:
             rows: list[Any] = [{k: v for k, v in row.items() if k != "name"} for row in images]

@@ -16,6 +16,7 @@ from isr_jax.data.pairs import (
     transparency_notices,
 )
 from isr_jax.errors import UserError
+from isr_jax.files import expanded
 from isr_jax.photo.pixels import to_16_bits
 
 
@@ -37,7 +38,7 @@ def find_finished(
         UserError: there is no such folder, it has no image of the sets, or it does not tell which
             scale it is of.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     if not root.is_dir():
         raise UserError(f"{folder} is not a folder: name one of finished pictures")
     places = [_place(root, found, only=len({s.name for s in sets}) == 1) for found in sets]

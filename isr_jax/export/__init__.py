@@ -27,7 +27,7 @@ from isr_jax.checkpoints.restore import Restored, restore_generator
 from isr_jax.errors import UserError, one_line
 from isr_jax.export.onnx import to_onnx
 from isr_jax.export.stablehlo import to_stablehlo
-from isr_jax.files import replacing
+from isr_jax.files import expanded, replacing
 from isr_jax.pretrained import Card, card_of, read_card
 
 SUFFIXES = {
@@ -80,7 +80,7 @@ def export_model(
         UserError: there is no such model, it is an interpolation, the format is unknown, the file
             already exists or cannot be written, or a package is missing.
     """
-    file = Path(file).expanduser()
+    file = expanded(file)
     format = format or SUFFIXES.get(file.suffix.lower())
     if format is None:
         raise UserError(
@@ -102,8 +102,11 @@ def export_model(
     written = f"{file}: {format}, {len(content) / 1e6:.1f} MB"
     if format == "safetensors":
         return f"{written}, a {scale}x generator for isr_jax"
-    ends = ["n, 3, {0}h, {0}w" if format == "onnx" else "n, {0}h, {0}w, 3"] * 2
-    lr, sr = ends[0].format(""), ends[1].format(scale if scale > 1 else "")
+    channels = restored.generator.channels
+    sides = (
+        f"n, {channels}, {{0}}h, {{0}}w" if format == "onnx" else f"n, {{0}}h, {{0}}w, {channels}"
+    )
+    lr, sr = sides.format(""), sides.format(scale if scale > 1 else "")
     return f"{written}, input float32 [{lr}] in [0, 1], output float32 [{sr}]"
 
 

@@ -36,6 +36,8 @@ def candidates_of(config: ConfigDict) -> list[Candidate]:
     Raises:
         UserError: for the first setting that cannot work.
     """
+    if not isinstance(config, ConfigDict) or "study" not in config:
+        raise UserError("the config has no study: give one as configs/study.py makes it")
     options = config.study
     _check(config)
     shared = config.copy_and_resolve_references()

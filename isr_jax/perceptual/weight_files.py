@@ -23,6 +23,7 @@ import platformdirs
 
 from isr_jax import tensor_files
 from isr_jax.errors import UserError, one_line
+from isr_jax.files import expanded
 from isr_jax.progress import download_bar
 
 TORCHVISION = "https://download.pytorch.org/models"
@@ -36,17 +37,17 @@ CHUNK = 1 << 20  # bytes
 def cache_folder() -> Path:
     """Return the folder of downloads: `$ISR_WEIGHTS`, or `isr_jax` in the user's cache."""
     given = os.environ.get("ISR_WEIGHTS")
-    return Path(given).expanduser() if given else platformdirs.user_cache_path("isr_jax")
+    return expanded(given) if given else platformdirs.user_cache_path("isr_jax")
 
 
 def _torch_hub() -> Path | None:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = Path(os.environ.get("TORCH_HOME") or caches / "torch")
-    return home.expanduser() / "hub" / "checkpoints"
+    return expanded(home) / "hub" / "checkpoints"
 
 
 def _keras_models() -> Path | None:
-    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
+    return expanded(os.environ.get("KERAS_HOME") or "~/.keras") / "models"
 
 
 def _pyiqa() -> Path | None:
@@ -170,7 +171,7 @@ def find(file: WeightFile, *, path: str | Path | None = None) -> Path:
         UserError: `path` does not exist; or the file is missing and cannot be downloaded, could
             not be read, or is another one than was published.
     """
-    given = [] if path is None else [Path(path).expanduser()]
+    given = [] if path is None else [expanded(path)]
     if given and given[0].is_file():
         return given[0]
     if given and not given[0].is_dir():
@@ -225,7 +226,7 @@ def _verify_once(file: WeightFile, path: Path) -> None:
 
 def at_hand(name: str, *, path: str | Path | None = None) -> bool:
     """Return whether one of `FILES` is on this machine, where `find` looks for it."""
-    given = [] if path is None else [Path(path).expanduser()]
+    given = [] if path is None else [expanded(path)]
     return _on_disk(FILES[name], given) is not None
 
 

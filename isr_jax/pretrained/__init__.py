@@ -8,10 +8,13 @@ where `isr export RUN FILE --card CARD.json` puts it; docs/models.md prints it.
 """
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from isr_jax.errors import UserError, one_line, unknown
+from isr_jax.files import expanded
 
 # By the name of a MODEL.
 PRETRAINED = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.safetensors"))}
@@ -47,6 +50,32 @@ class Model(NamedTuple):
     card: Card
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _are_scores(value: Any) -> bool:
+    """Return whether a value is [PSNR, SSIM] by set."""
+    return isinstance(value, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))
+        for pair in value.values()
+    )
+
+
+# Fields that are no text.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "commands": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "updates": lambda value: isinstance(value, int) and _is_number(value),
+    "hours": _is_number,
+    "scores": _are_scores,
+}
+
+
 def check_card(card: Any) -> Card:
     """Return a card whose fields have the right names and types.
 
@@ -55,15 +84,12 @@ def check_card(card: Any) -> Card:
     """
     if not isinstance(card, dict):
         raise UserError("a card is a JSON object")
-    kinds = {"updates": int, "hours": (int, float), "commands": list, "scores": dict}
     for name, value in card.items():
         if name not in Card.__annotations__:
             raise unknown("field of a card", name, Card.__annotations__)
-        if not isinstance(value, kinds.get(name, str)):
-            raise UserError(f"{name} of a card is {value!r}, which is of the wrong type")
-    pairs = list(card.get("scores", {}).values())
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise UserError("scores of a card are [PSNR, SSIM] by set")
+        if not _KINDS.get(name, _is_text)(value):
+            what = "is not [PSNR, SSIM] by set" if name == "scores" else "is of the wrong type"
+            raise UserError(f"{name} of a card is {value!r}, which {what}")
     return Card(**card)
 
 
@@ -74,8 +100,8 @@ def read_card(file: str | Path) -> Card:
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        return check_card(json.loads(Path(file).expanduser().read_text("utf-8")))
-    except (OSError, ValueError) as error:
+        return check_card(json.loads(expanded(file).read_text("utf-8-sig")))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be used as a card: {one_line(error)}") from error
 
 
@@ -93,11 +119,9 @@ def describe(model: str | Path) -> Model:
     Raises:
         UserError: there is no such file, or it is another kind of file.
     """
-    import math
-
     from isr_jax import tensor_files
 
-    file = PRETRAINED.get(str(model), Path(model).expanduser())
+    file = PRETRAINED.get(str(model), expanded(model))
     if not file.exists():
         raise UserError(
             f"there is no model {model}: give a file written by isr export, or one of "
@@ -105,10 +129,12 @@ def describe(model: str | Path) -> Model:
         )
     try:
         header = tensor_files.read_header(file)
+        if "isr_jax" not in header.metadata:
+            raise UserError("its metadata has no entry isr_jax")
         saved = json.loads(header.metadata["isr_jax"])
         card = check_card(json.loads(header.metadata.get(ENTRY, "{}")))
         scale, architecture = int(saved["scale"]), str(saved["generator"]["name"])
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, OSError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{model} is not a file written by isr export: {one_line(error)}") from None
     parameters = sum(map(math.prod, header.shapes.values()))
     return Model(file.stem, scale, architecture, parameters, file.stat().st_size, card)

@@ -19,6 +19,7 @@ from safetensors import numpy as safetensors
 
 from isr_jax import tensor_files
 from isr_jax.errors import UserError, one_line
+from isr_jax.files import expanded, replacing
 
 _NO_TORCH = "a file of torch.save needs PyTorch: pip install isr-jax[torch]; .safetensors does not"
 
@@ -39,7 +40,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         UserError: the file cannot be read, is of another kind, or needs PyTorch and it is not
             installed.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     try:
@@ -125,22 +126,24 @@ def write_state_dict(
     """Write a state dict as a .safetensors file, or as a file of `torch.save`.
 
     Args:
-        path: the file; overwritten.
+        path: the file; replaced when the new one is whole.
         state: PyTorch's key -> array.
         wrapper: the entry of a .pth to put it in; "" for none.
 
     Raises:
         UserError: the file cannot be written, or needs PyTorch and it is not installed.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
-        if path.suffix == ".safetensors":
-            safetensors.save_file(dict(state), path)
+        if path.suffix.lower() == ".safetensors":
+            with replacing(path) as unfinished:
+                unfinished.write_bytes(safetensors.save(dict(state)))
             return
         import torch
 
         tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
-        torch.save({wrapper: tensors} if wrapper else tensors, path)
+        with replacing(path) as unfinished:
+            torch.save({wrapper: tensors} if wrapper else tensors, unfinished)
     except ImportError as error:
         raise UserError(_NO_TORCH) from error
     except (OSError, RuntimeError, SafetensorError) as error:

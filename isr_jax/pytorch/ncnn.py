@@ -52,6 +52,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     Raises:
         UserError: the other file is missing, one is damaged, or the network is another.
     """
+    if not path.is_file():
+        return None
     structure, weights = path.with_suffix(".param"), path.with_suffix(".bin")
     if _head(path) == MAGIC:
         structure = path
@@ -66,15 +68,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         if name is None:
             raise _unknown(path)
         layers = list(_with_arrays(layers, weights.read_bytes()))
+        if name == "span":
+            return _span(path, layers)
+        return (_rrdbnet if name == "rrdbnet" else _srvggnet)(path, layers), {}
     except UserError:
         raise
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"{structure} and {weights.name} do not fit each other, or are damaged; copy both again"
         ) from error
-    if name == "span":
-        return _span(path, layers)
-    return (_rrdbnet if name == "rrdbnet" else _srvggnet)(path, layers), {}
 
 
 def _head(path: Path) -> bytes:
@@ -136,18 +138,30 @@ def _with_arrays(layers: Iterable[Layer], content: bytes) -> Iterator[Layer]:
 def _named(path: Path, layers: list[Layer], names: list[str]) -> dict[str, Any]:
     """Give the convolutions of a network their names, in order."""
     convolutions = [layer for layer in layers if layer.kind == "Convolution"]
-    odd = {3: 1, 13: 1, 2: 1, 12: 1}  # steps and dilations
-    plain = all(
-        layer.options.get(number, usual) == usual
-        for layer in convolutions
-        for number, usual in odd.items()
-    )
-    if len(convolutions) != len(names) or not plain:
+    if len(convolutions) != len(names) or not all(map(_is_plain, convolutions)):
         raise _unknown(path)
     state = {}
     for name, layer in zip(names, convolutions, strict=True):
         state |= dict(zip((f"{name}.weight", f"{name}.bias"), layer.arrays, strict=False))
     return state
+
+
+def _is_plain(convolution: Layer) -> bool:
+    """Return whether a convolution has an odd square kernel, zeros around, and no steps or groups.
+
+    Its options: kernel 1 and 11, dilation 2 and 12, step 3 and 13, padding 4 and 14 to 16, groups
+    7, what pads 18.
+    """
+    options = convolution.options
+    kernel = options[1]
+    usual = {11: kernel, 2: 1, 12: 1, 3: 1, 13: 1, 7: 1, 18: 0}
+    padding = options.get(4, 0)
+    sides = {options.get(side, padding) for side in (4, 14, 15, 16)}
+    return (
+        kernel % 2 == 1
+        and sides == {kernel // 2}
+        and all(options.get(number, value) == value for number, value in usual.items())
+    )
 
 
 def _unknown(path: Path) -> UserError:
@@ -164,6 +178,15 @@ def _slopes(layers: list[Layer]) -> set[float]:
     return own | {float(x[10][0]) if x[9] == 2 else 0.0 if x[9] == 1 else np.nan for x in fused}
 
 
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(float(value), 3) for value in values]
+
+
+def _is_nearest(interpolation: Layer, *, factor: int) -> bool:
+    options = interpolation.options
+    return options.get(0) == 1 and options.get(1) == options.get(2) == factor
+
+
 def _rrdbnet(path: Path, layers: list[Layer]) -> dict[str, np.ndarray]:
     """Return the state dict of an RRDBNet, as BasicSR names it."""
     ups = sum(layer.kind == "Interp" for layer in layers)
@@ -175,7 +198,15 @@ def _rrdbnet(path: Path, layers: list[Layer]) -> dict[str, np.ndarray]:
         *("conv_body", *(f"conv_up{i + 1}" for i in range(ups)), "conv_hr", "conv_last"),
     ]
     reorders = [x for x in layers if x.kind == "Reorg" and x.options.get(1, 0)]
-    if [round(slope, 3) for slope in _slopes(layers)] != [0.2] or reorders:
+    # Nearest, twice as high and wide; and 0.2 of a residual beside all of what it is added to.
+    odd = [x for x in layers if x.kind == "Interp" and not _is_nearest(x, factor=2)]
+    odd += [
+        x
+        for x in layers
+        if x.kind == "Eltwise"
+        and (x.options.get(0) != 1 or _rounded(x.options.get(1, [])) != [0.2, 1.0])
+    ]
+    if _rounded(_slopes(layers)) != [0.2] or reorders or odd:
         raise _unknown(path)
     return _named(path, layers, names)
 
@@ -183,14 +214,17 @@ def _rrdbnet(path: Path, layers: list[Layer]) -> dict[str, np.ndarray]:
 def _srvggnet(path: Path, layers: list[Layer]) -> dict[str, np.ndarray]:
     """Return the state dict of an SRVGGNetCompact."""
     if layers[-1].kind == "Interp":
-        factor = next(x.options[0] for x in layers if x.kind == "PixelShuffle")
+        factor = next((x.options[0] for x in layers if x.kind == "PixelShuffle"), 1)
         raise UserError(
             f"{path} upscales {factor} times and then resizes by {layers[-1].options[1]:g}; use "
             f"the same network's {factor}x model"
         )
+    # The input, by nearest, is added to the output.
+    (factor,) = [x.options[0] for x in layers if x.kind == "PixelShuffle"] or [1]
+    odd = [x for x in layers if x.kind == "Interp" and not _is_nearest(x, factor=factor)]
     count = sum(layer.kind == "Convolution" for layer in layers)
     slopes = [layer.arrays[0] for layer in layers if layer.kind == "PReLU"]
-    if _slopes(layers) - {0.0} or len(slopes) not in (0, count - 1):
+    if odd or _slopes(layers) - {0.0} or len(slopes) not in (0, count - 1):
         raise _unknown(path)
     state = _named(path, layers, [f"body.{2 * i}" for i in range(count)])
     return state | {f"body.{2 * i + 1}.weight": slope for i, slope in enumerate(slopes)}

@@ -7,7 +7,7 @@ import numpy as np
 
 from isr_jax.models.layers import DIV2K_MEAN, FACTORS
 from isr_jax.pytorch.key_map import KeyMap, Options, StateDict, count, length, shuffled
-from isr_jax.pytorch.resnet import mean_shift_extras
+from isr_jax.pytorch.resnet import mean_shift, mean_shift_extras
 
 
 def _detect(state: StateDict) -> tuple[dict[str, Any], int]:
@@ -16,6 +16,12 @@ def _detect(state: StateDict) -> tuple[dict[str, Any], int]:
     up, width = state["tail.0.0.weight"].shape[:2]
     inner = isqrt(up // width) ** count(state, r"tail\.0\.(\d+)\.weight")
     unshuffle = isqrt(head.shape[1] // channels)
+    if "sub_mean.weight" in state:
+        shift = mean_shift(state)
+        if shift["img_range"] != 255.0 or not np.allclose(shift["rgb_mean"], DIV2K_MEAN, atol=1e-4):
+            raise ValueError(
+                "sub_mean is not DIV2K's mean in 0..255, the only one that the RCAN here has"
+            )
     options = {
         "channels": channels,
         "width": head.shape[0],

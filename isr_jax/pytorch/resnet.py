@@ -74,12 +74,12 @@ def _detect_edsr(head: str, block: str, up: str) -> Detect:
         options, scale = _detect_resnet(head, block, up)(state)
         # Not in the state dict: of the published models, those of width 256 have 0.1.
         options["residual_scale"] = 0.1 if options["width"] == 256 else 1.0
-        return {**options, **_mean_shift(state)}, scale
+        return {**options, **mean_shift(state)}, scale
 
     return detect
 
 
-def _mean_shift(state: StateDict) -> dict[str, Any]:
+def mean_shift(state: StateDict) -> dict[str, Any]:
     """Return DIV2K's mean and 0..255, or those of a mean shift in the state dict."""
     if "sub_mean.bias" not in state:
         return {"rgb_mean": (0.4488, 0.4371, 0.4040), "img_range": 255.0}
@@ -108,7 +108,7 @@ def mean_shift_extras(options: Options, state: StateDict) -> dict[str, np.ndarra
     }
     if options["channels"] != 3:
         shifts = {}
-    if _mean_shift(shifts)["img_range"] != options["img_range"]:
+    if mean_shift(shifts)["img_range"] != options["img_range"]:
         raise UserError(
             f"a mean shift of {shift.tolist()} cannot encode img_range="
             f"{options['img_range']}; use --naming edsr_basicsr"

@@ -52,13 +52,24 @@ def find(tree: Mapping[str, Any], key_maps: Mapping[str, KeyMap]) -> Found | Non
     if not found:
         return None
 
-    def rank(found: Found) -> tuple[bool, bool, bool, int]:
+    def rank(found: Found) -> tuple[bool, bool, int, int]:
         generates = key_maps[found.key_map].part == "generator"
-        named_so, ema = (name.search(found.place.lower()) for name in (_DISCRIMINATOR, _EMA))
-        return generates, not named_so, bool(ema), len(found.state)
+        place = _words(found.place)
+        # Of two within an entry called ema, the one whose own name says so.
+        return (
+            generates,
+            not _DISCRIMINATOR.search(place),
+            len(_EMA.findall(place)),
+            len(found.state),
+        )
 
     best = max(found, key=rank)
     return best._replace(left_out=tuple(_left_out(dicts, best.place)))
+
+
+def _words(place: str) -> str:
+    """Return a place in lower case, with generatorEMA as generator_ema."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", place).lower()
 
 
 def dictionaries(

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from isr_jax import errors
 from isr_jax.errors import UserError, one_line
+from isr_jax.files import expanded
 from isr_jax.models import discriminators, generators
 from isr_jax.pytorch import ncnn, search
 from isr_jax.pytorch.files import read_tensors, write_state_dict
@@ -77,6 +78,8 @@ def detect(state: StateDict, *, options: Options | None = None) -> Detected:
     if name is None:
         raise UserError(_nearest(state))
     key_map = KEY_MAPS[name]
+    if "name" in (options or {}):
+        raise UserError(f"the weights determine the name of the network, {name}; leave it out")
     try:
         fields, size = key_map.detect(state)
     # For keys that are missing, and shapes that no such network has.
@@ -260,7 +263,7 @@ def import_torch(path: str | Path, *, options: Options | None = None) -> Importe
     Raises:
         UserError: the file cannot be read, or matches no known architecture.
     """
-    converted = ncnn.read(Path(path).expanduser())
+    converted = ncnn.read(expanded(path))
     tensors, fields = converted or (read_tensors(path), {})
     options = {**fields, **(options or {})}
     try:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from isr_jax import errors
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, whole_number
 from isr_jax.tiling.cutting import (
     Image,
     Images,
@@ -56,6 +56,7 @@ Stream = Callable[..., None]
 # would cost far more than the tile itself, and the padding is CAPPED; benchmarks/README.md has the
 # measured difference. It is CAPPED too where no radius is known.
 EXACT, CAPPED = 48, 32
+LARGEST = 2**14  # LR pixels; side of a tile
 
 
 class Limits(NamedTuple):
@@ -83,6 +84,12 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
     Raises:
         UserError: a size out of range.
     """
+    if tile is not None:
+        tile = whole_number(tile, name="tile", least=0, unit="number of pixels")
+        if tile > LARGEST:
+            raise UserError(f"tile is {tile}; give {LARGEST} or less, or 0 for images as a whole")
+    if overlap is not None:
+        overlap = whole_number(overlap, name="overlap", least=0, unit="number of pixels")
     fold, declared, pixels = network.multiple, network.approximate, 0
     approximate = declared is not None
     if overlap is None:
@@ -93,9 +100,6 @@ def plan(network: Windowed, *, tile: int | None = None, overlap: int | None = No
         most = _limits().side if approximate else _limits().side * fold
         least = SMALLEST if approximate else SMALLEST * fold
         tile = max(min(most, math.isqrt(pixels)) - 2 * overlap, least)
-    for name, value in (("tile", tile), ("overlap", overlap)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise UserError(f"{name} is {value!r}; give a number of pixels, 0 or more")
     if not tile:
         return Plan(0, 0, 0, 0, fold, network.channels, approximate)
     if declared:

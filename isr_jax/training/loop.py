@@ -15,6 +15,7 @@ from rich.console import Console
 from isr_jax import distributed, losses
 from isr_jax.checkpoints import restore
 from isr_jax.checkpoints import runs as checkpoint
+from isr_jax.errors import UserError
 from isr_jax.models import count_params
 from isr_jax.progress import training_bar
 from isr_jax.scoring import Scorer
@@ -75,6 +76,8 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
         UserError: for unusable settings, data or run folder, and for a loss or gradient that is not
             finite.
     """
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"config is {type(config).__name__}; give what get_config() returns")
     if not jax.distributed.is_initialized():
         use_all_cores(config.data.batch // max(1, config.train.accumulate))
     console = console or Console(stderr=True)

@@ -20,6 +20,7 @@ import jax
 from isr_jax import distributed
 from isr_jax.checkpoints.runs import set_aside
 from isr_jax.errors import UserError
+from isr_jax.files import expanded
 from isr_jax.training.lock import locked
 
 _FOLDERS = ("checkpoints", "images", "candidates", "wandb")
@@ -44,7 +45,7 @@ def open_run(workdir: str | Path, *, say: Callable[[str], None]) -> Iterator[Pat
     Raises:
         UserError: it cannot be created or written to, or another process uses it.
     """
-    run = Path(workdir).expanduser()
+    run = expanded(workdir)
     if not distributed.is_first():
         distributed.wait("run folder")
         if not (run / "lock").is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError
+from isr_jax.files import expanded
 from isr_jax.photo.finding import (
     all_files,
     closed_below,
@@ -64,7 +65,7 @@ def plan_tasks(
     for suffix in suffixes.values():
         if os.path.basename(suffix) != suffix:
             raise UsageError(f"--suffix {suffix} cannot be part of a file name")
-    out = None if out is None else Path(out).expanduser()
+    out = None if out is None else expanded(out)
     found: dict[Path, _Found] = {}
     passed: set[Path] = set()
     closed: dict[Path, str] = {}
@@ -191,7 +192,7 @@ def _images_at(
     entry: str | Path, out: Path | None
 ) -> tuple[list[_Found], set[Path], dict[Path, str]]:
     """Return each image, except those inside `out`, what is passed over, and what is closed."""
-    path, closed = Path(entry).expanduser(), {}
+    path, closed = expanded(entry), {}
     if path.is_file():
         return [_Found(path, Path(path.name), True)], set(), closed
     if path.is_dir():

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
 from isr_jax.errors import UsageError, UserError, one_line, printable
-from isr_jax.files import replacing
+from isr_jax.files import expanded, replacing
 from isr_jax.images import busiest
 from isr_jax.pages import page_template
 from isr_jax.photo.limits import MAX_PIXELS, own_limits
@@ -83,7 +83,7 @@ def check_report(file: str | Path, *, overwrite: bool) -> None:
         UsageError: it is not named .html.
         UserError: something else than a report is there, and it is not to be replaced.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--report {file} is an HTML page: name a .html file")
     if path.is_dir():
@@ -111,7 +111,7 @@ def write_report(
     Raises:
         OSError: it cannot be written.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     photos: dict[Path, list[Task]] = {}
     for task in outcome.outputs:
         photos.setdefault(task.file, []).append(task)

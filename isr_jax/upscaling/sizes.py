@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from isr_jax.errors import UsageError, UserError
+from isr_jax.errors import UsageError, UserError, whole_number
 from isr_jax.resize import Scale, as_fraction
 from isr_jax.tiling.cutting import Sides
 
@@ -86,7 +86,7 @@ def make_target(
     if megapixels is not None:
         return Target("megapixels", _positive("megapixels", megapixels))
     if fit is not None:
-        if not isinstance(fit, tuple) or len(fit) != 2:
+        if not isinstance(fit, tuple | list) or len(fit) != 2:
             raise UserError(f"fit is {fit!r}; give a width and a height, such as (1920, 1080)")
         return Target("fit", (_pixels("fit", fit[0]), _pixels("fit", fit[1])))
     if width is not None:
@@ -168,6 +168,4 @@ def _positive(name: str, value: Scale) -> Fraction:
 
 
 def _pixels(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{name} is {value!r}; give a number of pixels, 1 or more")
-    return value
+    return whole_number(value, name=name, unit="number of pixels")

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from isr_jax import images
 from isr_jax.checkpoints.restore import INTERPOLATIONS, restore_generator
-from isr_jax.errors import UserError
+from isr_jax.errors import UserError, whole_number
 from isr_jax.resize import resize_uint8, resize_uint16
 from isr_jax.tiling.cutting import Image, Images, Sides, choose_way, fill_hidden
 from isr_jax.tiling.placing import Upscaled, upscale_alpha
@@ -27,8 +27,8 @@ class Upscaler:
     Attributes:
         name: what it was loaded as.
         scale: the scale factor.
-        function: RGB image -> RGB image of the same dtype; of any number of channels where `method`
-            is set. None where `tiled` is set.
+        function: RGB image -> RGB image of the same dtype, `scale` times as high and wide; of any
+            number of channels where `method` is set. None where `tiled` is set.
         method: the interpolation method; None for a network or a function of your own.
         config: the configuration that trained the generator.
         step: the update after which its parameters were saved.
@@ -113,13 +113,28 @@ class Upscaler:
 
     def _by_channels(self, image: Image) -> np.ndarray:
         """Upscale by a function of an RGB image."""
-        assert self.function
         channels, colours = image.shape[2], visible(image)[..., : 1 if image.shape[2] < 3 else 3]
-        rgb = self.function(np.broadcast_to(colours, (*colours.shape[:2], 3)))
+        rgb = self._checked(np.array(np.broadcast_to(colours, (*colours.shape[:2], 3))))
         result = np.empty((*rgb.shape[:2], channels), image.dtype)
         result[..., : colours.shape[2]] = rgb if channels > 2 else images.rgb_to_gray(rgb)
         if channels in (2, 4):
             upscale_alpha(image[None], result[None], rows=len(image))
+        return result
+
+    def _checked(self, rgb: Image) -> np.ndarray:
+        """Return what the function makes of an RGB image, which must be what was promised.
+
+        Raises:
+            UserError: it is of another shape or dtype.
+        """
+        assert self.function
+        expected = (*self.result_size(rgb.shape[:2]), 3)
+        result = np.asarray(self.function(rgb))
+        if result.dtype != rgb.dtype or result.shape != expected:
+            raise UserError(
+                f"the function of {self.name} returned {result.dtype} {list(result.shape)} for "
+                f"{rgb.dtype} {list(rgb.shape)}; it must return {rgb.dtype} {list(expected)}"
+            )
         return result
 
 
@@ -183,7 +198,7 @@ def load(
     A generator works on tiles, over all local devices. Tiles leave no seams, because their padding
     covers the receptive field, up to a radius of `tiles.EXACT` pixels. Those of generators that
     see more, by attention or normalisation over the image, are approximate. An interpolation
-    ignores the last six arguments.
+    ignores all arguments but `scale`.
 
     Args:
         model: compact-x2, compact-x3 or compact-x4, shipped with the package; a run folder, such as
@@ -211,6 +226,7 @@ def load(
     if name in INTERPOLATIONS:
         if scale is None:
             raise UserError(f"{name} has no scale of its own: give one")
+        scale = whole_number(scale, name="scale")
 
         def interpolate(image: Image) -> np.ndarray:
             resize = resize_uint8 if image.dtype == np.uint8 else resize_uint16
@@ -221,7 +237,7 @@ def load(
         model, weights=weights, checkpoint=checkpoint, dtype=dtype, strength=strength
     )
     own = restored.generator.scale
-    if scale not in (None, own):
+    if scale is not None and whole_number(scale, name="scale") != own:
         raise UserError(f"{name} upscales by {own}, not by {scale}")
     network = windowed(restored.generator)
     if exact and network.approximate and tile is None:

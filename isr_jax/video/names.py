@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError
+from isr_jax.files import expanded
 from isr_jax.upscaling.tasks import Task
 
 
@@ -92,7 +93,7 @@ def split_inputs(inputs: Sequence[str]) -> Inputs:
 
     found = Inputs([], [], [])
     for entry in inputs:
-        path = Path(entry).expanduser()
+        path = expanded(entry)
         if path.is_dir():
             if videos := [file for file in all_files(path) if is_video(file)]:
                 count = f"{len(videos)} video{'s' * (len(videos) > 1)}"
@@ -157,7 +158,7 @@ def plan_videos(
     """
     if os.path.basename(suffix) != suffix:
         raise UsageError(f"--suffix {suffix} cannot be part of a file name")
-    out = None if out is None else Path(out).expanduser()
+    out = None if out is None else expanded(out)
     files = {file.resolve(): (file, place) for file, place in videos}
     if out and is_video(out) and not out.is_dir():
         if len(files) > 1:
