@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -47,7 +48,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, interrupt)
 
 from absl import app, flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with :VARIANT where it has one.", lock_config=True
@@ -70,14 +71,40 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}; options are --NAME=VALUE")
-        if CONFIG.value is None:
+        if CONFIG.value is None and not any("-config" in argument for argument in argv):
             raise flags.Error("no config given; try --config configs/msssim.py")
+        if not isinstance(CONFIG.value, ConfigDict) and not _failed(CONFIG.value):
+            raise flags.Error(f"get_config() returns {CONFIG.value!r}; it must return a ConfigDict")
+        if WORKDIR.value == "":
+            raise flags.Error("--workdir is empty; name a folder, or leave it out")
         # A file that could not be loaded raises at the first access.
         list(CONFIG.value)
-    # A config file is the user's own program, which can raise any of these.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        fail(_one_line(error), code=2)
+    # A config file is the user's own program, which can raise anything.
+    except Exception as error:
+        fail(_place(error) + _one_line(error), code=2)
     return rest
+
+
+def _failed(config: object) -> bool:
+    """Return whether a config stands for a file that could not be loaded."""
+    return type(config).__module__.startswith("ml_collections")
+
+
+def _place(error: Exception) -> str:
+    """Return where a config file raised an error that says nothing of it, and its name."""
+    if isinstance(error, flags.Error | AttributeError | KeyError | OSError | ValueError):
+        return ""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: "
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = ("site-packages", "importlib", "<frozen")
+    mine = [
+        frame
+        for frame in frames
+        if frame.filename != __file__ and not any(part in frame.filename for part in libraries)
+    ]
+    last = (mine or frames)[-1]
+    return f"{last.filename}, line {last.lineno}: {type(error).__name__}: "
 
 
 def _one_line(error: Exception) -> str:
@@ -86,6 +113,8 @@ def _one_line(error: Exception) -> str:
     if any(line.strip().startswith("Traceback") for line in lines):
         lines = [lines[0], lines[-1].rpartition("UserError: ")[2]]
     text = " ".join(" ".join(lines).split()).replace("'", "")
+    if isinstance(error, AttributeError | KeyError) and text.isidentifier():
+        return f"{text}: no such config field; isr_jax/config.py lists all"
     return text.replace(" Did you mean", ": no such config field; did you mean", 1).strip('"')
 
 
@@ -102,7 +131,7 @@ def main(argv: list[str]) -> None:
     silence_libraries()
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
-    workdir = WORKDIR.value or f"runs/{name}"
+    workdir = f"runs/{name}" if WORKDIR.value is None else WORKDIR.value
     try:
         distributed.start(
             coordinator=COORDINATOR.value, processes=PROCESSES.value, process=PROCESS.value
@@ -122,7 +151,7 @@ def main(argv: list[str]) -> None:
     if result.scores and distributed.is_first():
         title = f"Validation set, {result.step} updates"
         closing_table(Console(), result.scores, result.baselines, title)
-    done = result.step == CONFIG.value.train.steps
+    done = result.step >= CONFIG.value.train.steps
     leave(0 if done else STOPPED, last=distributed.finish)
 
 

@@ -300,8 +300,8 @@ def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
         errors.UserError: it holds a field that does not exist, or a value of another type.
     """
     config = get_config().unlock()
-    parts = {name: tuples(value) for name, value in saved.items()}
     try:
+        parts = {name: tuples(value) for name, value in saved.items()}
         for name in ("generator", "discriminator"):
             config[name] = ConfigDict(parts.pop(name))
         config.lock().update(parts)

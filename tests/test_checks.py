@@ -180,6 +180,19 @@ WRONG = {
 }
 
 
+def test_fields_that_are_missing_unknown_or_none_are_named():
+    for change, said in (
+        (lambda config: config.__delattr__("loss"), "config.loss.adversarial is missing"),
+        (lambda config: config.train.update(trian=5), r"unknown field 'config\.train\.trian'"),
+        (lambda config: config.data.update(batch=None), "config.data.batch is None; give a value"),
+        (lambda config: config.train.update(keep_every=3), "keep_every=3 must be divisible by"),
+    ):
+        config = base.get_config().unlock()
+        change(config)
+        with pytest.raises(UserError, match=said):
+            checks.check(config.lock(), devices=1)
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_value_is_named_with_what_it_can_be(name):
     value, remedy = WRONG[name]

@@ -201,7 +201,7 @@ def test_rate_and_weight_are_tuned_in_turn(photos, tmp_path):
     bicubic = np.array([[24.0, 0.65, 0.90, 8.0], [26.0, 0.75, 0.92, 9.0]])
     held_out: Any = SimpleNamespace(names=NAMES, photos=images)
     nothing: Any = None
-    bench = Bench(config, nothing, images, held_out, bicubic, tmp_path, lambda line: None)
+    bench = Bench(config, nothing, images, held_out, bicubic, "", tmp_path, lambda line: None)
     with mock.patch.object(tuning, "train_runs", side_effect=made_up) as trained:
         first = tuning.tune(l1, bench, title="l1")
         assert (first["learning_rate"], first["adversarial_weight"]) == (8e-3, 0)

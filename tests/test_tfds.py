@@ -117,7 +117,7 @@ class TestTfds:
         assert "no validation or test split" in open_("tfds:texts", split="validation")
         assert "is not tfds:NAME" in open_("tfds:pairs:1.2.3:")
         wrong = open_("tfds:pairs", scale=2)
-        assert "LR image is 6x8" in wrong and "set the scale to 3.75" in wrong
+        assert "LR image is 6x8" in wrong and "a scale of 2 has LR of 11x15" in wrong
 
     def test_tfrecord_has_no_random_access(self, tmp_path):
         builder = Pairs(data_dir=tmp_path)

@@ -251,6 +251,8 @@ USAGE = {
     "--config.train.stepz=5": 'did you mean "steps"',
     "--config.train.steps=abc": "--config.train.steps=abc",
     "--config.generator.long_skip=maybe": "maybe",
+    "--config.train.lr=1": "lr: no such config field; isr_jax/config.py lists all",
+    "--workdir=": "--workdir is empty",
     "--workdri=x": "workdri",
     "extra": "extra",
 }
@@ -263,6 +265,22 @@ def test_wrong_usage_is_one_line_and_exit_2(argument):
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("run.py: ")
     assert USAGE[argument] in line
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ("return undefined", "mine.py, line 2: NameError: name undefined is not defined"),
+        ("return (", "mine.py, line 2: "),
+        ("return None", "get_config() returns None; it must return a ConfigDict"),
+    ],
+)
+def test_a_config_that_fails_is_one_line(tmp_path, body, said):
+    (tmp_path / "mine.py").write_text(f"def get_config():\n    {body}\n")
+    done = run_py("--config", str(tmp_path / "mine.py"))
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("run.py: ")
+    assert said in done.stderr.strip().splitlines()[-1]
 
 
 def test_a_config_that_is_not_there_is_named():

@@ -182,7 +182,10 @@ def begin_from(model: str, state: State, config: ConfigDict) -> State:
 
     Source: Lim et al. 2017 (EDSR), section 3.2, initialises 3x and 4x from 2x.
     """
-    restored = restore_generator(model)
+    try:
+        restored = restore_generator(model)
+    except UserError as error:
+        raise UserError(f"config.train.init_from: {error}") from error
     then, now = (flatten(architecture(x)["generator"]) for x in (restored.config, config))
     for name in then:
         if then[name] != now.get(name) and name not in _TAIL:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from isr_jax.cli.options import Parser, integer
 from isr_jax.errors import UserError, printable
-from isr_jax.photo.formats import KINDS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,8 +40,8 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         "folders",
         nargs="+",
         metavar="DIR",
-        help=f"folder of {KINDS} files at any depth; several are taken together as one training "
-        "set",
+        help="folder of images, of all formats that isr upscale reads, at any depth; several are "
+        "taken together as one training set",
     )
     parser.add_argument(
         "--against",

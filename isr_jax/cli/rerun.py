@@ -34,8 +34,12 @@ def run(options: argparse.Namespace) -> int:
         start = json.loads((folder / "start.json").read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder} does not say how it was started ({error})") from error
+    if not isinstance(saved, dict) or not isinstance(start, dict):
+        raise UserError(f"{folder} does not say how it was started (it holds other JSON)")
+    if expanded(options.out).resolve() == folder.resolve():
+        raise UserError(f"{options.out} is the run itself; name a new folder")
     config = from_saved(saved)
     for line in differences(start, data=fingerprints(config)):
         print(f"isr rerun: {line}", file=sys.stderr)
     result = train(config, options.out)
-    return 0 if result.step == config.train.steps else 75
+    return 0 if result.step >= config.train.steps else 75

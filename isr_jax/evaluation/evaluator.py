@@ -228,9 +228,9 @@ def _evaluate(
                 if is_bug(error):
                     bugs.append(error)
                     line = f"a bug in isr_jax, {type(error).__name__}: {line}"
-                files = [printable(str(file)) for file in (pair.hr, pair.lr) if file]
-                named = any(line.startswith(file) for file in files)
-                failed.append(line if named else f"{files[0]}: {line}")
+                parts = (str(pair.hr), str(pair.lr), f"{pair.name}.")
+                named = isinstance(error, UserError) and any(printable(x) in line for x in parts)
+                failed.append(line if named else f"{printable(str(pair.hr))}: {line}")
             show(advance=1)
         if images:
             rows: list[Any] = [{k: v for k, v in row.items() if k != "name"} for row in images]

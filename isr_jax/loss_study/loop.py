@@ -116,7 +116,8 @@ def _study(
             tuned = degraded([in_8_bits(photo, scale=config.scale) for photo in tuned], config)
             judge = Validation(tuned, fit_scorer(scorer, tuned, say=say), upscale(tuned))
             bicubic = judge.score_bicubic()
-            bench = Bench(config, training, kept, judge, bicubic, run / "trials", say)
+            folder = run / "trials"
+            bench = Bench(config, training, kept, judge, bicubic, data["train"], folder, say)
         try:
             scored = []
             for i, candidate in enumerate(candidates):

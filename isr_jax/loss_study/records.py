@@ -8,11 +8,15 @@ from isr_jax.files import replacing
 
 
 def read_json(file: Path) -> Any:
-    """Return a JSON file, or None if it is missing or damaged: what it held is done again."""
+    """Return a JSON file of a dictionary, or None if it is missing or damaged.
+
+    What it held is done again.
+    """
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
+        content = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def write_json(file: Path, content: Any) -> None:

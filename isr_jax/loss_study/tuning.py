@@ -50,6 +50,7 @@ class Bench(NamedTuple):
         photos: the training images that are not held out.
         validation: the training images that are held out.
         bicubic: its scores of those, in the order of `validation.names`.
+        data: fingerprint of the training images.
         folder: where each trial is kept, as JSON.
         say: prints a line.
     """
@@ -59,6 +60,7 @@ class Bench(NamedTuple):
     photos: Sequence[ImagePair]
     validation: Validation
     bicubic: Float64[np.ndarray, "image metric"]
+    data: str
     folder: Path
     say: Callable[[str], None]
 
@@ -331,6 +333,7 @@ def _trial(config: ConfigDict, rate: float, bench: Bench, *, title: str) -> dict
         "metrics": names,
         "trained": [photo.name for photo in bench.photos],
         "held_out": [photo.name for photo in bench.validation.photos],
+        "data": bench.data,
     }
     text = json.dumps(identity, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]

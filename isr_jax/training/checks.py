@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from isr_jax import losses, metrics
-from isr_jax.config import flatten
+from isr_jax.config import flatten, get_config
 from isr_jax.degrade import DEGRADATIONS
 from isr_jax.errors import UserError, unknown
 from isr_jax.models.discriminators import make_discriminator
@@ -136,6 +136,7 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
     Raises:
         UserError: for the first field that cannot work.
     """
+    check_fields(config)
     try:
         channels = channels_of(config)
         make_discriminator(config, channels=channels)
@@ -163,6 +164,12 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             raise UserError(f"config.{name} is {value}; it must be above 0")
     if config.seed >= 2**32:
         raise UserError(f"config.seed is {config.seed}; it must be below 2**32")
+    train = config.train
+    if train.keep_every % train.checkpoint_every:
+        raise UserError(
+            f"config.train.keep_every={train.keep_every} must be divisible by "
+            f"config.train.checkpoint_every={train.checkpoint_every}"
+        )
     _check_channels(config, channels)
     share = config.data.paired_share
     if share is not None and not 0 <= share <= 1:
@@ -213,6 +220,27 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             "a batch (config.train.accumulate)"
         )
     return advice
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Check that a config has all fields and no others, and that each has a value.
+
+    Raises:
+        UserError: for the first that is missing, unknown or None.
+    """
+    networks = ("generator", "discriminator", "study")
+    known, given = (
+        {name: x for name, x in flatten(fields.to_dict()).items() if not name.startswith(networks)}
+        for fields in (get_config(), config)
+    )
+    for name in given:
+        if name not in known:
+            raise unknown("field", f"config.{name}", [f"config.{field}" for field in known])
+    for name in known:
+        if name not in given:
+            raise UserError(f"config.{name} is missing; begin with isr_jax.config.get_config()")
+        if given[name] is None and known[name] is not None:
+            raise UserError(f"config.{name} is None; give a value")
 
 
 def check_elements(values: Mapping[str, Any]) -> None:

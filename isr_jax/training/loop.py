@@ -78,6 +78,9 @@ def train(config: ConfigDict, workdir: str | Path, *, console: Console | None = 
     """
     if not isinstance(config, ConfigDict):
         raise UserError(f"config is {type(config).__name__}; give what get_config() returns")
+    if not isinstance(workdir, str | Path):
+        raise UserError(f"workdir is {workdir!r}; name a folder")
+    checks.check_fields(config)
     if not jax.distributed.is_initialized():
         use_all_cores(config.data.batch // max(1, config.train.accumulate))
     console = console or Console(stderr=True)

@@ -10,7 +10,6 @@ import PIL.Image
 from jaxtyping import UInt8
 from PIL import ImageDraw, ImageFont
 
-from isr_jax import losses
 from isr_jax.data.examples import ImagePair
 from isr_jax.images import busiest
 from isr_jax.protocols import Scores
@@ -146,7 +145,11 @@ def curves(run: Path) -> None:
     FigureCanvasAgg(figure)
     content, adversarial, norms, *scores = figure.subplots(rows, 3).flat
 
-    for name in ("loss", *(name for name in losses.CONTENT if any(name in t for t in training))):
+    recorded = dict.fromkeys(name for line in training for name in line)
+    # In another panel, or of the discriminator.
+    elsewhere = ("kind", "step", "loss", "g_adversarial", "g_grad_norm", "r1")
+    parts = [name for name in recorded if name not in elsewhere and not name.startswith("d_")]
+    for name in ("loss", *parts):
         label = "generator, total" if name == "loss" else name
         _line(content, training, name, GRAY if name == "loss" else None, label=label)
     content.set_title("Generator losses")

@@ -59,7 +59,7 @@ class RunFolder:
         records, lines = read_records(run), len(_lines(run))
         kept = [record for record in records if record["step"] <= step]
         tables = [record.get("bicubic") for record in kept if record["kind"] == "baselines"]
-        self._compared = set(tables[-1]) if tables and isinstance(tables[-1], dict) else set()
+        self._compared = tables[-1] if tables else None
         # Replaced as a whole: a kill in between must not lose the records.
         path, renewed = run / "metrics.jsonl", run / "metrics.jsonl.new"
         renewed.write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -81,9 +81,9 @@ class RunFolder:
         self._write({"kind": kind, "step": step, **values})
 
     def baselines(self, table: Mapping[str, Mapping[str, float]]) -> None:
-        """Write the scores of interpolation, unless the last ones are of the same metrics."""
-        if self._compared != {*table["bicubic"]}:
-            self._compared = {*table["bicubic"]}
+        """Write the scores of interpolation, unless they are the last ones."""
+        if self._compared != table["bicubic"]:
+            self._compared = table["bicubic"]
             self._write({"kind": "baselines", "step": 0, **table})
 
     def picture(self, step: int, image: Picture) -> None:
