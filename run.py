@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h, which schedulers can be told to run again
 DEADLINE = 30.0  # seconds that the end of the process may take
@@ -71,14 +71,15 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}; options are --NAME=VALUE")
-        if CONFIG.value is None and not any("-config" in argument for argument in argv):
+        config: Any = CONFIG.value
+        if config is None and not any("-config" in argument for argument in argv):
             raise flags.Error("no config given; try --config configs/msssim.py")
-        if not isinstance(CONFIG.value, ConfigDict) and not _failed(CONFIG.value):
-            raise flags.Error(f"get_config() returns {CONFIG.value!r}; it must return a ConfigDict")
+        if not isinstance(config, ConfigDict) and not _failed(config):
+            raise flags.Error(f"get_config() returns {config!r}; it must return a ConfigDict")
         if WORKDIR.value == "":
             raise flags.Error("--workdir is empty; name a folder, or leave it out")
         # A file that could not be loaded raises at the first access.
-        list(CONFIG.value)
+        list(config)
     # A config file is the user's own program, which can raise anything.
     except Exception as error:
         fail(_place(error) + _one_line(error), code=2)
