@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h, which schedulers can be told to run again
 DEADLINE = 30.0  # seconds that the end of the process may take
@@ -71,7 +71,7 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}; options are --NAME=VALUE")
-        config: Any = CONFIG.value
+        config = cast(Any, CONFIG.value)
         if config is None and not any("-config" in argument for argument in argv):
             raise flags.Error("no config given; try --config configs/msssim.py")
         if not isinstance(config, ConfigDict) and not _failed(config):
