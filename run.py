@@ -65,6 +65,9 @@ PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train to
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 
+_NO_CONFIG = "get_config() must return a ConfigDict, and returns something else"
+
+
 def parse(argv: list[str]) -> list[str]:
     """Parse the command line; wrong usage is one line on standard error and exit code 2."""
     try:
@@ -72,10 +75,12 @@ def parse(argv: list[str]) -> list[str]:
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}; options are --NAME=VALUE")
         config = cast(Any, CONFIG.value)
-        if config is None and not any("-config" in argument for argument in argv):
-            raise flags.Error("no config given; try --config configs/msssim.py")
+        if config is None:
+            given = any("-config" in argument for argument in argv)
+            none = "no config given; try --config configs/msssim.py"
+            raise flags.Error(_NO_CONFIG if given else none)
         if not isinstance(config, ConfigDict) and not _failed(config):
-            raise flags.Error(f"get_config() returns {config!r}; it must return a ConfigDict")
+            raise flags.Error(_NO_CONFIG)
         if WORKDIR.value == "":
             raise flags.Error("--workdir is empty; name a folder, or leave it out")
         # A file that could not be loaded raises at the first access.

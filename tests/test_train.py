@@ -272,7 +272,7 @@ def test_wrong_usage_is_one_line_and_exit_2(argument):
     [
         ("return undefined", "mine.py, line 2: NameError: name undefined is not defined"),
         ("return (", "mine.py, line 2: "),
-        ("return None", "get_config() returns None; it must return a ConfigDict"),
+        ("return None", "get_config() must return a ConfigDict"),
     ],
 )
 def test_a_config_that_fails_is_one_line(tmp_path, body, said):
