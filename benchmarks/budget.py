@@ -8,8 +8,9 @@ which none is trained on. Intervals are over these photographs: there is one see
 which draws the same crops. Runs in FOLDER are kept and continued.
 """
 
+import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -62,11 +63,8 @@ class Result(NamedTuple):
 
 def main() -> None:
     """Print a Markdown table, a row as soon as a candidate is done."""
-    parser = timing.parser(__doc__)
-    parser.add_argument("photographs", type=Path, help="a folder")
+    parser = make_parser(__doc__, names=list(CANDIDATES), folder=Path("runs/budget"))
     parser.add_argument("--minutes", type=float, default=10, help="of training; default: 10")
-    parser.add_argument("--only", nargs="+", default=list(CANDIDATES), metavar="NAME")
-    parser.add_argument("--folder", type=Path, default=Path("runs/budget"))
     options = parser.parse_args()
     timing.print_machine()
     data = split(options.photographs, options.folder)
@@ -79,6 +77,40 @@ def main() -> None:
         result = _result(config, folder, minutes=options.minutes)
         first = first or result
         print(_row(name, result, first), flush=True)
+
+
+def make_parser(doc: str | None, *, names: Sequence[str], folder: Path) -> argparse.ArgumentParser:
+    """Return a parser of what experiments on a folder of photographs have in common.
+
+    Args:
+        doc: the docstring of the experiment.
+        names: of all that is compared.
+        folder: default of the folder of the runs.
+    """
+    parser = timing.parser(doc)
+    parser.add_argument("photographs", type=Path, help="a folder")
+    parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="NAME")
+    parser.add_argument("--folder", type=Path, default=folder)
+    return parser
+
+
+def changed(
+    config: ConfigDict, fields: Mapping[str, Any], data: Mapping[str, str], *, network: str
+) -> ConfigDict:
+    """Return a config with other fields.
+
+    Args:
+        config: a recipe's.
+        fields: by name; that of the network, such as "generator", has all fields of another one.
+        data: fields of `config.data`.
+        network: which network `fields` may replace.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    if network in fields:
+        config[network] = ConfigDict(fields[network])
+    config.update_from_flattened_dict({k: v for k, v in fields.items() if k != network})
+    config.data.update(data)
+    return config.lock()
 
 
 def split(photographs: Path, folder: Path) -> dict[str, str]:
@@ -95,13 +127,9 @@ def split(photographs: Path, folder: Path) -> dict[str, str]:
 
 
 def _config(fields: Mapping[str, Any], data: Mapping[str, str]) -> ConfigDict:
-    config = compact.get_config().unlock()
-    if "generator" in fields:
-        config.generator = ConfigDict(fields["generator"])
-    config.update_from_flattened_dict({k: v for k, v in fields.items() if k != "generator"})
-    config.data.update(data)
+    config = changed(compact.get_config(), fields, data, network="generator")
     config.train.checkpoint_every = 500
-    return config.lock()
+    return config
 
 
 def _result(config: ConfigDict, folder: Path, *, minutes: float) -> Result:

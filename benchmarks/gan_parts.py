@@ -16,7 +16,7 @@ from rich.console import Console
 
 import isr_jax
 from benchmarks import texture, timing
-from benchmarks.budget import HELD_OUT, milliseconds, split
+from benchmarks.budget import HELD_OUT, changed, make_parser, milliseconds, split
 from configs import gan
 from isr_jax.models.discriminators import DISCRIMINATORS
 from isr_jax.photo.finding import image_files
@@ -47,11 +47,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Print a Markdown table, a row as soon as a variant is done."""
-    parser = timing.parser(__doc__)
-    parser.add_argument("photographs", type=Path, help="a folder")
+    parser = make_parser(__doc__, names=list(VARIANTS), folder=Path("runs/parts"))
     parser.add_argument("--steps", type=int, default=600, help="updates; default: 600")
-    parser.add_argument("--only", nargs="+", default=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--folder", type=Path, default=Path("runs/parts"))
     options = parser.parse_args()
     timing.print_machine()
     data = split(options.photographs, options.folder)
@@ -66,14 +63,9 @@ def main() -> None:
 
 
 def _config(fields: Mapping[str, Any], data: Mapping[str, str], *, steps: int) -> ConfigDict:
-    config = gan.get_config().unlock()
-    if "discriminator" in fields:
-        config.discriminator = ConfigDict(fields["discriminator"])
-    others = {name: value for name, value in fields.items() if name != "discriminator"}
-    config.update_from_flattened_dict(others)
-    config.data.update(data)
+    config = changed(gan.get_config(), fields, data, network="discriminator")
     config.train.steps = config.train.validate_every = config.train.checkpoint_every = steps
-    return config.lock()
+    return config
 
 
 def _train(config: ConfigDict, folder: Path) -> None:

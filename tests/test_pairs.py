@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isr_jax.data.pairs import find_sets, load_pair
+from isr_jax.data.pairs import find_sets, load_pair, pair_folders
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8
 
@@ -234,6 +234,18 @@ def test_what_is_no_benchmark_is_said(tmp_path):
         find_sets(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no benchmark set: put HR images into hr/"):
         find_sets(tmp_path)
+
+
+def test_images_in_subfolders_are_said(tmp_path):
+    """But not those of the LR folder, which may lie in that of HR."""
+    for place, side in {"a": 8, "lr/a": 4, "more/b": 8}.items():
+        file = tmp_path / f"{place}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (side, side)).save(file)
+    found = pair_folders(tmp_path, tmp_path / "lr", scale=2)
+    assert [pair.hr.name for pair in found.pairs] == ["a.png"]
+    said = "images in subfolders are not paired; name this folder"
+    assert found.faults == (f"{tmp_path / 'more'}: {said}",)
 
 
 def test_odd_sizes_are_cut(tmp_path):

@@ -331,7 +331,10 @@ def _paired(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet:
         for folder in (hr, lr)
         if folder
         for sub in sorted(folder.iterdir())
-        if sub.is_dir() and not sub.name.startswith(".") and files_by_stem(sub)
+        if sub.is_dir()
+        and sub not in (hr, lr)
+        and not sub.name.startswith(".")
+        and files_by_stem(sub)
     ]
     faults += [f"{sub}: images in subfolders are not paired; name this folder" for sub in deeper]
     if not truth:

@@ -43,11 +43,19 @@ def cache_folder() -> Path:
 def _torch_hub() -> Path | None:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = Path(os.environ.get("TORCH_HOME") or caches / "torch")
-    return expanded(home) / "hub" / "checkpoints"
+    return _below_home(home, "hub/checkpoints")
 
 
 def _keras_models() -> Path | None:
-    return expanded(os.environ.get("KERAS_HOME") or "~/.keras") / "models"
+    return _below_home(os.environ.get("KERAS_HOME") or "~/.keras", "models")
+
+
+def _below_home(folder: str | Path, inner: str) -> Path | None:
+    """Return a folder in a cache; None where the user has no home folder, as in a container."""
+    try:
+        return expanded(folder) / inner
+    except UserError:
+        return None
 
 
 def _pyiqa() -> Path | None:

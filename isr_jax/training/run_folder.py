@@ -102,7 +102,9 @@ def differences(start: Mapping[str, Any], *, data: Mapping[str, str]) -> list[st
         data: as for `note_start`.
     """
     lines = []
-    for name, now in {**_surroundings(), "data": dict(data)}.items():
+    # Runs older than the fingerprints have none.
+    known = {"data": dict(data)} if "data" in start else {}
+    for name, now in (_surroundings() | known).items():
         then = start.get(name)
         if isinstance(then, dict) and isinstance(now, dict):
             changed = [key for key in now if then.get(key) != now[key]]
