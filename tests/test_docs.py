@@ -1,6 +1,10 @@
-"""Test that what the documentation names exists: links, anchors, configs, commands and paths."""
+"""Test that what the documentation and the notebooks name exists: links, configs, code and so on."""
 
 import argparse
+import ast
+import importlib
+import inspect
+import json
 import re
 from pathlib import Path
 
@@ -24,6 +28,7 @@ BENCHMARK = re.compile(r"python -m (benchmarks\.\w+)")
 IMPORTED = re.compile(r"\bisr_jax((?:\.\w+)+)")
 SECTIONS = "data|generator|discriminator|loss|g_optimizer|d_optimizer|train|study"
 FIELD = re.compile(rf"(?<![/\w.])(?:config\.)?((?:{SECTIONS})(?:\.[a-z]\w*)+)")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -122,3 +127,80 @@ def test_fields_exist(page):
                 break
             assert name in value, f"config.{dotted} does not exist"
             value = value[name]
+
+
+def imported(tree):
+    """Return what the names of Python code stand for, of those imported from this package."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "isr_jax":
+            for name in node.names:
+                found[name.asname or name.name] = found_in(node.module, name.name)
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.split(".")[0] == "isr_jax":
+                    importlib.import_module(name.name)
+                    found[name.asname or "isr_jax"] = importlib.import_module("isr_jax")
+    return found
+
+
+def found_in(module, name):
+    """Return a module's attribute, or its submodule."""
+    parent = importlib.import_module(module)
+    return (
+        getattr(parent, name)
+        if hasattr(parent, name)
+        else importlib.import_module(f"{module}.{name}")
+    )
+
+
+def resolve(node, names):
+    """Return what a dotted name stands for, or None where it isn't of this package.
+
+    Raises:
+        AttributeError: A module of this package lacks the name.
+    """
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        parent = resolve(node.value, names)
+        return getattr(parent, node.attr) if inspect.ismodule(parent) else None
+    return None
+
+
+def check_code(code):
+    """Raise where Python code names what the package lacks, or a call's keyword does."""
+    tree = ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", code, flags=re.MULTILINE))
+    names = imported(tree)
+    for node in ast.walk(tree):
+        resolve(node, names)
+        function = resolve(node.func, names) if isinstance(node, ast.Call) else None
+        if inspect.isfunction(function):
+            splat = any(isinstance(value, ast.Starred) for value in node.args)
+            given = {word.arg: None for word in node.keywords if word.arg}
+            inspect.signature(function).bind_partial(*([] if splat else node.args), **given)
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda file: file.stem)
+def test_names_of_notebooks_exist(file):
+    """Every name that a notebook takes from the package exists, and so do the calls' keywords."""
+    cells = json.loads(file.read_text())["cells"]
+    check_code("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+
+
+def test_names_of_examples_exist(page):
+    """The same of a page's examples in Python, each page read from top to bottom."""
+    check_code("\n".join(PYTHON.findall(page.read_text())))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from isr_jax.data import sources\nsources.no_such_name()",
+        "from isr_jax.data import no_such_name",
+        "from isr_jax.resize import imresize\nimresize(1, scael=2)",
+    ],
+)
+def test_a_missing_name_is_found(code):
+    with pytest.raises((AttributeError, ImportError, TypeError)):
+        check_code(code)
