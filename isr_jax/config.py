@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # int >= 0; Grain's worker processes, 0 for none
     config.data.crop = 96  # int >= 1, HR pixels; side of a crop, divisible by scale
     config.data.batch = 16  # int >= 1; crops per update over all devices, divisible by their number
-    config.data.degradation = "bicubic"  # bicubic | second_order (Real-ESRGAN's)
+    config.data.degradation = "bicubic"  # bicubic | second_order (Real-ESRGAN's) | photo (milder)
     config.data.margin = 0  # int >= 0, HR pixels, divisible by scale; degraded, then cut away
     config.data.sharpen = False  # bool; sharpened targets, but not for the discriminator
     config.data.augment = ConfigDict()  # floats in [0, 1]; an example's chance, 0 for never

@@ -242,6 +242,15 @@ def test_bicubic_is_the_bicubic_rounded_once(hr):
         assert difference.max() < 1.01 and (difference > 0.01).mean() < 1e-3
 
 
+def test_the_photo_degradation_is_between_bicubic_and_the_published_one(hr):
+    """By the mean error of the LR images, each compared with the bicubic ones."""
+    key, hr = jax.random.key(3), jnp.asarray(hr)
+    clean = make_degradation("bicubic", scale=SCALE)(key, hr)
+    photo = jax.jit(make_degradation("photo", scale=SCALE))(key, hr)
+    errors = [np.mean((np.asarray(x - clean)) ** 2) for x in (photo, degraded(key, hr, 0))]
+    assert 10**-3.5 < errors[0] < errors[1] / 2
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match=r"unknown degradation 'bicubik'; .*did you mean bicubic\?"):
         make_degradation("bicubik", scale=4)

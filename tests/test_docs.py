@@ -1,4 +1,4 @@
-"""Test that what the documentation and the notebooks name exists: links, configs, code and so on."""
+"""Test that what the documentation and the notebooks name exists: links, commands, code and more."""
 
 import argparse
 import ast

@@ -130,6 +130,28 @@ class Settings:
 
 REAL_ESRGAN = Settings()
 
+# Half as much of everything: what phones and web pages do to a photo, rather than the worst of it.
+PHOTO = Settings(
+    first=PassSettings(
+        blur=0.9,
+        resize=(0.2, 0.5, 0.3),
+        factor=(0.4, 1.2),
+        sigma_noise=(0.5, 12.0),
+        poisson_scale=(0.02, 1.2),
+        quality=(50, 95),
+    ),
+    second=PassSettings(
+        blur=0.5,
+        sigma=(0.2, 1.0),
+        resize=(0.2, 0.3, 0.5),
+        factor=(0.6, 1.2),
+        sigma_noise=(0.5, 8.0),
+        poisson_scale=(0.02, 0.8),
+    ),
+    sinc=0.5,
+    cutoff=(pi / 2, pi),
+)
+
 
 class Pass(NamedTuple):
     """Parameters of one pass for each example.

@@ -1,4 +1,4 @@
-"""Degradations by name: bicubic, and Real-ESRGAN's second-order process.
+"""Degradations by name: bicubic, Real-ESRGAN's second-order process, and a milder form of it.
 
     hr -> [blur -> resize -> noise -> JPEG] twice, the second time with, in either order,
           [resize to the LR size -> sinc] and [JPEG] at its end -> 8 bits
@@ -29,6 +29,7 @@ from isr_jax.degrade.filters import plane_blur, plane_resample
 from isr_jax.degrade.jpeg import plane_jpeg
 from isr_jax.degrade.noise import plane_noise
 from isr_jax.degrade.parameters import (
+    PHOTO,
     REAL_ESRGAN,
     Parameters,
     Pass,
@@ -137,7 +138,11 @@ def bicubic(
 
 Degradation = Callable[..., Float[Array, "n lh lw c"]]
 
-DEGRADATIONS: dict[str, Degradation] = {"bicubic": bicubic, "second_order": second_order}
+DEGRADATIONS: dict[str, Degradation] = {
+    "bicubic": bicubic,
+    "second_order": second_order,
+    "photo": partial(second_order, settings=PHOTO),
+}
 
 
 def make_degradation(name: str, *, scale: int) -> Degradation:
