@@ -1,4 +1,4 @@
-"""Test that what the documentation and the notebooks name exists: links, commands, code and more."""
+"""Test that what the documentation and notebooks name exists: links, commands, code and so on."""
 
 import argparse
 import ast

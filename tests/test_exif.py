@@ -64,6 +64,20 @@ def test_strings_of_exif_keep_their_bytes(tmp_path, capsys, form, order):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_keeps_the_order_of_its_bytes(tmp_path, capsys, order):
+    """So that text of two bytes a letter, whose order nothing else tells, stays text."""
+    text = b"UNICODE\0" + "a cat".encode({"<": "utf-16-le", ">": "utf-16-be"}[order])
+    comment = {ExifTags.Base.UserComment: (7, len(text), text)}
+    write_with_exif(tmp_path, made.exif_block(order, {}, exif=comment))
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    for suffix in ("png", "jpg", "webp", "avif", "jxl", "tif"):
+        target = tmp_path / f"b.{suffix}"
+        assert good(capsys, tmp_path / "a.jpg", "--out", target) == []
+        data = target.read_bytes()
+        assert data.index(start) < data.index(text), suffix
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
 def test_exif_of_a_tiff_with_directories_stays(tmp_path, capsys, order):
     """In both orders of bytes: a file made by hand, and then one that was written here."""
     pixels = noise(4, 5, 3)
@@ -97,10 +111,10 @@ def test_directories_in_directories_and_in_a_bigtiff(tmp_path):
     inner = {1: Value(2, b"R03\0"), 2: Value(7, b"0100")}
     found = {271: Value(2, b"a maker\0"), EXIF: {36864: Value(7, b"0232"), INTEROPERABILITY: inner}}
     exif = Image.Exif()
-    exif.load(exif_bytes(found))
+    exif.load(exif_bytes(found, order="<"))
     assert exif[271] == "a maker"
     assert exif.get_ifd(ExifTags.IFD.Interop) == {1: "R03", 2: b"0100"}
-    assert parse_exif(exif_bytes(found)) == (found, False)
+    assert parse_exif(exif_bytes(found, order="<")) == (found, False)
     page = Page(noise(4, 5, 3), None)
     write_tiff(tmp_path / "a.tif", iter([page]), Metadata(found), size=2**33)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:

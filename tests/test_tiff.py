@@ -292,6 +292,38 @@ def test_the_size_that_an_encoded_image_declares(codec, size):
             declared_size(data[:cut])
 
 
+def test_a_file_that_is_cut_off_is_refused(tmp_path):
+    """Behind its pixels, before its second page, and within the last part of its pixels."""
+    pages = [Image.fromarray(noise(16, 16, seed=i)) for i in range(3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    save(tmp_path / "jpeg.tif", noise(64, 64, 3), compression="jpeg", rowsperstrip=16)
+    whole = {name: (tmp_path / f"{name}.tif").read_bytes() for name in ("pages", "jpeg")}
+    for name, share in (("pages", 0.85), ("pages", 0.5), ("jpeg", 0.99), ("jpeg", 0.9)):
+        (tmp_path / "a.tif").write_bytes(whole[name][: int(share * len(whole[name]))])
+        with pytest.raises(UserError, match=r"it ends before its|failed to read 256 bytes"):
+            decoded(tmp_path / "a.tif")
+
+
+def test_a_palette_of_two_colours(tmp_path):
+    bits = noise(5, 16) > 127
+    colours = np.array([[0, 60], [20, 40], [255, 1]], np.uint16) * 257
+    save(tmp_path / "a.tif", bits, extratags=[(320, 3, 6, colours.ravel().tolist(), True)])
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages.first.tags[262].overwrite(3)  # tifffile writes no such file
+    (found,), _ = decoded(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found, (colours.T // 257)[bits.astype(int)])
+
+
+def test_a_description_with_the_old_size_is_left_out(tmp_path):
+    for text in ('{"shape": [4, 5]}', "<OME><Pixels SizeX='5'/></OME>", "a cat"):
+        save(tmp_path / "a.tif", noise(4, 5), description=text, metadata=None)
+        photo = open_photo(tmp_path / "a.tif").read()
+        left_out = [line for line in photo.notices if "it states the old size" in line]
+        assert (270 in photo.metadata.exif, len(left_out)) == (
+            (True, 0) if text == "a cat" else (False, 1)
+        )
+
+
 @pytest.mark.parametrize("codec", ["jpeg2000", "png", "webp", "jpegxl", "lerc", "jpeg"])
 def test_a_part_cannot_be_larger_than_it_should(tmp_path, codec):
     """A tile of a small file whose decoder would take gigabytes."""

@@ -146,6 +146,7 @@ def test_what_is_beyond_the_models_is_told(tmp_path, capsys, networks):
         (("--scale", "-2"), 2, "'-2' is not a number such as 2.5"),
         (("--scale", "x2"), 2, "'x2' is not a number such as 2.5"),
         (("--scale", "nan"), 2, "'nan' is not a number such as 2.5"),
+        (("--scale", "9" * 400), 2, "is not a number such as 2.5"),
         (("--width", "0"), 2, "'0' is not an integer of 1 or more"),
         (("--fit", "1920"), 2, "'1920' is not a size WxH such as 1920x1080"),
         (("--fit", "0x9"), 2, "'0x9' is not a size WxH"),

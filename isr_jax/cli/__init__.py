@@ -47,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `isr` command; return the exit code."""
     options = make_parser().parse_args(argv)
     silence_libraries()
-    # As an exception, so that unfinished work is cleaned up.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # As exceptions, so that unfinished work is cleaned up; nohup ignores a closed terminal.
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
+    for number, action in before.items():
+        if action is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return options.run(options)
     except UsageError as error:
@@ -61,4 +65,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"isr {options.command}: interrupted", file=sys.stderr)
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, action in before.items():
+            signal.signal(number, action)

@@ -36,8 +36,9 @@ def scale_factor(text: str) -> int:
 
 
 def decimal(text: str) -> Fraction:
-    """Parse a number above 0, such as 2.5, exactly."""
-    if not re.fullmatch(r"\d+(\.\d+)?|\.\d+", text, re.ASCII) or not Fraction(text):
+    """Parse a number from 10^-6 to 10^6, such as 2.5, exactly."""
+    plain = re.fullmatch(r"\d{0,40}(\.\d{1,40})?", text, re.ASCII) and text
+    if not plain or not Fraction(1, 10**6) <= Fraction(text) <= 10**6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 2.5")
     return Fraction(text)
 
@@ -137,7 +138,7 @@ def add_model(
     """Add --model and --weights; --model is required where it has no default and is needed."""
     parser.add_argument(
         "--model",
-        **({"nargs": "+", "default": []} if several else {}),
+        **({"nargs": "+", "action": "extend", "default": []} if several else {}),
         required=needed and default is None,
         help=f"a model shipped with the package ({', '.join(PRETRAINED)}); a run folder or one of "
         "its checkpoints/STEP; a file written by isr export (.safetensors), by PyTorch (.pth, "
@@ -151,12 +152,10 @@ def add_model(
 def split_models(models: list[str], inputs: list[str]) -> tuple[list[str], list[str]]:
     """Return the models and inputs of a command line, where inputs may follow --model A [B ...].
 
-    Without inputs elsewhere, they begin behind the first model with what does not look like one.
+    They begin behind the first model with what does not look like one.
     """
-    if inputs:
-        return models, inputs
     count = next((i for i, text in enumerate(models) if i and not _is_model(text)), len(models))
-    return models[:count], models[count:]
+    return models[:count], inputs + models[count:]
 
 
 def _is_model(text: str) -> bool:

@@ -108,7 +108,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--in-place",
         action="store_true",
-        help="replace the inputs themselves where an output has the same name",
+        help="replace the inputs themselves where an output has the same name; such a run is not "
+        "continued by the same command, which would upscale them again",
     )
     parser.add_argument(
         "--tile",
@@ -264,5 +265,13 @@ def _check(options: argparse.Namespace, inputs: Inputs) -> None:
         raise UsageError(f"--out {out} is one file, but there are several models: name a folder")
     if inputs.videos and not inputs.photos and options.format != "same":
         raise UsageError(f"--format {options.format} is for photos: videos have --codec")
+    if inputs.photos and not inputs.videos:
+        given = {
+            "--codec": options.codec != "same",
+            "--crf": options.crf is not None,
+            "--resume": options.resume,
+        }
+        if named := [name for name, is_given in given.items() if is_given]:
+            raise UsageError(f"{', '.join(named)}: for videos, and there are none")
     if options.codec != "same" and CODECS[options.codec].crf is None and options.crf is not None:
         raise UsageError(f"--crf does not go with --codec {options.codec}, which is lossless")

@@ -54,7 +54,7 @@ def write_avif(
         numthreads=os.cpu_count(),
     )
     items = {
-        b"Exif\0": exif and b"\0\0\0\0" + exif.removeprefix(b"Exif\0\0"),
+        b"Exif\0": exif and b"\0\0\0\0" + exif,
         b"mime\0application/rdf+xml\0": xmp,
     }
     items = {kind: content for kind, content in items.items() if content}

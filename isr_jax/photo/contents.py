@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
-from isr_jax.photo.exif import Directory
+from isr_jax.photo.exif import Directory, Order
 from isr_jax.photo.pixels import Page, Pixels
 from isr_jax.photo.xmp import Xmp
 
@@ -63,6 +63,7 @@ class Metadata(NamedTuple):
         density: pixels across and down per an unknown unit, where that is all that is known.
         size: width and height of the upright photo.
         profile: whether it has an ICC profile.
+        order: of the bytes of EXIF in the file, < or >.
     """
 
     exif: Directory
@@ -75,6 +76,7 @@ class Metadata(NamedTuple):
     density: tuple[float, float] | None = None
     size: tuple[int, int] = (1, 1)
     profile: bool = False
+    order: Order = "<"
 
 
 # What a photo without metadata has.
@@ -88,7 +90,6 @@ class Photo(NamedTuple):
         pages: all of them; each after the first is decoded when it is asked for. The file closes
             with the last, or with `pages.close()`.
         depth: bits per channel of the file.
-        first_bytes: size of the first page's pixels.
         page_count: number of pages.
         animated: whether the pages are frames of an animation.
         durations: of each frame, in ms.
@@ -100,7 +101,6 @@ class Photo(NamedTuple):
 
     pages: Generator[Page]
     depth: int
-    first_bytes: int
     page_count: int
     animated: bool
     durations: tuple[int, ...]

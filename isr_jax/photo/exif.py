@@ -1,15 +1,16 @@
 """EXIF directories, read and written with the bytes of every value as they are.
 
 Pillow and tifffile decode text and encode it again, as ASCII or Latin-1, which destroys any other:
-a value is therefore kept as its type and its bytes. Both are in little-endian order, whatever that
-of the file, except what only the maker of a camera knows.
+a value is therefore kept as its type and its bytes, in little-endian order. What a file is written
+with is the order of the original: nobody but the maker of a camera knows which bytes of its notes
+are numbers, and text of two bytes a letter has no mark of its order.
 
 Source: Adobe 1992, "TIFF, Revision 6.0", section 2; CIPA DC-008-2023, "Exif 3.0", section 4.6.
 """
 
 import struct
 from io import BufferedIOBase, BytesIO
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -39,13 +40,14 @@ class Value(NamedTuple):
     data: bytes
 
 
+Order: TypeAlias = Literal["<", ">"]  # of bytes: little-endian or big-endian
 Directory: TypeAlias = dict[int, Any]  # of values, and of the directories that tags refer to
 
 
 class Layout(NamedTuple):
     """The order of a file's bytes, the sizes of its parts, and the place of its first directory."""
 
-    order: str
+    order: Order
     count_bytes: int
     entry_bytes: int
     offset_bytes: int
@@ -60,7 +62,8 @@ def layout_of(file: BufferedIOBase) -> Layout:
     """
     file.seek(0)
     start = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+    orders: dict[bytes, Order] = {b"II": "<", b"MM": ">"}
+    order = orders.get(start[:2])
     if order is None or len(start) < 8:
         raise ValueError("no EXIF")
     if struct.unpack_from(order + "H", start, 2)[0] == 43 and len(start) == 16:
@@ -112,7 +115,7 @@ def read_directory(
         if not size or len(data) < size:
             damaged = True
             continue
-        value = Value(kind, _little(data[:size], kind, layout.order))
+        value = Value(kind, _ordered(data[:size], kind, layout.order))
         if tag in inner:
             deeper = frozenset({INTEROPERABILITY} if tag == EXIF else ())
             place = int.from_bytes(value.data, "little")
@@ -135,6 +138,11 @@ def parse_exif(data: bytes) -> tuple[Directory, bool]:
     except ValueError:
         return {}, True
     return {tag: value for tag, value in found.items() if tag not in _OF_THE_FILE}, damaged
+
+
+def order_of(data: bytes) -> Order:
+    """Return the order of the bytes of EXIF, < or >."""
+    return ">" if data.removeprefix(PREFIX).startswith(b"MM") else "<"
 
 
 def orientation_of(data: bytes) -> int:
@@ -167,44 +175,52 @@ def sized(directory: Directory, width: int, height: int) -> Directory:
     return {**directory, EXIF: {**inner, **new}}
 
 
-def exif_bytes(directory: Directory) -> bytes:
-    """Return EXIF as files hold it, without JPEG's prefix; b"" where it is empty."""
-    return b"II*\0" + struct.pack("<I", 8) + pack(directory, 8) if directory else b""
+def exif_bytes(directory: Directory, *, order: Order) -> bytes:
+    """Return EXIF as files hold it, without JPEG's prefix; b"" where it is empty.
+
+    Args:
+        directory: what it holds.
+        order: of the bytes, < or >.
+    """
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
+    return start + pack(directory, 8, order=order) if directory else b""
 
 
-def pack(directory: Directory, at: int, *, big: bool = False) -> bytes:
+def pack(directory: Directory, at: int, *, order: Order, big: bool = False) -> bytes:
     """Return the bytes of a directory, which end with those of its values.
 
     Args:
         directory: what it holds.
         at: its place in the file, an even number.
+        order: of the bytes, < or >.
         big: whether the file is a BigTIFF.
     """
-    number, room = ("Q", 8) if big else ("I", 4)
-    head = struct.pack("<Q" if big else "<H", len(directory))
+    number, room = (order + "Q", 8) if big else (order + "I", 4)
+    head = struct.pack(order + ("Q" if big else "H"), len(directory))
     values = at + len(head) + len(directory) * (20 if big else 12) + room
     entries, rest = [], bytearray()
     for tag, value in sorted(directory.items()):
         rest += bytes(len(rest) % 2)
         if isinstance(value, dict):
             place = values + len(rest)
-            kind, count, data = _OFFSET if big else _LONG, 1, struct.pack("<" + number, place)
-            rest += pack(value, place, big=big)
+            kind, count, data = _OFFSET if big else _LONG, 1, struct.pack(number, place)
+            rest += pack(value, place, order=order, big=big)
         else:
-            kind, data = value
+            kind, data = value.type, _ordered(value.data, value.type, order)
             count = len(data) // _SIZES[kind]
         if len(data) > room:
             place = values + len(rest)
             rest += data
-            data = struct.pack("<" + number, place)
-        entries.append(struct.pack("<HH" + number, tag, kind, count) + data.ljust(room, b"\0"))
+            data = struct.pack(number, place)
+        entry = struct.pack(f"{order}HH{number[1]}", tag, kind, count)
+        entries.append(entry + data.ljust(room, b"\0"))
     return head + b"".join(entries) + bytes(room) + bytes(rest)
 
 
-def as_tiff(tag: int, value: Value) -> tuple[int, int, int, bytes, bool]:
-    """Return a tag as tifffile takes it."""
+def as_tiff(tag: int, value: Value, order: Order) -> tuple[int, int, int, bytes, bool]:
+    """Return a tag as tifffile takes it, for a file of an order of bytes, < or >."""
     kind = _ASCII if value.type == 129 else value.type
-    return tag, kind, len(value.data) // _SIZES[kind], value.data, True
+    return tag, kind, len(value.data) // _SIZES[kind], _ordered(value.data, kind, order), True
 
 
 def _try_directory(
@@ -217,8 +233,8 @@ def _try_directory(
         return {}, True
 
 
-def _little(data: bytes, kind: int, order: str) -> bytes:
-    """Return a value's bytes in little-endian order."""
+def _ordered(data: bytes, kind: int, order: Order) -> bytes:
+    """Return a value's bytes turned from an order to the little-endian one, or back."""
     part = _PARTS[kind]
     if order == "<" or part == 1:
         return data

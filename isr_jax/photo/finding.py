@@ -107,7 +107,7 @@ def _walk(
 ) -> Iterator[tuple[Path, bool]]:
     """Yield the files and folders below a folder, and whether each is a folder.
 
-    Folders that may not be read are put into `closed`, with the reason.
+    What may not be looked into is put into `closed`, with the reason.
     """
     seen: set[str] = set()
     folders, links = [root], []
@@ -128,7 +128,12 @@ def _walk(
             if entry.name.startswith(".") and not hidden:
                 continue
             path = folder / entry.name
-            is_folder = entry.is_dir()
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # of a link in a circle, or into a closed folder
+                if closed is not None:
+                    closed[path] = str(error.strerror)
+                continue
             if is_folder:
                 (links if entry.is_symlink() else folders).append(path)
             yield path, is_folder

@@ -25,7 +25,7 @@ from isr_jax.photo.jpeg_reading import (
     PHOTOSHOP,
     XMP,
 )
-from isr_jax.photo.metadata import JPEG_SEGMENT, exif_fits, packet_for
+from isr_jax.photo.metadata import JPEG_SEGMENT, MOST_COMMENT, exif_fits, packet_for
 from isr_jax.photo.xmp import EMPTY, Xmp, noted
 
 _XMP_BYTES, _EXTENSION_BYTES = 65_502, 65_400
@@ -60,7 +60,7 @@ def write_jpeg(
     out.write(density)
     out.write(encoded[_DENSITY + len(density) : _JFIF_END])
     if metadata.exif and exif_fits("jpeg", metadata.exif):
-        _put_segment(out, APP1, PREFIX + exif_bytes(metadata.exif))
+        _put_segment(out, APP1, PREFIX + exif_bytes(metadata.exif, order=metadata.order))
     for content in xmp_segments(metadata.xmp):
         _put_segment(out, APP1, content)
     for part in _parts(as_resource(metadata.iptc) if metadata.iptc else b""):
@@ -69,7 +69,8 @@ def write_jpeg(
     for i, part in enumerate(parts, 1):
         _put_segment(out, APP2, b"ICC_PROFILE\0" + bytes([i, len(parts)]) + part)
     for comment in metadata.comments:
-        _put_segment(out, COMMENT, comment)
+        if len(comment) <= MOST_COMMENT:
+            _put_segment(out, COMMENT, comment)
     out.write(encoded[_JFIF_END:])
 
 

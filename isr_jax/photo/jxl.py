@@ -42,7 +42,7 @@ def write_jxl(
     )
     out.write(labelled_srgb(bytes(encoded)) if deep else encoded)
     if exif:
-        content = b"\0\0\0\0" + exif.removeprefix(b"Exif\0\0")
+        content = b"\0\0\0\0" + exif
         out.write(struct.pack(">I", 8 + len(content)) + b"Exif" + content)
     if xmp:
         out.write(struct.pack(">I", 8 + len(xmp)) + b"xml " + xmp)

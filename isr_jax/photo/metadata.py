@@ -14,11 +14,12 @@ from isr_jax.photo.xmp import Xmp
 
 # One segment of a JPEG, less the name of its content.
 JPEG_SEGMENT = 65_533 - 16
+MOST_COMMENT = 65_533  # bytes, of a JPEG
 # sRGB, or another transfer function as near to it as screens are, by the numbers of ITU-T H.273.
 _SRGB_CODES = ((1, 13), (1, 1), (1, 6))
 _SRGB_GAMMA, _SRGB_POINTS = 45_455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _NEAR = 1500
-_X_RESOLUTION = 282  # of EXIF
+_X_RESOLUTION, _DESCRIPTION = 282, 270  # of EXIF
 
 
 class Read(NamedTuple):
@@ -80,7 +81,8 @@ def of_tiff(file: BufferedIOBase, offset: int, resolution: tuple[float, float, i
     """
     more = {exif.EXIF, exif.GPS, exif.XMP, exif.IPTC, exif.PHOTOSHOP}
     only = frozenset(map(int, TIFF_METADATA)) | more
-    found, damaged = exif.read_directory(file, exif.layout_of(file), offset, only=only)
+    layout = exif.layout_of(file)
+    found, damaged = exif.read_directory(file, layout, offset, only=only)
     parts = {
         tag: value.data
         for tag in (exif.XMP, exif.IPTC, exif.PHOTOSHOP)
@@ -98,8 +100,12 @@ def of_tiff(file: BufferedIOBase, offset: int, resolution: tuple[float, float, i
         else:
             metadata = metadata._replace(density=_density((across, down)))
     notices = ("a part of the metadata was left out because it cannot be read",) if damaged else ()
+    said = found.get(_DESCRIPTION)
+    if isinstance(said, exif.Value) and (b"<OME" in said.data or said.data.startswith(b'{"shape"')):
+        del found[_DESCRIPTION]
+        notices += ("the description of a microscope's image was left out: it states the old size",)
     read = _checked(metadata, b"", Xmp(parts.get(exif.XMP, b"").strip(b"\0")), notices)
-    return read._replace(metadata=read.metadata._replace(exif=found))
+    return read._replace(metadata=read.metadata._replace(exif=found, order=layout.order))
 
 
 def resized(metadata: Metadata, width: int, height: int) -> Metadata:
@@ -127,6 +133,8 @@ def losses(metadata: Metadata, format: str) -> tuple[str, ...]:
         for name, value in has.items()
         if value and name not in holds
     ]
+    if format == "jpeg" and any(len(comment) > MOST_COMMENT for comment in metadata.comments):
+        lines.append(f"a comment was left out: {title} holds at most 64 KiB of each")
     if not exif_fits(format, metadata.exif):
         lines.append(f"EXIF was left out: {title} holds at most 64 KiB of it")
     packet, whole = packet_for(format, metadata.xmp)
@@ -145,7 +153,7 @@ def losses(metadata: Metadata, format: str) -> tuple[str, ...]:
 
 def exif_fits(format: str, directory: Directory) -> bool:
     """Return whether a format has room for the EXIF: one segment of a JPEG."""
-    return format != "jpeg" or len(exif.exif_bytes(directory)) <= JPEG_SEGMENT
+    return format != "jpeg" or len(exif.exif_bytes(directory, order="<")) <= JPEG_SEGMENT
 
 
 def packet_for(format: str, found: Xmp) -> tuple[bytes, bool]:
@@ -212,4 +220,5 @@ def _checked(metadata: Metadata, data: bytes, found: Xmp, notices: tuple[str, ..
             what = "a part of XMP" if packets[0] else "XMP"
             notices += (f"{what} was left out because it cannot be read",)
     whole = Xmp(*packets) if packets[0] else Xmp()
-    return Read(metadata._replace(exif=directory, xmp=whole), orientation, notices)
+    metadata = metadata._replace(exif=directory, xmp=whole, order=exif.order_of(data))
+    return Read(metadata, orientation, notices)

@@ -67,13 +67,12 @@ def write_png(
 def chunks_of(metadata: Metadata) -> list[Chunk]:
     """Return the chunks of metadata, which stand before the pixels."""
     chunks = list(metadata.colour)
-    if metadata.dpi:
-        per_metre = (struct.pack(">I", round(n / 0.0254)) for n in metadata.dpi)
-        chunks.append((b"pHYs", b"".join(per_metre) + b"\1"))
-    elif metadata.density:
-        chunks.append((b"pHYs", struct.pack(">IIB", *map(round, metadata.density), 0)))
+    stated = [n / 0.0254 for n in metadata.dpi] if metadata.dpi else metadata.density
+    pixels = [round(n) for n in stated or ()]
+    if pixels and min(pixels) > 0 and max(pixels) < 2**31:
+        chunks.append((b"pHYs", struct.pack(">IIB", *pixels, bool(metadata.dpi))))
     if metadata.exif:
-        chunks.append((b"eXIf", exif_bytes(metadata.exif)))
+        chunks.append((b"eXIf", exif_bytes(metadata.exif, order=metadata.order)))
     packet, _ = packet_for("png", metadata.xmp)
     if packet:
         chunks.append(as_text(b"XML:com.adobe.xmp", packet))

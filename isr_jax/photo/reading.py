@@ -143,11 +143,10 @@ class OpenPhoto:
             kind = "an animated PNG" if animated else "CMYK"
             notices += (f"the 16 bits of {kind} were read as 8",)
         if self._tiff:
-            notices += notices_of(self._tiff.pages.first, self._bands)
+            notices += notices_of(self._tiff.pages[self._kept[0]].aspage(), self._bands)
         return Photo(
             _from_first(first, pages),
             depth=self.head.depth or self.head.bits,
-            first_bytes=first.pixels.nbytes,
             page_count=count,
             animated=animated,
             durations=durations,
@@ -383,5 +382,5 @@ def unreadable(name: str, error: Exception) -> UserError:
     known = isinstance(error, OSError) and error.strerror
     reason = known or one_line(error)
     if isinstance(error, Image.UnidentifiedImageError):
-        reason = f"not a {KINDS} image"
+        reason = f"not a {KINDS} image, or the start of one is damaged"
     return UserError(f"{name}: unreadable: {reason}")

@@ -10,7 +10,7 @@ import tifffile
 
 from isr_jax.photo import exif
 from isr_jax.photo.contents import Metadata
-from isr_jax.photo.exif import Directory
+from isr_jax.photo.exif import Directory, Order
 from isr_jax.photo.formats import TIFF_METADATA
 from isr_jax.photo.limits import own_limits
 from isr_jax.photo.metadata import packet_for
@@ -36,11 +36,11 @@ def write_tiff(file: Path, pages: Iterator[Page], metadata: Metadata, *, size: i
         values[exif.XMP] = exif.Value(1, packet)
     if metadata.iptc:
         values[exif.IPTC] = exif.Value(7, metadata.iptc)
-    tags = [exif.as_tiff(tag, value) for tag, value in values.items()]
+    tags = [exif.as_tiff(tag, value, metadata.order) for tag, value in values.items()]
     density = metadata.dpi or metadata.density
     # tifffile writes no such directories: a tag of the number before keeps each one's place.
     tags += [(tag - 1, 16 if big else 4, 1, 0, True) for tag in directories]
-    with tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as tiff:
+    with tifffile.TiffWriter(file, bigtiff=big, byteorder=metadata.order) as tiff:
         for pixels, icc in pages:
             channels = pixels.shape[2] if pixels.ndim == 3 else 1
             tiff.write(
@@ -61,16 +61,16 @@ def write_tiff(file: Path, pages: Iterator[Page], metadata: Metadata, *, size: i
             )
             tags = []
     for tag, directory in directories.items():
-        _append_directory(file, tag, directory)
+        _append_directory(file, tag, directory, metadata.order)
 
 
-def _append_directory(file: Path, tag: int, directory: Directory) -> None:
+def _append_directory(file: Path, tag: int, directory: Directory, order: Order) -> None:
     """Append an EXIF directory to a TIFF file, and put its offset into the tag before `tag`."""
     with own_limits(), tifffile.TiffFile(file, mode="r+") as tiff:
         place = -(-tiff.filehandle.size // 16) * 16
         pointer = tiff.pages.first.tags[tag - 1]
         pointer.overwrite(place)
         tiff.filehandle.seek(pointer.offset)
-        tiff.filehandle.write(int(tag).to_bytes(2, "little"))
+        tiff.filehandle.write(int(tag).to_bytes(2, "little" if order == "<" else "big"))
         tiff.filehandle.seek(place)
-        tiff.filehandle.write(exif.pack(directory, place, big=tiff.is_bigtiff))
+        tiff.filehandle.write(exif.pack(directory, place, order=order, big=tiff.is_bigtiff))

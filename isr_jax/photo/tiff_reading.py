@@ -56,7 +56,7 @@ def is_tiff(start: bytes) -> bool:
 
 
 def check_directories(file: BufferedIOBase) -> None:
-    """Raise an error where the chain of pages of a TIFF file never ends, or is too long.
+    """Raise an error where the chain of pages of a TIFF file never ends, is too long or breaks off.
 
     The file stands at its start, and does so again afterwards.
     """
@@ -72,9 +72,12 @@ def check_directories(file: BufferedIOBase) -> None:
         seen.add(offset)
         check_page_count(len(seen))
         file.seek(offset)
-        count = int.from_bytes(file.read(count_bytes), order)
-        file.seek(offset + count_bytes + count * entry_bytes)
-        offset = int.from_bytes(file.read(offset_bytes), order)
+        head = file.read(count_bytes)
+        file.seek(offset + count_bytes + int.from_bytes(head, order) * entry_bytes)
+        following = file.read(offset_bytes)
+        if len(head) < count_bytes or len(following) < offset_bytes:
+            raise ValueError(f"it ends before its page {len(seen)}")
+        offset = int.from_bytes(following, order)
     file.seek(0)
 
 
@@ -214,12 +217,15 @@ def _chosen(page: tifffile.TiffPage, bands: Sequence[int] | None) -> Sequence[in
 
 
 def _check_segments(page: tifffile.TiffPage) -> None:
-    """Raise an error where a strip or tile would be decoded to more pixels than it has."""
+    """Raise an error where a strip or tile is cut off, or would become more pixels than it has."""
+    file: Any = page.parent.filehandle
+    parts = zip(page.dataoffsets, page.databytecounts, strict=True)
+    if page.compression != _COMPRESSION.NONE and any(a + n > file.size for a, n in parts if n):
+        raise ValueError("it ends before its last pixels")
     if page.compression not in _IMAGES:
         return
     down = page.tilelength if page.is_tiled else page.rowsperstrip
     most = 4 * down * (page.tilewidth if page.is_tiled else page.imagewidth) + 2**20
-    file: Any = page.parent.filehandle
     lerc = page.compression == _COMPRESSION.LERC
     for place, size in zip(page.dataoffsets, page.databytecounts, strict=True):
         if not size:
@@ -250,7 +256,7 @@ def _looked_up(places: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     colours = colours if colours.max() < 256 else colours >> 8
     if places.max() >= colours.shape[1]:
         raise ValueError("its palette is too short")
-    return colours.astype(np.uint8).T[places]
+    return colours.astype(np.uint8).T[places.astype(np.uint16)]  # of 1 bit, they are bool
 
 
 def _straight(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ def write_photo(
                 as_image(first.pixels).save(out, "WEBP", **_webp(quality, icc, metadata))
             elif format in ("avif", "jxl"):
                 held = {
-                    "exif": exif_bytes(metadata.exif),
+                    "exif": exif_bytes(metadata.exif, order=metadata.order),
                     "xmp": packet_for(format, metadata.xmp)[0],
                 }
                 if format == "jxl":
@@ -150,7 +150,7 @@ def lost(photo: Photo, format: str) -> tuple[str, ...]:
 def _webp(quality: int, icc: bytes, metadata: Metadata) -> dict[str, Any]:
     """Return Pillow's options; for lossless files, its quality is the effort."""
     how = {"lossless": True, "quality": 50} if quality == 100 else {"quality": quality}
-    held = {"icc_profile": icc, "exif": exif_bytes(metadata.exif)}
+    held = {"icc_profile": icc, "exif": exif_bytes(metadata.exif, order=metadata.order)}
     held["xmp"] = packet_for("webp", metadata.xmp)[0]
     return {"exact": True, **how, **{name: value for name, value in held.items() if value}}
 
@@ -175,7 +175,10 @@ def _write_frames(
     first, *others = (_frame(page) for page in pages)
     if format == "avif":
         told |= {"quality": quality, "subsampling": "4:4:4", "speed": avif.SPEED}
-        told |= {"exif": exif_bytes(metadata.exif), "xmp": packet_for("avif", metadata.xmp)[0]}
+        told |= {
+            "exif": exif_bytes(metadata.exif, order=metadata.order),
+            "xmp": packet_for("avif", metadata.xmp)[0],
+        }
         first.save(out, "AVIF", append_images=others, **told)
     else:
         with_chunks: Any = _AfterHeader(out, png.chunks_of(metadata))

@@ -11,7 +11,7 @@ from pathlib import Path
 from isr_jax.errors import UsageError, UserError, one_line, printable
 from isr_jax.files import check_name
 from isr_jax.photo.finding import say_closed, say_passed_over
-from isr_jax.photo.formats import FORMATS, format_of
+from isr_jax.photo.formats import format_of
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
@@ -181,9 +181,7 @@ def upscale_files(
 def _target_format(task: Task) -> str:
     """Return the format of a task's output."""
     format = format_of(task.target)
-    if format is None or FORMATS[format].writes == "never":
-        kind = task.target.suffix or "nameless"
-        raise UserError(f"{task.file}: a {kind} file cannot be written: add --format png")
+    assert format  # see plan_tasks
     return format
 
 

@@ -77,6 +77,8 @@ def plan_tasks(
             known = found.setdefault(image.file.resolve(), image)
             if image.named and not known.named:
                 found[image.file.resolve()] = known._replace(named=True)
+    if out and not out.is_dir():
+        _check_kind(out)
     if out and format_of(out) and not out.is_dir():
         if len(found) > 1:
             raise UsageError(
@@ -100,7 +102,12 @@ def plan_tasks(
     }
     plan = _targets(found, out=out, format=format, suffixes=suffixes)
     made = {task.target.resolve(): file for file, task in plan}
-    plan = [(file, task) for file, task in plan if made.get(file, file) == file]
+    # The output of another input is no input, unless it would also be its own.
+    plan = [
+        (file, task)
+        for file, task in plan
+        if made.get(file, file) == file or task.target.resolve() == file
+    ]
     left_out = earlier & {file for file, _ in plan}
     tasks = [task for file, task in plan if file not in left_out]
     taken: dict[Path, Task] = {}
@@ -113,6 +120,13 @@ def plan_tasks(
             )
     tasks = sorted(tasks, key=lambda task: task.target.as_posix())
     return Plan(tasks, len(left_out), passed, closed)
+
+
+def _check_kind(out: Path) -> None:
+    """Raise a UsageError for the name of a file of a format that is not written."""
+    known = format_of(out)
+    if is_passed_over(out) or (known and FORMATS[known].writes == "never"):
+        raise UsageError(f"--out {out}: {out.suffix} files cannot be written: name a .png file")
 
 
 def _targets(

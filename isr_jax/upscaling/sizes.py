@@ -40,7 +40,8 @@ class Target(NamedTuple):
         if isinstance(self.value, tuple):
             return f"{self.value[0]}x{self.value[1]}"
         before, after = _LABELS[self.kind]
-        return f"{before}{float(self.value):.9g}{after}"
+        number = f"{float(self.value):.9f}".rstrip("0").rstrip(".")
+        return f"{before}{number}{after}"
 
     def sideways(self) -> "Target":
         """Return the target of an image that is stored on its side."""
@@ -162,9 +163,12 @@ def _rounded(side: Fraction) -> int:
 
 def _positive(name: str, value: Scale) -> Fraction:
     try:
-        return as_fraction(value)
+        number = as_fraction(value)
     except (UserError, TypeError):
-        raise UserError(f"{name} is {value!r}; give a positive number such as 2.5") from None
+        number = Fraction(0)
+    if not Fraction(1, MEGA) <= number <= MEGA:
+        raise UserError(f"{name} is {value!r}; give a number from 10^-6 to 10^6, such as 2.5")
+    return number
 
 
 def _pixels(name: str, value: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, printable
+from isr_jax.files import check_folder
 
 _NAMED = 3  # files of a notice
 
@@ -103,6 +104,7 @@ def own_share(
 
     Raises:
         UsageError: a file would replace itself, and not `in_place`.
+        UserError: files cannot be written in the folder of an output.
     """
     for task in plan:
         if not in_place and task.target.resolve() == task.file.resolve():
@@ -119,6 +121,19 @@ def own_share(
     )
     i, n = shard or (process + 1, processes)
     own = list(plan[i - 1 :: n])
+    todo = [
+        task
+        for task in own
+        if overwrite
+        or (in_place and task.target.resolve() == task.file.resolve())
+        or not _is_there(task.target)
+    ]
+    for folder in dict.fromkeys(task.target.parent for task in todo):
+        check_folder(folder)
+    return own, todo
+
+
+def _is_there(target: Path) -> bool:
+    """Return whether an output exists; a folder is none, and fails when it is written."""
     # lexists: a dangling link exists too, and a name that cannot exist does not.
-    replaces = overwrite or in_place
-    return own, [task for task in own if replaces or not os.path.lexists(task.target)]
+    return os.path.lexists(target) and not target.is_dir()

@@ -21,12 +21,13 @@ SRGB_OF_D50 = [
 
 
 def upscale(capsys, *arguments):
-    """Exit code, and the lines of standard error, of `isr upscale` by nearest at 2x.
+    """Exit code and lines on standard error of `isr upscale` at 2x, by nearest or the model named.
 
     The names of the files that a notice is of are left out.
     """
     try:
-        code = cli.main(["upscale", *map(str, NEAREST), *map(str, arguments)])
+        usual = NEAREST[2:] if "--model" in arguments else NEAREST
+        code = cli.main(["upscale", *map(str, usual), *map(str, arguments)])
     except SystemExit as stop:
         code = stop.code
     out, err = capsys.readouterr()
