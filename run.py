@@ -32,9 +32,14 @@ def leave(code: int, *, last: Callable[[], None] = lambda: None) -> NoReturn:
     sys.exit(code)
 
 
+def say(line: str) -> None:
+    """Print one line to standard error."""
+    print(f"run.py: {line}", file=sys.stderr)
+
+
 def fail(message: str, *, code: int) -> NoReturn:
     """Print one line to standard error and exit."""
-    print(f"run.py: {message}", file=sys.stderr)
+    say(message)
     leave(code)
 
 
@@ -149,10 +154,10 @@ def main(argv: list[str]) -> None:
             leave(0 if outcome.results else STOPPED)
         result = isr_jax.train(CONFIG.value, workdir)
     except UserError as error:
-        distributed.fail(str(error), lambda line: print(f"run.py: {line}", file=sys.stderr))
+        distributed.fail(str(error), say)
         leave(1)
-    except Exception:
-        distributed.await_end()
+    except Exception as error:
+        distributed.end_after(error, say)
         raise
     if result.scores and distributed.is_first():
         title = f"Validation set, {result.step} updates"

@@ -1,6 +1,6 @@
 """Weak scaling over devices, bytes moved per update, and the efficiency projected from them.
 
-    python -m benchmarks.scaling [--rounds N] [--tflops T] [--node GB] [--network GB]
+    python -m benchmarks.scaling [--rounds N] [--tflops T] [--node GB] [--network GB] [--largest N]
 
 Each number of virtual CPU devices is a process of its own, with two examples per device. Virtual
 devices share the cores, so that their time shows what splitting costs, not what it gains. The bytes
@@ -96,7 +96,7 @@ def of_devices(count: int, *arguments: Any) -> Measured:
     command = [sys.executable, "-m", "benchmarks.scaling", "--child", json.dumps(arguments)]
     surroundings = {**os.environ, "JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu"}
     surroundings.pop("XLA_FLAGS", None)
-    done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=surroundings, check=True)
     return Measured(*json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn
@@ -52,14 +53,27 @@ def take_own_device() -> None:
 
     Call it before JAX is used, where processes work side by side and do not call `start`.
     """
-    for count, index in (("SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"), _LOCAL_OPEN_MPI):
-        if int(os.environ.get(count, "1")) > 1 and index in os.environ:
+    count, index = _LOCAL_OPEN_MPI
+    local = {index: int(os.environ.get(count, "1")), "SLURM_LOCALID": _tasks_of_node()}
+    for index, number in local.items():
+        if number > 1 and index in os.environ:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             mine = int(os.environ[index])
             # A launcher that gives each process a GPU of its own has done it already.
             if visible is None or mine < len(visible.split(",")):
                 jax.config.update("jax_cuda_visible_devices", str(mine))
             return
+
+
+def _tasks_of_node() -> int:
+    """Return how many processes SLURM started on this node, of a list such as 4(x2),1."""
+    node, before = int(os.environ.get("SLURM_NODEID", "0")), 0
+    for part in os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+        number, _, times = part.partition("(x")
+        before += int(times.rstrip(")") or 1)
+        if node < before:
+            return int(number)
+    return 1
 
 
 def start(
@@ -84,6 +98,8 @@ def start(
         return
     if coordinator is None and given != (None, None, None):
         raise UserError("--processes and --process need --coordinator HOST:PORT as well")
+    if coordinator and count == 1 and (processes is None or process is None):
+        raise UserError("--coordinator needs --processes N and --process 0..N-1 as well")
     if coordinator and ":" not in coordinator:
         raise UserError(f"--coordinator is {coordinator}; give HOST:PORT")
     processes = count if processes is None else processes
@@ -250,13 +266,16 @@ def fail(message: str, say: Callable[[str], None]) -> None:
     _leave(message)
 
 
-def await_end() -> None:
-    """After an error of any kind, give the watch the time to find that another process is lost.
+def end_after(error: Exception, say: Callable[[str], None]) -> None:
+    """End all processes after an error of any kind, as `fail` does, with its traceback.
 
-    It ends this process then: what a collective raises in the others says little.
+    What a collective raises where another process is lost says little: the watch gets the time to
+    find that first, and ends this process then. A process alone is left to go on.
     """
     if jax.distributed.is_initialized():
         time.sleep(SILENCE + 3 * BEAT)
+        traceback.print_exception(error)
+        fail(f"{type(error).__name__}: {one_line(error)}", say)
 
 
 def _client() -> Any:

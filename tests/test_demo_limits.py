@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from isr_jax.demo.models import Choice, Limits
+from isr_jax.demo.sessions import remove_left_over
 from isr_jax.demo.worker import BugError, Stopped, Worker
 from isr_jax.errors import UserError
 from tests.helpers import demo_page
@@ -26,7 +27,7 @@ from tests.helpers.image_files import noise, png
 
 @pytest.fixture
 def worker():
-    worker = Worker("test", seconds=100.0)
+    worker = Worker("test", seconds=100.0, option="--max-seconds")
     yield worker
     worker.close()
 
@@ -159,19 +160,50 @@ def test_disk_and_visitors_are_bounded(page, monkeypatch):
         (server.folder / "other").write_bytes(bytes(300_000))
         with post(connection, "/photo?name=a.png", png(noise(20, 30, 3)), session) as answer:
             assert "there is no room at the moment" in json.load(answer)["error"]
+        (server.folder / "other").unlink()
+        with post(connection, "/photo?name=a.png", png(noise(20, 30, 3)), session) as answer:
+            assert json.load(answer)["size"] == [30, 20]
+        (server.folder / "other").write_bytes(bytes(300_000))
+        with post(connection, "/upscale", json.dumps(GOOD), session) as answer:
+            assert "there is no room at the moment" in json.load(answer)["error"]
+        # The page without a photo makes room for another visitor; one with a photo does not.
+        monkeypatch.setattr("isr_jax.demo.sessions.MOST", 2)
+        for _ in range(3):
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            assert answer.status == 200 and answer.read()
+        connection.request("HEAD", "/")
+        assert connection.getresponse().read() == b""
+        assert len(server.sessions.pages) == 2 and session in server.sessions.pages
         monkeypatch.setattr("isr_jax.demo.sessions.MOST", 1)
+        for token in {*server.sessions.pages} - {session}:
+            server.sessions.close(token)
         connection.request("GET", "/")
-        assert "too many visitors" in connection.getresponse().read().decode()
+        answer = connection.getresponse()
+        assert answer.status == 503
+        assert "too many visitors" in answer.read().decode()
+
+
+def test_a_full_disk_is_said(page, monkeypatch):
+    _, connect = page
+
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    with closing(connect()) as connection:
+        session = open_session(connection)[1]
+        monkeypatch.setattr(tempfile, "mkdtemp", full)
+        with post(connection, "/photo?name=a.png", png(noise(20, 30, 3)), session) as answer:
+            assert json.load(answer)["error"].endswith("cannot keep it: No space left on device")
 
 
 def test_photos_of_a_killed_server_are_removed(tmp_path, monkeypatch):
-    demo = pytest.importorskip("isr_jax.demo.server", reason="needs pip install 'isr-jax[demo]'")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     for name in (f"isr-demo-{process.pid}-a", f"isr-demo-{os.getpid()}-b", "isr-demo-x-y"):
         (tmp_path / name).mkdir()
-    demo._remove_left_over()
+    remove_left_over()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [f"isr-demo-{os.getpid()}-b", "isr-demo-x-y"]
     )

@@ -8,6 +8,7 @@ import sys
 import time
 from functools import cache
 
+import jax
 import numpy as np
 import pytest
 
@@ -222,7 +223,9 @@ def test_an_error_of_one_process_is_one_line(photos, tmp_path):
     "options, message",
     [
         ({"process": 1, "processes": 2}, "--processes and --process need --coordinator HOST:PORT"),
-        ({"coordinator": "there"}, "--coordinator is there; give HOST:PORT"),
+        ({"coordinator": "a:1"}, "--coordinator needs --processes N and --process 0..N-1"),
+        ({"coordinator": "a:1", "processes": 2}, "--coordinator needs --processes N and"),
+        ({"coordinator": "there", "processes": 1, "process": 0}, "--coordinator is there; give"),
         ({"coordinator": "there:1", "processes": 2, "process": 2}, "process 2 of 2: give"),
     ],
 )
@@ -271,3 +274,21 @@ def test_launchers_say_which_process_this_is(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert distributed.place() == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "node", "own"),
+    [("1(x2)", "1", None), ("2", "0", "1"), ("1(x2),2", "2", "1"), ("1(x2),2", "1", None)],
+)
+def test_a_process_takes_a_device_of_its_own_where_its_node_has_several(
+    monkeypatch, tasks, node, own
+):
+    taken = []
+    monkeypatch.setattr(jax.config, "update", lambda *values: taken.append(values))
+    for name in ("CUDA_VISIBLE_DEVICES", "OMPI_COMM_WORLD_LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
+    monkeypatch.setenv("SLURM_NODEID", node)
+    monkeypatch.setenv("SLURM_LOCALID", own or "0")
+    distributed.take_own_device()
+    assert taken == ([("jax_cuda_visible_devices", own)] if own else [])

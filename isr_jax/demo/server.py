@@ -32,6 +32,7 @@ from starlette.responses import (
     FileResponse,
     HTMLResponse,
     JSONResponse,
+    PlainTextResponse,
     Response,
     StreamingResponse,
 )
@@ -40,9 +41,16 @@ from starlette.routing import Route
 from isr_jax.demo import requests
 from isr_jax.demo.models import MEGA, Choice, Limits
 from isr_jax.demo.photos import View, take, upscale
-from isr_jax.demo.sessions import Job, Session, Sessions, Upload
+from isr_jax.demo.sessions import (
+    Job,
+    Session,
+    Sessions,
+    Upload,
+    bytes_below,
+    remove_left_over,
+)
 from isr_jax.demo.worker import BugError, Stopped, Worker
-from isr_jax.errors import UserError, one_line
+from isr_jax.errors import UserError, disk_error, one_line
 from isr_jax.pages import page_template
 from isr_jax.photo.formats import KINDS, SUFFIXES
 from isr_jax.upscaling.sizes import Target, size_of
@@ -101,10 +109,16 @@ class Server:
         return self.sessions.find(token)
 
     async def home(self, request: Request) -> Response:
-        """Return the page, with a new session."""
+        """Return the page, with a new session; only its headers to who asks for no more."""
+        if request.method == "HEAD":
+            return HTMLResponse()
+        try:
+            token = self.sessions.open()
+        except UserError as error:
+            return PlainTextResponse(str(error), status_code=503)
         nonce = secrets.token_urlsafe(18)
         settings = {
-            "session": self.sessions.open(),
+            "session": token,
             "models": [choice._asdict() for choice in self.choices],
             "scales": requests.SCALES,
             "tiles": requests.TILES,
@@ -141,10 +155,9 @@ class Server:
         too_large = f"{name} is larger than {self.limits.upload:g} MB (--max-upload)"
         if declared.isdecimal() and int(declared) > most:
             return JSONResponse({"error": too_large}, status_code=413)
-        if _bytes_below(self.folder) > self.limits.disk * MEGA:
-            raise UserError("there is no room at the moment; try again in a few minutes")
+        self.check_room()
         session.replace(None)
-        upload = Upload(Path(tempfile.mkdtemp(dir=self.folder)), name)
+        upload = Upload(_new_folder(self.folder), name)
         try:
             with open(upload.folder / "photo", "wb") as out:
                 async for chunk in requests.chunks_of(request, most=most, too_large=too_large):
@@ -156,8 +169,8 @@ class Server:
                 session.replace(upload)  # another photo may have arrived meanwhile
         except (ClientDisconnect, Stopped):
             return Response()
-        except UserError as error:
-            text = str(error)
+        except (UserError, BugError, OSError) as error:
+            text = _said(error)
             raise UserError(text if text.startswith(name) else f"{name}: {text}") from error
         finally:
             if session.upload is not upload:
@@ -166,6 +179,11 @@ class Server:
         return JSONResponse(
             {"name": name, "size": taken.size, "view": view, "notices": taken.notices}
         )
+
+    def check_room(self) -> None:
+        """Raise a UserError where the files of all visitors take more than they may."""
+        if bytes_below(self.folder) > self.limits.disk * MEGA:
+            raise UserError("there is no room at the moment; try again in a few minutes")
 
     async def file(self, request: Request) -> Response:
         """Return a view, or a result to save."""
@@ -195,6 +213,7 @@ class Server:
                 f"{upload.name} upscaled to {width}x{height} has {width * height / MEGA:.0f} "
                 f"megapixels; a result can have {most:g}, {LARGEST_RESULT} times --max-megapixels"
             )
+        self.check_room()
         loop = asyncio.get_running_loop()
         for old in upload.jobs:
             old.stop.set()
@@ -209,6 +228,7 @@ class Server:
             upload.jobs.remove(job)
             if upload.discarded:
                 upload.discard()
+                job.events.put_nowait({"error": "stopped"})
             elif not future.cancelled():
                 job.events.put_nowait(_outcome(upload, target, future))
 
@@ -271,26 +291,6 @@ class Server:
         )
 
 
-def _bytes_below(folder: Path) -> int:
-    """Return the size of all files below a folder."""
-    sizes = []
-    for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it may have gone meanwhile
-            sizes.append(file.stat().st_size)
-    return sum(sizes)
-
-
-def _remove_left_over() -> None:
-    """Remove the photos of servers that were killed: of those whose process has ended."""
-    for folder in Path(tempfile.gettempdir()).glob("isr-demo-*-*"):
-        try:
-            os.kill(int(folder.name.split("-")[2]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (OSError, ValueError, OverflowError):
-            continue
-
-
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
@@ -315,7 +315,7 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
     """Serve the page until a signal arrives, leave no files, and return the exit code."""
     address, port = listening.getsockname()[:2]
     ip = ipaddress.ip_address(address.partition("%")[0])
-    _remove_left_over()
+    remove_left_over()
     prefix = f"isr-demo-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         server = Server(
@@ -326,6 +326,7 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
             upscaler=Worker(
                 "isr-demo-upscaler",
                 seconds=limits.seconds,
+                option="--max-seconds",
                 modules=["isr_jax.upscaling.any_size"],
             ),
         )
@@ -346,19 +347,32 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
     return 0
 
 
+def _new_folder(folder: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(dir=folder))
+    except OSError as error:
+        raise UserError(_said(error)) from error
+
+
+def _said(error: BaseException) -> str:
+    """Return what the page says of an error; a bug's traceback goes to the log."""
+    if isinstance(error, BugError):
+        logging.getLogger("uvicorn.error").error("a bug in isr_jax: %s", error)
+        return "a bug in isr_jax; the server's log has it"
+    full = disk_error(error)
+    return f"the server cannot keep it: {full}" if full else one_line(error)
+
+
 def _outcome(upload: Upload, target: Target, future: Future) -> dict[str, Any]:
     """Return the last event of a job: its result or its error."""
     error = future.exception()
     if isinstance(error, Stopped):
         return {"error": "stopped"}
-    if isinstance(error, BugError):
-        logging.getLogger("uvicorn.error").error("a bug in isr_jax: %s", error)
-        return {"error": f"{upload.name}: a bug in isr_jax; the server's log has it"}
     if error:
-        return {"error": f"{upload.name}: {one_line(error)}"}
+        return {"error": f"{upload.name}: {_said(error)}"}
     result, view, seconds, notices = future.result()
     if upload.result:
-        shutil.rmtree(upload.result, ignore_errors=True)
+        upload.forget(upload.result)
     upload.result = result.parent
     height, width = size_of(target, (upload.size[1], upload.size[0]))
     name = f"{Path(upload.name).stem}_{target.label}.png"

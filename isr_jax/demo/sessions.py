@@ -5,8 +5,11 @@ page is closed, has been silent for IDLE seconds, or uploads another photo.
 """
 
 import asyncio
+import contextlib
+import os
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -59,6 +62,13 @@ class Upload:
         self.files[key] = file, name
         return key
 
+    def forget(self, folder: Path) -> None:
+        """Remove a folder, whose files the page can fetch no longer."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self.files = {
+            key: file for key, file in self.files.items() if folder not in file[0].parents
+        }
+
     def discard(self) -> None:
         """Stop the photo's jobs, and remove its files once no job writes there."""
         self.discarded = True
@@ -93,13 +103,16 @@ class Sessions:
         self.pages: dict[str, Session] = {}
 
     def open(self) -> str:
-        """Start a session and return its token.
+        """Start a session and return its token; of MOST, the longest silent without a photo ends.
 
         Raises:
-            UserError: there are MOST of them.
+            UserError: there are MOST of them, each with a photo.
         """
         if len(self.pages) >= MOST:
-            raise UserError("too many visitors at the moment; try again in a few minutes")
+            idle = {token: one.seen for token, one in self.pages.items() if one.upload is None}
+            if not idle:
+                raise UserError("too many visitors at the moment; try again in a few minutes")
+            self.close(min(idle, key=lambda token: idle[token]))
         token = secrets.token_urlsafe(18)
         self.pages[token] = Session(time.monotonic())
         return token
@@ -132,3 +145,23 @@ class Sessions:
                 busy = session.upload and session.upload.jobs
                 if not busy and time.monotonic() - session.seen > IDLE:
                     self.close(token)
+
+
+def bytes_below(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    sizes = []
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it may have gone meanwhile
+            sizes.append(file.stat().st_size)
+    return sum(sizes)
+
+
+def remove_left_over() -> None:
+    """Remove the photos of servers that were killed: of those whose process has ended."""
+    for folder in Path(tempfile.gettempdir()).glob("isr-demo-*-*"):
+        try:
+            os.kill(int(folder.name.split("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError, OverflowError):
+            continue

@@ -33,15 +33,19 @@ class BugError(Exception):
 class Worker:
     """A process that answers one call at a time; it is started again after it was killed."""
 
-    def __init__(self, name: str, *, seconds: float, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, *, seconds: float, option: str = "", modules: Sequence[str] = ()
+    ) -> None:
         """Start the process.
 
         Args:
             name: of the process.
             seconds: the most that a call may take.
+            option: of the command line, that sets it.
             modules: those that it imports before the first call.
         """
         self._name, self._seconds, self._modules = name, seconds, tuple(modules)
+        self._option = option and f" ({option})"
         self._turn = threading.Lock()
         self._closed = False
         self._start()
@@ -77,7 +81,7 @@ class Worker:
                     self._answer(tell, stop, seconds=START)
                     self._ready = True
                 self._pipe.send(function)
-                return self._answer(tell, stop, seconds=self._seconds)
+                return self._answer(tell, stop, seconds=self._seconds, option=self._option)
             except (EOFError, OSError) as error:
                 self._kill()
                 if stop.is_set() or self._closed:
@@ -108,7 +112,14 @@ class Worker:
         self._process.join()
         self._pipe.close()
 
-    def _answer(self, tell: Callable[..., None], stop: threading.Event, *, seconds: float) -> Any:
+    def _answer(
+        self,
+        tell: Callable[..., None],
+        stop: threading.Event,
+        *,
+        seconds: float,
+        option: str = "",
+    ) -> Any:
         end = time.monotonic() + seconds
         told = False
         while True:
@@ -126,7 +137,7 @@ class Worker:
                 self._kill()
                 if told:
                     raise Stopped
-                raise UserError(f"it took longer than {seconds:g} s (--max-seconds)")
+                raise UserError(f"it took longer than {seconds:g} s{option}")
 
 
 def _work(pipe: Connection, modules: Sequence[str]) -> None:

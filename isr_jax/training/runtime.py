@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,8 @@ from isr_jax.files import is_writable
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Yield a check for a request to stop; a second one kills.
 
-    It is requested by Ctrl-C, SIGTERM, or SIGHUP (a closed terminal), which nohup ignores.
+    It is requested by Ctrl-C, SIGTERM, or SIGHUP (a closed terminal). What is ignored, as by nohup,
+    stays so; and signals come to the main thread alone, so that in others nothing requests it.
     """
     caught: list[int] = []
 
@@ -34,8 +36,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
-    if before.get(numbers[-1]) is signal.SIG_IGN:
-        del before[numbers[-1]]
+    main = threading.current_thread() is threading.main_thread()
+    before = {n: action for n, action in before.items() if main and action is not signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, catch)

@@ -8,21 +8,22 @@ because those of each segment's encoder only fit within the segment.
 import io
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.error import ArgumentError, FFmpegError
+from av.error import ArgumentError, FFmpegError, InvalidDataError, PatchWelcomeError
 from av.stream import Disposition, Stream
 
+from isr_jax.errors import UserError, disk_error
 from isr_jax.files import replacing
 from isr_jax.video.encoding import Target, Times, configure, packets_of
 from isr_jax.video.names import CODECS, CONTAINERS
-from isr_jax.video.reading import demuxed, main_stream, opened
+from isr_jax.video.reading import RESTART, demuxed, is_joined, main_stream, opened, reason
 
 # What FFmpeg writes itself.
 _OF_CONTAINER = {"encoder", "major_brand", "minor_version", "compatible_brands"}
@@ -45,6 +46,7 @@ def assemble(
     with (
         opened(target.video.file) as source,
         replacing(file) as unfinished,
+        _written(file),
         av.open(
             f"file:{unfinished}",
             "w",
@@ -68,8 +70,20 @@ def assemble(
         output.set_chapters([_moved(chapter, shift) for chapter in source.chapters()])
         output.start_encoding()
         video = _timed(target, folder, segments, encoded, shift)
-        _interleave(output, source, copied, video, shift, notices)
+        moves = _moves(target.video.file) if copied else []
+        packets = _packets(source, copied, moves, notices)
+        _interleave(output, packets, copied, video, shift, notices)
     return [f"{line} ({n})" if n > 1 else line for line, n in notices.items()]
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[None]:
+    """Say of the output what FFmpeg's errors are about; those of the input are caught before."""
+    try:
+        yield
+    except FFmpegError as error:
+        why = disk_error(error) or reason(error)
+        raise UserError(f"{file} cannot be written: {why}") from error
 
 
 def decoding_times(pts: list[int]) -> list[int]:
@@ -111,18 +125,20 @@ def _timed(
             shown[pts] = last = moved
             durations[pts] = max(1, ticks(pts + duration) - ticks(pts))
     order = [shown[pts] for times in segments for pts in times.pts]
-    dts = iter(decoding_times(order))
-    for packet in packets_of(folder, segments):
+    end = max((shown[pts] + durations[pts] for pts in shown), default=0)
+    for packet, dts in zip(packets_of(folder, segments), decoding_times(order), strict=True):
         made = av.Packet(packet.data)
         made.stream, made.time_base = stream, unit
-        made.pts, made.dts = shown[packet.pts], next(dts)
+        made.pts, made.dts = shown[packet.pts], dts
         made.duration, made.is_keyframe = durations[packet.pts], packet.key
+        if dts == max(shown.values()):  # where MP4 ends, whichever frame it is
+            made.duration = end - dts
         yield made.dts * unit, made
 
 
 def _interleave(
     output: OutputContainer,
-    source: InputContainer,
+    packets: Iterator[av.Packet],
     copied: dict[int, Stream],
     video: Iterator[tuple[Fraction, av.Packet]],
     shift: Fraction,
@@ -130,7 +146,7 @@ def _interleave(
 ) -> None:
     """Write the packets of all streams in the order of their decoding times."""
     waiting = next(video, None)
-    for packet in _packets(source, copied, notices):
+    for packet in packets:
         assert packet.dts is not None and packet.time_base
         time = packet.dts * packet.time_base - shift
         while waiting and waiting[0] <= time:
@@ -143,7 +159,7 @@ def _interleave(
         packet.stream = copied[packet.stream_index]
         try:
             output.mux_one(packet)
-        except ArgumentError:
+        except (ArgumentError, InvalidDataError, PatchWelcomeError):
             notices["damaged packets of other streams were left out"] += 1
     while waiting:
         output.mux_one(waiting[1])
@@ -151,14 +167,48 @@ def _interleave(
 
 
 def _packets(
-    source: InputContainer, copied: dict[int, Stream], notices: Counter
+    source: InputContainer,
+    copied: dict[int, Stream],
+    moves: Sequence[Fraction],
+    notices: Counter,
 ) -> Iterator[av.Packet]:
+    """Yield the packets that are copied, those of joined recordings one after the other."""
     streams = [stream for stream in source.streams if stream.index in copied]
+    last: dict[int, int] = {}
+    restarts: Counter[int] = Counter()
     for packet in demuxed(source, streams, notices, title="other streams"):
         if packet.dts is None and packet.size:  # a cover picture; others have a time
             packet.pts = packet.dts = packet.pts or 0
-        if packet.dts is not None:  # or it is the mark of a stream's end
-            yield packet
+        if packet.dts is None:  # the mark of a stream's end
+            continue
+        assert packet.time_base
+        i = packet.stream_index
+        restarts[i] += (last.get(i, packet.dts) - packet.dts) * packet.time_base > RESTART
+        last[i] = packet.dts
+        if moves and restarts[i]:
+            moved = round(moves[min(restarts[i], len(moves)) - 1] / packet.time_base)
+            packet.dts += moved
+            packet.pts = None if packet.pts is None else packet.pts + moved
+        yield packet
+
+
+def _moves(file: Path) -> list[Fraction]:
+    """Return by how many seconds the parts of joined recordings, but for the first, come later."""
+    moves: list[Fraction] = []
+    with opened(file) as source:
+        main = main_stream(source)
+        if main is None or not main.time_base or not is_joined(source):
+            return moves
+        last, moved = None, 0
+        usual = round(1 / ((main.average_rate or Fraction(25)) * main.time_base))
+        for packet in demuxed(source, [main], Counter(), title="the video"):
+            if packet.dts is None:
+                continue
+            if last is not None and (last - packet.dts) * main.time_base > RESTART:
+                moved += last + usual - packet.dts
+                moves.append(moved * main.time_base)
+            last = packet.dts
+    return moves
 
 
 def _add_encoded(

@@ -95,6 +95,11 @@ def make_target(
     notices, bits = [], min(colour.bits, kind.deep) if colour.deep else 8
     if bits < colour.bits:
         notices.append(f"{colour.bits} bits became {bits}: {codec} holds no more here")
+    if kind.sampling == ("rgb",) and colour.matrix != colour.used:
+        raise UserError(
+            f"{video.file}: {codec} would hold wrong colours of its matrix, which is not known "
+            "here: choose another --codec, which keeps it"
+        )
     if kind.sampling == ("rgb",):
         pix_fmt, matrix, full = ("rgb48le" if colour.deep else "bgr0"), 0, True
     else:
@@ -108,6 +113,8 @@ def make_target(
         if even_sides(size, pix_fmt=pix_fmt) != size:
             notices.append(f"odd sides were padded by a pixel: {codec} needs even ones")
     crf = None if kind.crf is None else kind.crf if crf is None else crf
+    if codec == "av1" and crf is not None:
+        crf = max(1, crf)  # FFmpeg takes 0 as none
     options = dict(kind.options) | ({} if crf is None else {"crf": str(crf)})
     height, width = even_sides(size, pix_fmt=pix_fmt)
     options |= encoder_parameters(codec, video)

@@ -51,6 +51,7 @@ except ImportError:  # Windows
 
 # The most that the upscaled frames of a batch may take, and the most frames that it has.
 _BATCH_BYTES, _BATCH_FRAMES = 2**27, 16
+_NOTICES = "notices.json"  # of a job: what was left out of its video
 
 
 AnyUpscaler = Upscaler | SizedUpscaler
@@ -118,7 +119,7 @@ def upscale_videos(
                 upscaler,
                 task,
                 options=options,
-                overwrite=overwrite or in_place,
+                overwrite=overwrite,
                 max_pixels=max_pixels,
                 progress=progress,
             )
@@ -196,7 +197,7 @@ def _compute(upscaler: AnyUpscaler, target: Target, folder: Path, *, progress: b
     complete = read_times(folder)
     start = sum(len(times.shown) for times in complete)
     if complete and len(complete[-1].shown) < SEGMENT:
-        return []  # the last segment: only what follows it is missing
+        return _read(folder / _NOTICES).get("lines", [])  # only what follows is missing
     incoming = frames(video, start=start, notices=notices)
     size = _batch_size(target)
     writer = _Writer(target, folder, len(complete))
@@ -228,7 +229,9 @@ def _compute(upscaler: AnyUpscaler, target: Target, folder: Path, *, progress: b
             pool.shutdown(cancel_futures=True)
             incoming.close()
             writer.abandon()
-    return [f"{line} ({n})" if n > 1 else line for line, n in notices.items()]
+    lines = [f"{line} ({n})" if n > 1 else line for line, n in notices.items()]
+    (folder / _NOTICES).write_text(json.dumps({"lines": lines}))
+    return lines
 
 
 def _take(incoming: Iterator[Frame], count: int) -> list[Frame]:
@@ -372,7 +375,7 @@ def _job(folder: Path, key: dict[str, Any], options: Options, overwrite: bool) -
 
 
 def _read(file: Path) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, FileNotFoundError):
         return json.loads(file.read_text())
     return {}
 

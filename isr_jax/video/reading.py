@@ -77,6 +77,9 @@ class Video(NamedTuple):
         return self.turned is not None and abs(self.turned[1]) > abs(self.turned[0])
 
 
+RESTART = 1.0  # seconds that a clock goes back where another recording begins
+
+
 class Frame(NamedTuple):
     """A frame's pixels, when it is shown, and for how long; in ticks of the video's time base."""
 
@@ -197,30 +200,40 @@ def frames(video: Video, *, start: int, notices: Counter) -> Generator[Frame, No
     is left out and counted in `notices`. Timestamps that are missing, or do not grow, are replaced.
     """
     with opened(video.file) as container:
-        stream = main_stream(container)
+        stream, joined = main_stream(container), is_joined(container)
         assert stream
         usual = max(1, round(1 / (video.rate * video.time_base)))
         first = last = None
-        i = 0
+        i = moved = duration = 0
         for i, frame in enumerate(_decoded(container, stream, notices), 1):
-            pts = frame.pts if frame.pts is not None else frame.dts
-            if pts is None:
-                pts = 0 if last is None else last + usual
+            stated = frame.pts if frame.pts is not None else frame.dts
+            pts = stated + moved if stated is not None else 0 if last is None else last + usual
+            if last is not None and (last - pts) * video.time_base > RESTART and joined:
+                notices["the clock began anew: what follows was joined on"] += 1
+                moved += last + usual - pts
+                pts = last + usual
             elif last is not None and pts <= last:
                 notices["timestamps that did not grow were moved"] += 1
                 pts = last + 1
-            last = pts
+            last, duration = pts, frame.duration or usual
             first = pts if first is None else first
+            if frame.is_corrupt:
+                notices["damaged frames were upscaled as they were decoded"] += 1
             if i <= start:
                 continue
             if (frame.width, frame.height) != (video.width, video.height):
                 notices["frames of another size were resized to that of the first"] += 1
             pixels = to_rgb(frame, video.colour, width=video.width, height=video.height)
-            yield Frame(pixels, pts, frame.duration or usual)
+            yield Frame(pixels, pts, duration)
         if first is not None and last is not None and video.seconds:
-            missing = video.seconds - (last - first + usual) * video.time_base
+            missing = video.seconds - (last - first + duration) * video.time_base
             if missing * video.rate > 2:
                 notices[f"{float(missing):.1f} of {float(video.seconds):.1f} s are missing"] += 1
+
+
+def is_joined(container: InputContainer) -> bool:
+    """Return whether a file can be several recordings, each with a clock of its own."""
+    return "mpeg" in container.format.name
 
 
 def demuxed(

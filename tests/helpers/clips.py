@@ -39,8 +39,13 @@ def make_clip(
     metadata=None,
     cover=None,
     audio_start=0,
+    last=None,
 ):
-    """Write a video; `pts` in ticks of `time_base`, `tags` are attributes of the encoder."""
+    """Write a video.
+
+    `pts`, and `last`, the duration of the last packet, are in ticks of `time_base`; `tags` are
+    attributes of the encoder.
+    """
     with av.open(str(file), "w") as out:
         stream = out.add_stream(codec, rate=Fraction(1) / (time_base * step), options=options or {})
         context = stream.codec_context
@@ -73,6 +78,7 @@ def make_clip(
             frame = frame.reformat(format=pix_fmt, dst_color_range=full) if pix_fmt else frame
             packets += stream.encode(frame)
         packets += stream.encode(None)
+        packets[-1].duration = last or packets[-1].duration
         if sound:
             seconds = len(images) * step * time_base
             tone = np.sin(np.arange(int(44100 * seconds)) * 0.06).astype(np.float32)[None]
