@@ -1,7 +1,7 @@
 """A picture that compares models: LR, bicubic, each model and HR, and a detail of each.
 
     python -m benchmarks.gallery PHOTOS docs/gallery.jpg
-    python -m benchmarks.gallery PHOTOS real.jpg --as-they-are --models compact-x4 photo-x4
+    python -m benchmarks.gallery PHOTOS real.jpg --as-they-are --models compact-x4 runs/photo
 
 A row is a photo. Its LR image is made by bicubic interpolation, or it is the LR image itself. The
 detail is where the bicubic image has most edges.

@@ -100,7 +100,8 @@ def main() -> None:
             print(f"| {name} | {' | '.join(_tiles(name, photo))} |", flush=True)
         return
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    print("| network | difference | isr_jax, s | PyTorch, s | ratio | compiling, s |")
+    print("| network | largest difference of outputs in [0, 1] | isr_jax, s | PyTorch, s ", end="")
+    print("| isr_jax / PyTorch | compiling, s |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in options.only:
         print(f"| {name} | {' | '.join(_row(name, options.side))} |", flush=True)

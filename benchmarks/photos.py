@@ -1,6 +1,6 @@
 """How models do on LR images as photographs have them: blurred, noisy and compressed.
 
-    python -m benchmarks.photos [--models compact-x4 photo-x4] [--data PHOTOGRAPHS]
+    python -m benchmarks.photos [--models compact-x4 runs/photo] [--data PHOTOGRAPHS]
 
 PSNR-Y in dB by the vdsr protocol, means over the images of a folder, whose LR images are made
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.startup [--rounds N]
 
-Each is a process of its own; the least of its seconds on processors, and by the clock. The
+Each is a process of its own; the least of its CPU time and of its wall time. The
 photograph is a PNG of 160x120 pixels that compact-x4 upscales.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
             "`import isr_jax`": ["import isr_jax"],
             "`isr upscale`, a photograph of 160x120": [MAIN, *upscale],
         }
-        print("| | s on processors | s by the clock |\n|---|---|---|", flush=True)
+        print("| | CPU time, s | wall time, s |\n|---|---|---|", flush=True)
         for name, program in programs.items():
             # The first call fills caches: bytecode, files, and compiled programs if they are kept.
             _, *runs = (timing.run_python(["-c", *program]) for _ in range(options.rounds + 1))

@@ -1,6 +1,6 @@
 """How the texture of upscaled photographs compares with that of the originals.
 
-    python -m benchmarks.texture PHOTOGRAPHS [--models compact-x4 gan-x4] [--most 40]
+    python -m benchmarks.texture PHOTOGRAPHS [--models compact-x4 runs/gan] [--most 40]
 
 The LR images are made by bicubic interpolation. Means over the photographs, the last of the folder:
 

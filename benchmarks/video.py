@@ -74,7 +74,9 @@ def main() -> None:
     images = moving(options.frames, width, height)
     print(
         f"| {options.frames} frames of {options.size} to {options.codec} | computation, frames/s "
-        "| video to video, frames/s | share | of processor time |\n|---|---:|---:|---:|---:|",
+        "| video to video, frames/s "
+        "| relative to computation alone | computation's share of CPU time |\n"
+        "|---|---:|---:|---:|---:|",
         flush=True,
     )
     for network in options.network:

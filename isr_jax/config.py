@@ -117,7 +117,7 @@ def get_config() -> ConfigDict:
     # psnr | ssim | ms_ssim | one of validation_metrics, without its form: the best by it is kept,
     # and used | latest: PSNR would choose a GAN's first checkpoint
     config.train.keep_best = "psnr"
-    config.train.keep_every = 0  # int >= 0, updates; checkpoints so far apart are kept, 0 for none
+    config.train.keep_every = 0  # int >= 0, updates, divisible by checkpoint_every; 0 for none
     # niqe[:matlab | :pyiqa], lpips[:alex | :vgg | :squeeze], dists; scored besides psnr and ssims
     config.train.validation_metrics = ()
     # Int >= 0, HR pixels, divisible by scale; side of the centre that pictures show, 0 for all
@@ -260,7 +260,7 @@ def with_study(config: ConfigDict, candidates: dict[str, ConfigDict]) -> ConfigD
         # out of training meanwhile.
         config.study.tune_images = 2
         config.study.together = "auto"  # auto | vmap | unroll, of the runs of one device
-        config.study.lpips = "auto"  # auto: alex if its weights are cached | none | alex | vgg
+        config.study.lpips = "auto"  # auto | none | alex | vgg | squeeze; auto: alex if cached
         config.study.dists = "auto"  # auto: if its weights are cached | none | load: downloads them
         # auto: matlab if its model is cached | none | matlab | pyiqa
         config.study.niqe = "auto"

@@ -1,4 +1,4 @@
-"""The models that come with the package: what they are, their scores, and flat colours."""
+"""The pretrained models: what they are, their scores, and flat colours."""
 
 import importlib
 import json

@@ -20,14 +20,16 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "upscale": Command("upscale photos and videos", upscale.add_options),
-    "models": Command("list the models that come with the package", models.add_options),
+    "models": Command("list the pretrained models", models.add_options),
     "evaluate": Command("score a model on benchmark sets", evaluate.add_options),
-    "data": Command("look at images before training on them", data.add_options),
-    "rerun": Command("train once more what a run folder says", rerun.add_options),
+    "data": Command("check images before training", data.add_options),
+    "rerun": Command(
+        "repeat a run in a new folder, from the config and start of its last one", rerun.add_options
+    ),
     "demo": Command("serve a page that upscales photos in the browser", demo.add_options),
     "import-torch": Command("make a run folder from a PyTorch generator", weights.add_import),
     "export-torch": Command("write a generator for PyTorch", weights.add_export_torch),
-    "export": Command("write a generator to one file, also ONNX or StableHLO", weights.add_export),
+    "export": Command("export a generator to safetensors, ONNX or StableHLO", weights.add_export),
     "interpolate": Command("interpolate between two generators", weights.add_interpolate),
 }
 

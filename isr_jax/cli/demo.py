@@ -10,7 +10,7 @@ from isr_jax.errors import UserError
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `isr demo`."""
     parser.description = (
-        "Serve a page that upscales photos in the browser. It offers the models shipped with the "
+        "Serve a page that upscales photos in the browser. It offers the pretrained models of the "
         "package, the run folders in ./runs, the models named here and the interpolations. It "
         "makes no network requests, and keeps a photo only while its page is open. Ctrl-C stops "
         "it."

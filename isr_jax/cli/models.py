@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="shipped models, or files written by isr export; default: all shipped models",
+        help="pretrained models, or files written by isr export; default: all pretrained models",
     )
     parser.add_argument("--json", action="store_true", help="print whole model cards as JSON")
     parser.set_defaults(run=run)

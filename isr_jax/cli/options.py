@@ -140,7 +140,7 @@ def add_model(
         "--model",
         **({"nargs": "+", "action": "extend", "default": []} if several else {}),
         required=needed and default is None,
-        help=f"a model shipped with the package ({', '.join(PRETRAINED)}); a run folder or one of "
+        help=f"a pretrained model ({', '.join(PRETRAINED)}); a run folder or one of "
         "its checkpoints/STEP; a file written by isr export (.safetensors), by PyTorch (.pth, "
         f".safetensors) or for ncnn (.param); or {', '.join(INTERPOLATIONS)}"
         + ("; several, --model A B, upscale each photo once each" if several else "")

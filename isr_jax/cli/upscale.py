@@ -108,8 +108,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--in-place",
         action="store_true",
-        help="replace the inputs themselves where an output has the same name; such a run is not "
-        "continued by the same command, which would upscale them again",
+        help="replace the inputs themselves where an output has the same name; do not rerun the "
+        "command: it would upscale them again",
     )
     parser.add_argument(
         "--tile",

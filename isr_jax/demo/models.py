@@ -17,7 +17,7 @@ class Choice(NamedTuple):
     """A model that the page offers.
 
     Attributes:
-        model: what `load` takes; None for the models shipped with the package, of which those that
+        model: what `load` takes; None for the pretrained models, of which those that
             reach a size are taken.
         scale: a generator's own; None for an interpolation.
         words: what its card says that it is for, and that it invents.
@@ -56,7 +56,7 @@ def _words(model: str) -> str:
 
 
 def find_models(named: Sequence[str], runs: Path) -> list[Choice]:
-    """List the models named, the shipped ones, the run folders in `runs` and the interpolations.
+    """List the models named, the pretrained ones, the run folders in `runs` and the interpolations.
 
     Raises:
         UserError: a named model cannot be loaded.

@@ -1,4 +1,4 @@
-"""The models that come with the package, and their cards.
+"""The pretrained models, and their cards.
 
     isr models
     isr models compact-x4 --json
@@ -114,7 +114,7 @@ def card_of(model: str | Path) -> Card:
 
 
 def describe(model: str | Path) -> Model:
-    """Describe a shipped model, or a file that `isr export` wrote, without reading its arrays.
+    """Describe a pretrained model, or a file that `isr export` wrote, without reading its arrays.
 
     Raises:
         UserError: there is no such file, or it is another kind of file.
