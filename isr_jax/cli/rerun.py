@@ -12,8 +12,8 @@ from isr_jax.files import expanded
 def add_options(parser: Parser) -> None:
     """Add the options of `isr rerun`."""
     parser.description = (
-        "Repeat a run in a new folder, from the config.json and start.json of its last start. On the same "
-        "machine with the same versions, the numbers are the same to the last bit; what differs "
+        "Repeat a run in a new folder, from the config.json and start.json of its last start. On "
+        "the same machine with the same versions, the numbers are the same to the last bit; what differs "
         "from that start is said first. A folder of images is found relative to where you are."
     )
     parser.add_argument("run_folder", metavar="RUN", help="a run folder")
