@@ -22,7 +22,7 @@ def make_step(n: int) -> Callable[[], Any]:
     """Return a function that runs one program of n updates and returns the new state."""
     config = msssim.get_config()
     program, devices = make_program(config), jax.devices()
-    dispatch = make_dispatch(config, program, devices)
+    dispatch = make_dispatch(config, program.update, devices)
     loader = open_loader(config, devices, warn=print)
     key = jax.random.key(0)
     states = [jax.jit(program.init)(key)]

@@ -72,7 +72,7 @@ def make_steps(crop: int, batch: int, width: int, runs: int) -> dict[str, Callab
             alone[r], series = single(alone[r], one, keys[r, 1], n=1, adversarial=True)
             series["loss"].block_until_ready()
 
-    split = on_all(used, "devices")
+    split = on_all(used, axis="devices")
     shared = jax.device_put(data, on_all(used))
     train_keys, g_rates = jax.device_put((keys[:, 1], rates), split)
 

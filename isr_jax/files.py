@@ -1,10 +1,14 @@
 """Files that are written whole or not at all, and folders that can be written."""
 
+import json
 import os
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from isr_jax.errors import UserError
 
@@ -43,6 +47,26 @@ def replacing(file: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(file) as unfinished:
+        unfinished.write_text(text)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    """Return a JSON file of a dictionary, or None if it is missing or damaged."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def is_writable(folder: Path) -> bool:
     """Return whether files can be made in a folder, which is created."""
     try:
@@ -77,6 +101,19 @@ def check_name(file: Path) -> None:
             f"the name of {file} has {size} bytes, and the file system takes {most}: rename the "
             "input, or give a shorter --suffix or an --out file"
         )
+
+
+def to_quarantine(path: Path, run: Path) -> Path:
+    """Move a damaged file or folder of a run into RUN/quarantine/; return where it is now."""
+    place = run / "quarantine"
+    if place.exists() and not place.is_dir():
+        place.rename(place.with_name(f"quarantine.{time.time_ns()}"))
+    place.mkdir(exist_ok=True)
+    target = place / path.name
+    if target.exists():
+        target = place / f"{path.name}.{time.time_ns()}"
+    shutil.move(path, target)
+    return target
 
 
 def new_folder(path: str | Path) -> Path:

@@ -88,14 +88,14 @@ class Scorer(NamedTuple):
     Attributes:
         scale: the scale factor.
         protocol: a name in `protocols.PROTOCOLS`.
-        distance: LPIPS, which is then a metric too.
+        lpips: LPIPS, which is then a metric too.
         dists: DISTS, likewise.
         niqe: NIQE of the SR image alone, likewise.
     """
 
     scale: int
     protocol: str = "vdsr"
-    distance: Distance | None = None
+    lpips: Distance | None = None
     dists: Distance | None = None
     niqe: Quality | None = None
 
@@ -107,7 +107,7 @@ class Scorer(NamedTuple):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of what it scores, keys of METRICS."""
-        extras = {"lpips": self.distance, "dists": self.dists, "niqe": self.niqe}
+        extras = {"lpips": self.lpips, "dists": self.dists, "niqe": self.niqe}
         return (*Scores._fields, *(name for name, function in extras.items() if function))
 
     def image(self, sr: Pixels, hr: Pixels) -> dict[str, float]:
@@ -138,10 +138,10 @@ class Scorer(NamedTuple):
         self, scores: Scores, sr: np.ndarray | Callable[[], np.ndarray], hr: np.ndarray
     ) -> dict[str, float]:
         row: dict[str, float] = scores._asdict()
-        if not (self.distance or self.dists or self.niqe):
+        if not (self.lpips or self.dists or self.niqe):
             return row
         image = sr() if callable(sr) else sr
-        for name, distance in (("lpips", self.distance), ("dists", self.dists)):
+        for name, distance in (("lpips", self.lpips), ("dists", self.dists)):
             if distance:
                 row[name] = _or_nan(distance, image, hr, crop=self.crop)
         if self.niqe:
@@ -161,7 +161,7 @@ def make_scorer(
     *,
     scale: int,
     protocol: str = "vdsr",
-    distance: Distance | None = None,
+    lpips: Distance | None = None,
     dists: Distance | None = None,
     niqe: Quality | None = None,
 ) -> Scorer:
@@ -170,7 +170,7 @@ def make_scorer(
     Raises:
         UserError: the protocol is unknown.
     """
-    scorer = Scorer(scale, protocol, distance, dists, niqe)
+    scorer = Scorer(scale, protocol, lpips, dists, niqe)
     crop_of(protocol, scale=scale)
     return scorer
 

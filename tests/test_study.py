@@ -142,7 +142,8 @@ def test_twins_tie_and_what_diverges_is_said_to(done):
     markdown = (done.run / "report.md").read_text()
     assert "| diverged | too_fast |" in markdown
     assert f"too_fast diverged: {bad['diverged']}" in markdown
-    assert set(bad["failed"]) == {"0", "1"} and "0 of 2" in markdown
+    assert "0 of 2" in markdown
+    assert bad["failed"] == {"0": 3, "1": 3}  # as `isr_jax.train` says of these seeds alone
     assert results["verdict"] in markdown
 
 
@@ -173,8 +174,11 @@ def test_the_best_run_is_ready_for_use(done):
     winner = done.results["winner"]
     assert winner == next(iter(done.results["candidates"]))
     image = np.arange(16 * 12 * 3, dtype=np.uint8).reshape(16, 12, 3)
-    seeds = [isr_jax.load(done.run / "candidates" / winner / f"seed_{s}")(image) for s in (0, 1)]
-    assert any(np.array_equal(best(image), one) for one in seeds)
+    scores = done.results["candidates"][winner]["scores"]
+    ranks = np.sum([np.argsort(np.argsort(-np.mean(s, axis=1))) for s in scores.values()], axis=0)
+    seed = int(np.argmin(ranks))
+    chosen = isr_jax.load(done.run / "candidates" / winner / f"seed_{seed}")(image)
+    np.testing.assert_array_equal(best(image), chosen)
 
 
 def test_a_stopped_study_goes_on_and_repeats_nothing(photos, tmp_path, done):

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from isr_jax import config as base
 from isr_jax.data.examples import ImagePair
@@ -27,11 +26,9 @@ def run(tmp_path_factory):
     for i in range(2):
         hr = resize_uint8(rng.integers(0, 256, (15, 20, 3)).astype(np.uint8), scale=8)
         photos.append(ImagePair(f"photo{i}.png", hr, resize_uint8(hr, scale=0.25)))
+    pictures = {}
     for n, name in enumerate(losses):
-        images = run / "candidates" / name / "images"
-        images.mkdir(parents=True)
-        for i, photo in enumerate(photos):
-            Image.fromarray(np.roll(photo.hr, n + 1, axis=1)).save(images / f"{i}.png")
+        pictures[name] = [np.roll(photo.hr, n + 1, axis=1) for photo in photos]
         start = np.full((3, 2, 3), [27.0, 0.75, 0.94])
         curve = [
             {"step": s, "scores": (start + s / 1e4 * (n + 1) * rng.random((3, 2, 3))).tolist()}
@@ -66,7 +63,8 @@ def run(tmp_path_factory):
         judged.append(Scored(name, config.loss.to_dict() | {"content": content}, outcome))
     bicubic = np.full((2, 3), [27.0, 0.75, 0.94])
     results = summarise(judged, bicubic, NAMES, [p.name for p in photos], config)
-    report.write(run, results, photos)
+    del pictures["bad"]
+    report.write(run, results, photos, pictures)
     return run
 
 

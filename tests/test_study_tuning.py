@@ -1,7 +1,10 @@
 """Tuning of a study: grids that widen, scores of trials, and trials that are kept and shared."""
 
+import base64
+import io
 import json
 import math
+import re
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -274,7 +277,8 @@ def test_a_gray_study_has_gray_pictures(photos, tmp_path):
     config.generator.channels = 1
     config.train.steps = 1
     isr_jax.study(config, tmp_path, console=silent())
-    with Image.open(tmp_path / "candidates/l1/images/0.png") as picture:
+    data = re.search(r"data:image/png;base64,([^'\"]+)", (tmp_path / "report.html").read_text())
+    with Image.open(io.BytesIO(base64.b64decode(data[1]))) as picture:
         assert picture.mode == "L"
 
 

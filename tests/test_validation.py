@@ -50,7 +50,7 @@ def put_at_hand(folder, patch):
     patch.setenv("TORCH_HOME", str(folder / "torch"))
     patch.setenv("ISR_WEIGHTS", str(folder / "cache"))
     patch.setitem(weights.FILES, "niqe_basicsr", weights.FILES["niqe"])
-    patch.setitem(scorer.EXTRAS, "dists", scorer.Extra("dists", (), lambda form: mean_difference))
+    patch.setitem(scorer.EXTRAS, "dists", scorer.Extra((), lambda form: mean_difference))
     model = folder / "torch/hub/pyiqa/niqe_modelparameters.mat"
     model.parent.mkdir(parents=True)
     savemat(model, {"mu_prisparam": MODEL.mean, "cov_prisparam": MODEL.covariance})

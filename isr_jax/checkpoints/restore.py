@@ -141,7 +141,7 @@ def saved_scale(run: Path) -> int:
     """
     try:
         return int(json.loads((run / "config.json").read_text())["scale"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{run}: its config.json has no scale") from error
 
 

@@ -10,7 +10,6 @@ The generator is an item of its own, so that inference reads it without the opti
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,7 +25,7 @@ from isr_jax import distributed
 from isr_jax.checkpoints.digests import digests_of, digests_of_json, verify
 from isr_jax.config import flatten, tuples
 from isr_jax.errors import UserError, one_line
-from isr_jax.files import new_folder
+from isr_jax.files import new_folder, read_json, to_quarantine, write_json
 from isr_jax.models import Generator
 from isr_jax.models.generators import generator_of
 from isr_jax.protocols import Scores
@@ -75,12 +74,17 @@ def open_manager(run: Path, *, keeping: Mapping[str, Any] | None = None) -> ocp.
 
 
 def _saved_keeping(run: Path) -> dict[str, Any]:
-    """Return what RUN/config.json says of checkpoints to keep; {} where it says nothing."""
-    try:
-        train = json.loads((run / "config.json").read_text())["train"]
-        found = {name: train[name] for name in KEEPING if name in train}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    """Return what RUN/config.json says of checkpoints to keep; {} where it says nothing.
+
+    Where it is damaged, the latest checkpoint says it.
+    """
+    saved = run.glob("checkpoints/[0-9]*/config/metadata")
+    latest = sorted(saved, key=lambda file: file.stat().st_mtime)[-1:]
+    config = next(filter(None, map(read_json, (run / "config.json", *latest))), {})
+    train = config.get("train")
+    if not isinstance(train, dict):
         return {}
+    found = {name: train[name] for name in KEEPING if name in train}
     same = all(type(value) is type(KEEPING[name]) for name, value in found.items())
     return found if same and found.get("keep_best", "psnr") in (LATEST, *METRICS) else {}
 
@@ -186,7 +190,7 @@ def resume(
             damaged[step] = one_line(error, limit=120)
             continue
         for number, reason in damaged.items():
-            quarantine(run, number)
+            quarantine_checkpoint(run, number)
             warn(f"checkpoint {number} cannot be read ({reason}); moved to {run}/quarantine")
         manager.reload()
         for name, then, now in _differences(saved, config):
@@ -235,7 +239,7 @@ def clear_up(run: Path, *, warn: Callable[[str], None]) -> None:
     for folder in run.glob("checkpoints/[0-9]*"):
         scores = folder / "metrics" / "metrics"
         if not folder.is_dir() or (scores.exists() and not _are_scores(scores)):
-            aside = set_aside(folder, run)
+            aside = to_quarantine(folder, run)
             warn(f"checkpoint {folder.name} cannot be read (its scores); moved to {aside}")
 
 
@@ -249,24 +253,11 @@ def _are_scores(file: Path) -> bool:
     return known and all(isinstance(value, int | float) for value in content.values())
 
 
-def quarantine(run: Path, step: int) -> None:
+def quarantine_checkpoint(run: Path, step: int) -> None:
     """Move a checkpoint to RUN/quarantine/; all processes call it, and the first one does it."""
     if distributed.is_first():
-        set_aside(run / "checkpoints" / str(step), run)
+        to_quarantine(run / "checkpoints" / str(step), run)
     distributed.wait("quarantine")
-
-
-def set_aside(path: Path, run: Path) -> Path:
-    """Move a damaged file or folder of a run into RUN/quarantine/; return where it is now."""
-    place = run / "quarantine"
-    if place.exists() and not place.is_dir():
-        place.rename(place.with_name(f"quarantine.{time.time_ns()}"))
-    place.mkdir(exist_ok=True)
-    target = place / path.name
-    if target.exists():
-        target = place / f"{path.name}.{time.time_ns()}"
-    shutil.move(path, target)
-    return target
 
 
 def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
@@ -276,7 +267,7 @@ def last_good(manager: ocp.CheckpointManager, step: int) -> Path | None:
     """
     manager.wait_until_finished()
     if step - 1 in manager.all_steps():
-        quarantine(Path(manager.directory).parent, step - 1)
+        quarantine_checkpoint(Path(manager.directory).parent, step - 1)
         manager.reload()
     newest = manager.latest_step()
     return None if newest is None else Path(manager.directory) / str(newest)
@@ -335,7 +326,7 @@ def write_generator(run: str | Path, params: Any, stats: Any, config: Mapping[st
                 digests=ocp.args.JsonSave(digests),
             ),
         )
-    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
+    write_json(folder / "config.json", dict(config))
 
 
 def read_generator(

@@ -13,8 +13,9 @@ def add_options(parser: Parser) -> None:
     """Add the options of `isr rerun`."""
     parser.description = (
         "Repeat a run in a new folder, from the config.json and start.json of its last start. On "
-        "the same machine with the same versions, the numbers are the same to the last bit; what differs "
-        "from that start is said first. A folder of images is found relative to where you are."
+        "the same machine with the same versions, the numbers are the same to the last bit; what "
+        "differs from that start is said first. A folder of images is found relative to where "
+        "you are."
     )
     parser.add_argument("run_folder", metavar="RUN", help="a run folder")
     parser.add_argument("out", metavar="OUT", help="the new run folder; rerunning resumes it")

@@ -145,7 +145,7 @@ def evaluate(
     make_scorer(scale=1, protocol=protocol)
     how = {
         "protocol": protocol,
-        "distance": load_lpips(lpips, folder=lpips_folder) if lpips else None,
+        "lpips": load_lpips(lpips, folder=lpips_folder) if lpips else None,
         "dists": load_dists(folder=dists_folder) if dists else None,
         "niqe": load_niqe(niqe, folder=niqe_folder) if niqe else None,
     }

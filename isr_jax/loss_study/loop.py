@@ -25,18 +25,20 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from isr_jax.checkpoints import restore
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.config import flatten, get_config, sampled_crop
 from isr_jax.data import loading
 from isr_jax.data.choices import share_of_pairs
 from isr_jax.data.examples import ImagePair, in_8_bits, without_own
 from isr_jax.errors import UserError
+from isr_jax.files import read_json, write_json
 from isr_jax.loss_study import report
 from isr_jax.loss_study.candidates import Candidate, candidates_of, tune_steps
-from isr_jax.loss_study.records import read_json, write_json
 from isr_jax.loss_study.results import Results, Scored, best_by_mean_rank, summarise
 from isr_jax.loss_study.runs import (
     Interrupted,
@@ -47,14 +49,13 @@ from isr_jax.loss_study.runs import (
 )
 from isr_jax.loss_study.tuning import Bench, tune
 from isr_jax.perceptual import dists, lpips, niqe
-from isr_jax.photo.pixels import as_image
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
 from isr_jax.training.loaders import fingerprints, open_images, open_validation
 from isr_jax.training.program import make_program, run_of
 from isr_jax.training.run_folder import open_run
 from isr_jax.training.runtime import explained, stop_signals, use_compilation_cache
-from isr_jax.training.validation import degraded, make_upscale_all
+from isr_jax.training.validation import UpscaleAll, degraded, make_upscale_all
 
 
 class StudyResult(NamedTuple):
@@ -135,7 +136,8 @@ def _study(
     names = [photo.name for photo in validation.photos]
     results = summarise(scored, validation.score_bicubic(), validation.names, names, config)
     _keep_best(run, results)
-    report.write(run, results, _pictures(validation.photos, options.pictures))
+    shown = _shown(validation.photos, options.pictures)
+    report.write(run, results, shown, _pictures(run, results, shown, upscale(shown)))
     return StudyResult(run, results)
 
 
@@ -158,7 +160,7 @@ def _scorer(config: ConfigDict, say: Callable[[str], None]) -> Scorer:
     use_niqe = wanted("niqe", at_hand=niqe.at_hand(), loads="matlab")
     return Scorer(
         config.scale,
-        distance=lpips.load_lpips(network) if use_lpips else None,
+        lpips=lpips.load_lpips(network) if use_lpips else None,
         dists=dists.load_dists() if use_dists else None,
         niqe=niqe.load_niqe(form) if use_niqe else None,
     )
@@ -179,10 +181,23 @@ def _training_photos(config: ConfigDict, say: Callable[[str], None]) -> list[Ima
     return photos
 
 
-def _pictures(photos: Sequence[ImagePair], most: int) -> list[ImagePair]:
+def _shown(photos: Sequence[ImagePair], most: int) -> list[ImagePair]:
     """Return up to `most` of the images, evenly spread."""
     places = np.linspace(0, len(photos) - 1, min(most, len(photos))).round().astype(int)
     return [photos[i] for i in places]
+
+
+def _pictures(
+    run: Path, results: Results, photos: Sequence[ImagePair], upscale: UpscaleAll
+) -> dict[str, list[UInt8[np.ndarray, "h w c"]]]:
+    """Return what the first finished seed of each candidate makes of some images."""
+    pictures = {}
+    for name, one in results["candidates"].items():
+        if not one["diverged"]:
+            seed = next(seed for seed in results["seeds"] if str(seed) not in one["failed"])
+            model = restore.restore_generator(run / "candidates" / name / f"seed_{seed}")
+            pictures[name] = list(upscale(model.params, model.stats, photos))
+    return pictures
 
 
 def _outcome(
@@ -251,7 +266,7 @@ def _outcome(
                 f"{first[1]}"
             )
         else:
-            _keep_runs(folder, run, course.states, finished, config, validation)
+            _keep_runs(folder, run, course.states, finished, seeds)
     write_json(folder / "outcome.json", outcome)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     what = (
@@ -334,22 +349,15 @@ def _keep_runs(
     run: ConfigDict,
     states: State,
     finished: Sequence[bool],
-    config: ConfigDict,
-    validation: Validation,
+    seeds: Sequence[int],
 ) -> None:
-    """Write a run folder of each finished seed, and the first one's pictures for the report."""
+    """Write a run folder of each finished seed."""
     for r in np.flatnonzero(finished).tolist():
-        seed = config.study.seeds[r]
+        seed = seeds[r]
         target = folder / f"seed_{seed}"
         shutil.rmtree(target, ignore_errors=True)
         ema, stats = run_of((states.ema, states.g_stats), r)
         checkpoint.write_generator(target, ema, stats, run.to_dict() | {"seed": seed})
-    shown = validation._replace(photos=_pictures(validation.photos, config.study.pictures))
-    first = np.arange(len(finished)) == np.argmax(finished)
-    ((_, images),) = shown.upscaled(states, first.tolist())
-    (folder / "images").mkdir(exist_ok=True)
-    for i, image in enumerate(images):
-        as_image(image).save(folder / "images" / f"{i}.png")
 
 
 def _keep_best(run: Path, results: Results) -> None:

@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from isr_jax.data.examples import ImagePair
+from isr_jax.files import write_json, write_text
 from isr_jax.loss_study import tables
 from isr_jax.loss_study.charts import charts_of, colours_of, draw_page, svg
 from isr_jax.loss_study.results import Results
@@ -23,19 +24,28 @@ from isr_jax.scoring import Scorer
 CROP = 96  # HR pixels a side
 
 
-def write(run: Path, results: Results, photos: Sequence[ImagePair]) -> None:
+def write(
+    run: Path,
+    results: Results,
+    photos: Sequence[ImagePair],
+    pictures: Mapping[str, Sequence[UInt8[np.ndarray, "h w c"]]],
+) -> None:
     """Write the report of a study into its folder.
 
     Args:
-        run: the study's folder, with candidates/NAME/images/I.png of each that did not diverge.
+        run: the study's folder.
         results: see `results.summarise`.
-        photos: the held-out images that are shown, in the order of those files.
+        photos: the held-out images that are shown.
+        pictures: what each candidate that did not diverge makes of them.
     """
-    (run / "results.json").write_text(json.dumps(_strict(results), indent=1) + "\n")
+    write_json(run / "results.json", _strict(results))
     charts = charts_of(results)
     draw_page(charts, run / "curves.png")
-    (run / "report.md").write_text(_markdown(results))
-    rows = [_row(run, results, photo, i) for i, photo in enumerate(photos)]
+    write_text(run / "report.md", _markdown(results))
+    rows = [
+        _row(photo, {name: pictures[name][i] for name in results["candidates"] if name in pictures})
+        for i, photo in enumerate(photos)
+    ]
     page = page_template("isr_jax.loss_study", "report.html").render(
         results=results,
         table=tables.main_table(results),
@@ -55,7 +65,7 @@ def write(run: Path, results: Results, photos: Sequence[ImagePair]) -> None:
         notes=tables.notes_of(results),
         config=json.dumps(results["config"], indent=2),
     )
-    (run / "report.html").write_text(page)
+    write_text(run / "report.html", page)
 
 
 def _strict(value: Any) -> Any:
@@ -117,15 +127,10 @@ class Row(NamedTuple):
     cells: list[Cell]
 
 
-def _row(run: Path, results: Results, photo: ImagePair, number: int) -> Row:
-    """HR, bicubic, and the first finished seed of each candidate."""
-    scale = results["config"]["scale"]
-    upscaled = {"bicubic": resize_uint8(photo.lr, scale=scale)}
-    for name, one in results["candidates"].items():
-        file = run / "candidates" / name / "images" / f"{number}.png"
-        if not one["diverged"]:
-            mode = "RGB" if photo.hr.shape[2] == 3 else "L"
-            upscaled[name] = np.atleast_3d(np.asarray(Image.open(file).convert(mode)))
+def _row(photo: ImagePair, pictures: Mapping[str, UInt8[np.ndarray, "h w c"]]) -> Row:
+    """Return the crops of HR, bicubic, and what each candidate makes of the image."""
+    scale = photo.hr.shape[0] // photo.lr.shape[0]
+    upscaled = {"bicubic": resize_uint8(photo.lr, scale=scale), **pictures}
     window = _window(photo.hr, upscaled["bicubic"])
     cells = [Cell("HR", "ground truth", _uri(photo.hr[window]))]
     for name, image in upscaled.items():
@@ -138,7 +143,7 @@ def _row(run: Path, results: Results, photo: ImagePair, number: int) -> Row:
 def _window(
     hr: UInt8[np.ndarray, "h w c"], bicubic: UInt8[np.ndarray, "h w c"]
 ) -> tuple[slice, slice]:
-    """Where bicubic is furthest from the photograph: there, what a network learnt shows."""
+    """Return where bicubic is furthest from the photo: there, what a network learnt shows."""
     side = min(CROP, *hr.shape[:2])
     error = np.abs(hr.astype(np.float64) - bicubic).mean(axis=2)
     lead = side // 2

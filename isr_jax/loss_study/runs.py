@@ -1,7 +1,7 @@
 """Several runs of one config, trained at once and validated on the way."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from isr_jax.checkpoints import runs as checkpoint
+from isr_jax.checkpoints.digests import digests_of, digests_of_json, verify
 from isr_jax.data import pool
 from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError, one_line
@@ -88,12 +89,12 @@ class Validation(NamedTuple):
             [self._row(self.scorer.interpolation(one.lr, one.hr)) for one in self.photos]
         )
 
-    def _row(self, scores: Mapping[str, float]) -> list[float]:
-        return [min(scores[name], MOST_PSNR) for name in self.names]
+    def _row(self, scores: dict[str, float]) -> list[float]:
+        capped = scores | {"psnr": min(scores["psnr"], MOST_PSNR)}
+        return [capped[name] for name in self.names]
 
 
-# The metrics that may be left out, and the part of a Scorer that computes each.
-OPTIONAL = {"lpips": "distance", "dists": "dists", "niqe": "niqe"}
+OPTIONAL = ("lpips", "dists", "niqe")  # the metrics that may be left out
 
 
 def fit_scorer(
@@ -112,7 +113,7 @@ def fit_scorer(
             if name not in OPTIONAL:
                 raise UserError(f"{photo.name} is too small for {METRICS[name].heading}; remove it")
             say(f"{METRICS[name].heading} is left out: {photo.name} is too small for it")
-            scorer = scorer._replace(**{OPTIONAL[name]: None})
+            scorer = scorer._replace(**{name: None})
     return scorer
 
 
@@ -243,13 +244,15 @@ def _most_that_divides(devices: int, runs: int) -> int:
 
 def _save(manager: ocp.CheckpointManager, course: Course) -> None:
     progress = course._asdict()
-    states = progress.pop("states")
+    # Copied on the device, because the next dispatch overwrites the donated buffers.
+    states = jax.tree.map(jnp.copy, progress.pop("states"))._asdict()
+    digests = digests_of({"states": states}) | digests_of_json({"progress": progress})
     manager.save(
         course.step,
         args=ocp.args.Composite(
-            # Copied on the device, because the next dispatch overwrites the donated buffers.
-            states=ocp.args.StandardSave(jax.tree.map(jnp.copy, states)._asdict()),
+            states=ocp.args.StandardSave(states),
             progress=ocp.args.JsonSave(progress),
+            digests=ocp.args.JsonSave(digests),
         ),
     )
 
@@ -257,7 +260,7 @@ def _save(manager: ocp.CheckpointManager, course: Course) -> None:
 def _resumed(
     manager: ocp.CheckpointManager, course: Course, *, warn: Callable[[str], None]
 ) -> Course:
-    """Return the newest course that can be read, or the one given."""
+    """Return the newest course that can be read, or the one given; move damaged ones aside."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, course.states)._asdict()
     for step in sorted(manager.all_steps(), reverse=True):
         args = ocp.args.Composite(
@@ -265,10 +268,14 @@ def _resumed(
         )
         try:
             saved: Any = manager.restore(step, args=args)
+            found = digests_of({"states": saved.states})
+            found |= digests_of_json({"progress": saved.progress})
+            verify(found, manager, step=step)
             return Course(states=State(**saved.states), **saved.progress)
         # A damaged file can raise anything.
         except Exception as error:
-            place = f"{manager.directory}/{step}"
-            warn(f"{place} cannot be read ({one_line(error, limit=120)}) and is done again")
-            manager.delete(step)
+            place, why = Path(manager.directory) / str(step), one_line(error, limit=120)
+            aside = checkpoint.to_quarantine(place, place.parents[1])
+            warn(f"{place} cannot be read ({why}) and is done again; moved to {aside}")
+            manager.reload()
     return course

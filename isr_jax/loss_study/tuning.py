@@ -28,8 +28,8 @@ from jaxtyping import Float64
 from ml_collections import ConfigDict
 
 from isr_jax.data.examples import ImagePair
+from isr_jax.files import read_json, write_json
 from isr_jax.loss_study.candidates import Candidate, tune_steps, twin
-from isr_jax.loss_study.records import read_json, write_json
 from isr_jax.loss_study.runs import Training, Validation, train_runs
 from isr_jax.scoring import METRICS
 
@@ -175,7 +175,7 @@ def _search_rate(
         return fidelity(trials[rate]["scores"], bicubic=_bicubic(bench), unit=unit)
 
     tried, edge = widen(start, judge, most=bench.config.study.widenings)
-    return _search(what, "fidelity", tried, trials, edge=edge, bench=bench)
+    return _search(what, "fidelity", tried, trials, edge=edge)
 
 
 def _search_weight(
@@ -203,13 +203,13 @@ def _search_weight(
     none = perception(trials[0.0]["scores"], **ranks)
     tried, edge = widen(start, judge, most=bench.config.study.widenings, none=none)
     what = f"adversarial weight, learning rate {rate:g}"
-    search = _search(what, metric, tried, trials, edge=edge, bench=bench)
+    search = _search(what, metric, tried, trials, edge=edge)
     best = tried[search["chosen"]]
     if not best[1]:
         search["notes"].append(f"each costs more than {bound:g} dB of PSNR-Y")
     elif best <= none:
         search["notes"].append("none is better than no adversarial part")
-    entry = _entry(0.0, none, trials[0.0], bench)
+    entry = _entry(0.0, none, trials[0.0])
     return search | {"tried": [entry, *search["tried"]]}
 
 
@@ -220,14 +220,13 @@ def _search(
     trials: Mapping[float, dict[str, Any]],
     *,
     edge: bool,
-    bench: Bench,
 ) -> dict[str, Any]:
     """Return a search as JSON.
 
     {"of": what was searched, "by": what scored it, "tried": [{"value", "finished", "score",
     "allowed", "scores": {metric: mean}, "seconds", "trial"}], "chosen", "edge", "notes"}
     """
-    rows = [_entry(value, tried[value], trials[value], bench) for value in sorted(tried)]
+    rows = [_entry(value, tried[value], trials[value]) for value in sorted(tried)]
     notes = ["the best is at the edge of what was tried"] if edge else []
     return {
         "of": what,
@@ -239,7 +238,7 @@ def _search(
     }
 
 
-def _entry(value: float, rank: Rank, trial: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
+def _entry(value: float, rank: Rank, trial: Mapping[str, Any]) -> dict[str, Any]:
     allowed = bool(rank[1]) if len(rank) == 3 else True
     return {
         "value": value,

@@ -1,6 +1,5 @@
 """The training loop: a config and a run folder in, a trained generator and its records out."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from isr_jax import distributed, losses
 from isr_jax.checkpoints import restore
 from isr_jax.checkpoints import runs as checkpoint
 from isr_jax.errors import UserError
+from isr_jax.files import write_json
 from isr_jax.models import count_params
 from isr_jax.progress import training_bar
 from isr_jax.scoring import Scorer
@@ -139,7 +139,7 @@ def _train(
         elif config.train.init_from:
             state = restore.begin_from(config.train.init_from, state, config)
             say(f"the generator is initialised from {config.train.init_from}")
-        (records / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        write_json(records / "config.json", config.to_dict())
         discriminator = "no discriminator"
         if losses.has_adversarial(config.loss):
             discriminator = f"discriminator of {count_params(state.d_params):,}"

@@ -17,8 +17,8 @@ from isr_jax.data import pool
 from isr_jax.data.augment import augment
 from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.images import to_float
-from isr_jax.models import discriminators, generator
-from isr_jax.models.generators import Generator, channels_of
+from isr_jax.models import discriminators
+from isr_jax.models.generators import Generator, channels_of, generator_of
 from isr_jax.perceptual import distances
 from isr_jax.state import State
 from isr_jax.training import optimizers
@@ -69,7 +69,7 @@ def make_program(
     serves several.
     """
     axis_name = AXIS if config.train.parallel == "pmap" else None
-    g = generator(config.generator.to_dict(), scale=config.scale, axis_name=axis_name)
+    g = generator_of(config, axis_name=axis_name)
     d = discriminators.make_discriminator(config, channels=g.channels, axis_name=axis_name)
     g_optimizer = optimizers.make_optimizer(
         config.g_optimizer, steps=config.train.steps, learning_rate=g_learning_rate

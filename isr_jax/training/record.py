@@ -11,9 +11,10 @@ import PIL.Image
 from rich.console import Console
 from rich.table import Table
 
-from isr_jax.checkpoints.runs import set_aside
+from isr_jax.checkpoints.runs import to_quarantine
 from isr_jax.console import print_table
 from isr_jax.errors import UserError
+from isr_jax.files import replacing
 from isr_jax.photo.reading import decode_rgb
 from isr_jax.scoring import METRICS
 from isr_jax.training.trackers import Picture, Tracker
@@ -61,12 +62,12 @@ class RunFolder:
         tables = [record.get("bicubic") for record in kept if record["kind"] == "baselines"]
         self._compared = tables[-1] if tables else None
         # Replaced as a whole: a kill in between must not lose the records.
-        path, renewed = run / "metrics.jsonl", run / "metrics.jsonl.new"
-        renewed.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        if len(records) < lines:
-            aside = set_aside(path, run)
-            warn(f"left {lines - len(records)} damaged lines out of {path}; {aside} has them")
-        renewed.replace(path)
+        path = run / "metrics.jsonl"
+        with replacing(path) as renewed:
+            renewed.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            if len(records) < lines:
+                aside = to_quarantine(path, run)
+                warn(f"left {lines - len(records)} damaged lines out of {path}; {aside} has them")
         self._file = open(path, "a")  # noqa: SIM115 (closed on exit)
         self._run = run
         self._images = run / "images"

@@ -18,9 +18,9 @@ from typing import Any
 import jax
 
 from isr_jax import distributed
-from isr_jax.checkpoints.runs import set_aside
+from isr_jax.checkpoints.runs import to_quarantine
 from isr_jax.errors import UserError
-from isr_jax.files import expanded
+from isr_jax.files import expanded, write_json
 from isr_jax.training.lock import locked
 
 _FOLDERS = ("checkpoints", "images", "candidates", "wandb")
@@ -59,22 +59,22 @@ def open_run(workdir: str | Path, *, say: Callable[[str], None]) -> Iterator[Pat
         tempfile.TemporaryFile(dir=run).close()
     except OSError as error:
         raise UserError(f"{run}: {error.strerror}; give another --workdir") from error
-    _set_aside_unless(Path.is_file, [run / "lock"], say=say)
+    _quarantine_unless(Path.is_file, [run / "lock"], say=say)
     with locked(run, say=say):
-        _set_aside_unless(Path.is_dir, [run / name for name in _FOLDERS], say=say)
-        _set_aside_unless(Path.is_file, [run / name for name in _FILES], say=say)
+        _quarantine_unless(Path.is_dir, [run / name for name in _FOLDERS], say=say)
+        _quarantine_unless(Path.is_file, [run / name for name in _FILES], say=say)
         distributed.wait("run folder")
         yield run
 
 
-def _set_aside_unless(
+def _quarantine_unless(
     good: Callable[[Path], bool], paths: Sequence[Path], *, say: Callable[[str], None]
 ) -> None:
     """Move what is there, and is not the kind of thing that a run writes, to RUN/quarantine/."""
     kind = "folder" if good is Path.is_dir else "file"
     for path in paths:
         if os.path.lexists(path) and not good(path):
-            say(f"{path} is not a {kind}; moved to {set_aside(path, path.parent)}")
+            say(f"{path} is not a {kind}; moved to {to_quarantine(path, path.parent)}")
 
 
 def note_start(run: Path, data: Mapping[str, str], *, say: Callable[[str], None]) -> None:
@@ -91,7 +91,7 @@ def note_start(run: Path, data: Mapping[str, str], *, say: Callable[[str], None]
         if before.get(name, now) != now:
             say(f"config.data.{name} has changed since the last start: {before[name]}, now {now}")
     content = {"command": sys.argv, **_surroundings(), "data": dict(data)}
-    file.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(file, content)
 
 
 def differences(start: Mapping[str, Any], *, data: Mapping[str, str]) -> list[str]:

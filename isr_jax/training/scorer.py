@@ -21,21 +21,19 @@ class Extra(NamedTuple):
     """A metric that validation may add.
 
     Attributes:
-        argument: of `make_scorer`.
         forms: of the metric, of which the first is the default; () where it has just one.
-        load: form -> the function for that argument. It raises a UserError where its file cannot be
-            had.
+        load: form -> the function, for the argument of `make_scorer` of that name. It raises a
+            UserError where its file cannot be had.
     """
 
-    argument: str
     forms: tuple[str, ...]
     load: Callable[[str], Any]
 
 
 EXTRAS: dict[str, Extra] = {
-    "niqe": Extra("niqe", tuple(niqe.FORMS), niqe.load_niqe),
-    "lpips": Extra("distance", tuple(lpips.NETWORKS), lpips.load_lpips),
-    "dists": Extra("dists", (), lambda form: dists.load_dists()),
+    "niqe": Extra(tuple(niqe.FORMS), niqe.load_niqe),
+    "lpips": Extra(tuple(lpips.NETWORKS), lpips.load_lpips),
+    "dists": Extra((), lambda form: dists.load_dists()),
 }
 
 
@@ -72,7 +70,7 @@ def load_scorer(names: Sequence[str], *, scale: int) -> Scorer:
     functions = {}
     for name, form in chosen(names).items():
         try:
-            functions[EXTRAS[name].argument] = EXTRAS[name].load(form)
+            functions[name] = EXTRAS[name].load(form)
         except UserError as error:
             raise UserError(f"{FIELD} names {name}: {error}") from error
     return make_scorer(scale=scale, **functions)

@@ -14,7 +14,7 @@ from isr_jax.degrade import make_degradation, sharpen
 from isr_jax.errors import UserError
 from isr_jax.images import to_float, to_uint8
 from isr_jax.models.generators import Generator, make_upscale
-from isr_jax.scoring import METRICS, Scorer
+from isr_jax.scoring import METRICS, Scorer, means
 from isr_jax.state import State
 from isr_jax.tiling.tiles import make_tiled, plan
 from isr_jax.tiling.windows import windowed
@@ -67,7 +67,7 @@ def validate(
     ema, stats = jax.tree.map(lambda x: x.addressable_data(0), (state.ema, state.g_stats))
     outputs = upscale(ema, stats, photos)
     rows = [scorer.image(sr, photo.hr) for sr, photo in zip(outputs, photos, strict=True)]
-    return _means(rows), outputs
+    return means(rows), outputs
 
 
 def degraded(photos: Sequence[ImagePair], config: ConfigDict) -> list[ImagePair]:
@@ -109,7 +109,7 @@ def interpolations(photos: Sequence[ImagePair], *, scorer: Scorer) -> dict[str, 
         UserError: all images are too small for a metric.
     """
     scores = {
-        method: _means([scorer.interpolation(one.lr, one.hr, method=method) for one in photos])
+        method: means([scorer.interpolation(one.lr, one.hr, method=method) for one in photos])
         for method in BASELINES
     }
     for name, value in scores["bicubic"].items():
@@ -119,16 +119,6 @@ def interpolations(photos: Sequence[ImagePair], *, scorer: Scorer) -> dict[str, 
                 "of config.data.validation are too small; give larger ones, or leave it out"
             )
     return scores
-
-
-def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over the images that have a score; nan where none has."""
-    return {name: _mean([row[name] for row in rows]) for name in rows[0]}
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
 
 
 def score_line(step: int, scores: Mapping[str, float], bicubic: Mapping[str, float]) -> str:
