@@ -19,6 +19,7 @@ from isr_jax.checkpoints.digests import digests_of, digests_of_json, verify
 from isr_jax.data import pool
 from isr_jax.data.examples import ImagePair
 from isr_jax.errors import UserError, one_line
+from isr_jax.files import to_quarantine
 from isr_jax.progress import training_bar
 from isr_jax.scoring import METRICS, Scorer
 from isr_jax.state import State
@@ -275,7 +276,7 @@ def _resumed(
         # A damaged file can raise anything.
         except Exception as error:
             place, why = Path(manager.directory) / str(step), one_line(error, limit=120)
-            aside = checkpoint.to_quarantine(place, place.parents[1])
+            aside = to_quarantine(place, place.parents[1])
             warn(f"{place} cannot be read ({why}) and is done again; moved to {aside}")
             manager.reload()
     return course

@@ -11,10 +11,9 @@ import PIL.Image
 from rich.console import Console
 from rich.table import Table
 
-from isr_jax.checkpoints.runs import to_quarantine
 from isr_jax.console import print_table
 from isr_jax.errors import UserError
-from isr_jax.files import replacing
+from isr_jax.files import replacing, to_quarantine
 from isr_jax.photo.reading import decode_rgb
 from isr_jax.scoring import METRICS
 from isr_jax.training.trackers import Picture, Tracker

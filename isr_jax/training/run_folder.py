@@ -18,9 +18,8 @@ from typing import Any
 import jax
 
 from isr_jax import distributed
-from isr_jax.checkpoints.runs import to_quarantine
 from isr_jax.errors import UserError
-from isr_jax.files import expanded, write_json
+from isr_jax.files import expanded, to_quarantine, write_json
 from isr_jax.training.lock import locked
 
 _FOLDERS = ("checkpoints", "images", "candidates", "wandb")
