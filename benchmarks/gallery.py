@@ -21,7 +21,7 @@ from isr_jax.photo.finding import image_files
 from isr_jax.photo.reading import decode_rgb
 from isr_jax.pretrained import PRETRAINED, describe
 from isr_jax.resize import resize_uint8
-from isr_jax.training.pictures import Image, enlarged, strip
+from isr_jax.training.pictures import Image, strip, upscaled_plainly
 from isr_jax.upscaling.upscaler import Upscaler
 
 SCALE = 4
@@ -60,7 +60,7 @@ def _row(file: Path, upscalers: Sequence[Upscaler], options: argparse.Namespace)
     top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
     photo = photo[top : top + height, left : left + width]
     lr = photo if options.as_they_are else resize_uint8(photo, scale=1 / SCALE)
-    versions = enlarged(lr, scale=SCALE)
+    versions = upscaled_plainly(lr, scale=SCALE)
     versions |= {Path(upscaler.name).name: upscaler(lr) for upscaler in upscalers}
     if not options.as_they_are:
         versions["HR"] = photo

@@ -63,7 +63,7 @@ def ceiling(size: Size, dtype: Any, rounds: int) -> float:
     return 2 * size.matrix**3 / took / 1e12
 
 
-def changed(name: str, size: Size, dtype: str) -> dict[str, Any]:
+def changed(size: Size, dtype: str) -> dict[str, Any]:
     """Return the fields that differ from the published config."""
     fields: dict[str, Any] = {"generator.dtype": dtype, "discriminator.dtype": dtype}
     if size.batch:
@@ -74,7 +74,7 @@ def changed(name: str, size: Size, dtype: str) -> dict[str, Any]:
 
 def ours(name: str, size: Size, dtype: str, rounds: int) -> list[str]:
     """Measure an update in JAX: ms, seconds of the first call, and peak memory so far in GiB."""
-    run = cases.update(name, changed=changed(name, size, dtype), n=size.updates)
+    run = cases.update(name, changed=changed(size, dtype), n=size.updates)
     first, took = seconds(run, rounds)
     stats = jax.devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", 0) / 2**30
@@ -112,7 +112,7 @@ def report_sampling(size: Size, rounds: int) -> None:
     from isr_jax.training.loaders import open_loader
 
     config = cases.published(size.networks[0])
-    config.update_from_flattened_dict(changed(size.networks[0], size, "float32"))
+    config.update_from_flattened_dict(changed(size, "float32"))
     images = open_loader(config, jax.devices(), warn=print).take(1).images
     draw = jax.jit(
         partial(pool.sample, batch=config.data.batch, crop=config.data.crop, scale=config.scale)

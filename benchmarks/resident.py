@@ -2,7 +2,7 @@
 
     python -m benchmarks.resident [--steps N]
 
-A tiny GAN is trained by run.py; its memory is read after a tenth of the updates and at the last.
+A tiny GAN is trained by run.py; its memory is read after N / 10 updates and after N.
 """
 
 import os

@@ -19,7 +19,7 @@ from benchmarks import timing
 from isr_jax.models.rrdbnet import RRDB
 
 BLOCKS, WIDTH, GROWTH, SIDE = 23, 64, 32, 16
-BLOCK = RRDB(GROWTH, jnp.float32)
+BLOCK = RRDB(GROWTH, plus=False, dtype=jnp.float32)
 
 
 def one_after_the_other(blocks: list[Any], x: Array) -> Array:

@@ -110,7 +110,7 @@ def get_config() -> ConfigDict:
     config.train.parallel = "jit"  # jit | pmap, over all devices
     config.train.ema_decay = 0.999  # float in [0, 1); of the EMA that is validated and restored
     config.train.ema_from = 0  # int >= 0, updates; until then the EMA is the parameters themselves
-    config.train.log_every = 100  # int >= 1, updates; their means go to metrics and TensorBoard
+    config.train.log_every = 100  # int >= 1, updates; records hold their means
     config.train.validate_every = 5000  # int >= 1, updates
     config.train.checkpoint_every = 5000  # int >= 1, updates
     config.train.keep = 2  # int >= 1; latest checkpoints kept, besides the following

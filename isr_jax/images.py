@@ -150,16 +150,6 @@ def dihedral(
     return jnp.where(diagonal, images.transpose(0, 2, 1, 3), images)
 
 
-def dihedral_inverse(
-    images: Float[Array, "n h h c"] | UInt8[Array, "n h h c"], k: Integer[Array, " n"]
-) -> Float[Array, "n h h c"] | UInt8[Array, "n h h c"]:
-    """Undo `dihedral` with the same k."""
-    up, left, diagonal = _bits(k)
-    images = jnp.where(diagonal, images.transpose(0, 2, 1, 3), images)
-    images = jnp.where(left, images[:, :, ::-1], images)
-    return jnp.where(up, images[:, ::-1], images)
-
-
 def _bits(k: Integer[Array, " n"]) -> tuple[Array, Array, Array]:
     """Return the three lowest bits of k as masks that broadcast over images."""
     k = k[:, None, None, None]

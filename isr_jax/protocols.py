@@ -160,6 +160,11 @@ def crop_of(protocol: str, *, scale: Scale) -> int:
     return ceil(as_fraction(scale)) if crop is None else crop
 
 
+def least_side(scale: int) -> int:
+    """Return the shortest side of an image that SSIM's window fits once its border is cropped."""
+    return 11 + 2 * scale
+
+
 def _find(protocol: str) -> Protocol:
     if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise errors.unknown("protocol", protocol, PROTOCOLS)

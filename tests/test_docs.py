@@ -175,10 +175,13 @@ def check_code(code):
     for node in ast.walk(tree):
         resolve(node, names)
         function = resolve(node.func, names) if isinstance(node, ast.Call) else None
-        if inspect.isfunction(function):
-            splat = any(isinstance(value, ast.Starred) for value in node.args)
+        if inspect.isroutine(function) or inspect.isclass(function):
             given = {word.arg: None for word in node.keywords if word.arg}
-            inspect.signature(function).bind_partial(*([] if splat else node.args), **given)
+            whole = len(given) == len(node.keywords)
+            if any(isinstance(value, ast.Starred) for value in node.args):
+                whole, node.args = False, []
+            signature = inspect.signature(function)
+            (signature.bind if whole else signature.bind_partial)(*node.args, **given)
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda file: file.stem)
@@ -191,6 +194,12 @@ def test_names_of_notebooks_exist(file):
 def test_names_of_examples_exist(page):
     """The same of a page's examples in Python, each page read from top to bottom."""
     check_code("\n".join(PYTHON.findall(page.read_text())))
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda file: file.stem)
+def test_names_of_benchmarks_exist(file):
+    """The same of the benchmarks, which only those with time run."""
+    check_code(file.read_text())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from skimage.color import rgb2ycbcr
 from isr_jax.images import (
     depth_to_space,
     dihedral,
-    dihedral_inverse,
     rgb_to_y,
     space_to_depth,
     to_float,
@@ -83,7 +82,7 @@ def test_depth_to_space_and_back_name_sizes_that_do_not_fit():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.uint8])
-def test_dihedral_gives_the_eight_symmetries_per_image_and_is_undone(dtype):
+def test_dihedral_gives_the_eight_symmetries_per_image(dtype):
     image = jnp.arange(3 * 3 * 2).reshape(1, 3, 3, 2).astype(dtype)
     images, k = jnp.repeat(image, 8, axis=0), jnp.arange(8)
     turned = jax.jit(dihedral)(images, k)
@@ -92,7 +91,6 @@ def test_dihedral_gives_the_eight_symmetries_per_image_and_is_undone(dtype):
     square = np.asarray(image[0])
     expected = {np.rot90(s, i).tobytes() for s in (square, square[::-1]) for i in range(4)}
     assert {np.asarray(one).tobytes() for one in turned} == expected and len(expected) == 8
-    np.testing.assert_array_equal(jax.jit(dihedral_inverse)(turned, k), images)
     np.testing.assert_array_equal(dihedral(images, k), turned)
 
 
@@ -101,4 +99,3 @@ def test_dihedral_under_vmap_and_with_unsigned_k():
     k = jax.random.bits(jax.random.key(1), (2, 8), jnp.uint32)
     turned = jax.vmap(dihedral)(images, k)
     np.testing.assert_array_equal(turned[1], dihedral(images[1], k[1] % 8))
-    np.testing.assert_array_equal(jax.vmap(dihedral_inverse)(turned, k), images)

@@ -20,9 +20,9 @@ from isr_jax import tensor_files
 from isr_jax.config import tuples
 from isr_jax.errors import UserError, one_line
 from isr_jax.models.generators import complete, generator
-from isr_jax.pretrained import ENTRY, Card
+from isr_jax.pretrained import CARD_ENTRY, Card
 
-_ENTRY = "isr_jax"  # in the metadata: distinguishes these files from PyTorch's
+_CONFIG_ENTRY = "isr_jax"  # in the metadata: distinguishes these files from PyTorch's
 
 
 class Saved(NamedTuple):
@@ -45,7 +45,9 @@ def to_bytes(
     """
     arrays = flatten_dict({"params": params, "stats": stats}, sep="/")
     plain = {name: np.asarray(x) for name, x in arrays.items()}
-    metadata = {_ENTRY: json.dumps(dict(config))} | ({ENTRY: json.dumps(card)} if card else {})
+    metadata = {_CONFIG_ENTRY: json.dumps(dict(config))}
+    if card:
+        metadata[CARD_ENTRY] = json.dumps(card)
     return safetensors.save(plain, metadata=metadata)
 
 
@@ -61,10 +63,10 @@ def read(file: Path) -> Saved | None:
         header = tensor_files.read_header(file)
     except (OSError, ValueError):
         return None
-    if _ENTRY not in header.metadata:
+    if _CONFIG_ENTRY not in header.metadata:
         return None
     try:
-        parsed = json.loads(header.metadata[_ENTRY])
+        parsed = json.loads(header.metadata[_CONFIG_ENTRY])
         saved = {"scale": parsed["scale"], "generator": tuples(dict(parsed["generator"]))}
         _check_header(header, saved)
         arrays = tensor_files.read_safetensors(file)

@@ -193,22 +193,22 @@ def check(
     Raises:
         UserError: a folder does not exist, holds no image, or lies within another one.
     """
-    judged, compared = ([_open(folder) for folder in group] for group in (folders, against))
+    checked, compared = ([_open(folder) for folder in group] for group in (folders, against))
     _check_apart([*folders, *against])
-    files = [file for folder in (*judged, *compared) for file in folder.files]
+    files = [file for folder in (*checked, *compared) for file in folder.files]
     with image_bar(shown=progress) as bar:
         task = bar.add_task("", total=len(files))
         looked: dict[Path, _Facts | str] = {}
         for file, facts in zip(files, _look_at_all(files), strict=True):
             looked[file] = facts
             bar.update(task, advance=1, description=printable(file.name))
-    looked |= {file: why for folder in (*judged, *compared) for file, why in folder.closed.items()}
-    ours = _readable(judged, looked)
+    looked |= {file: why for folder in (*checked, *compared) for file, why in folder.closed.items()}
+    ours = _readable(checked, looked)
     return {
         "crop": crop,
-        "folders": [_summary(folder, looked) for folder in judged],
+        "folders": [_summary(folder, looked) for folder in checked],
         "against": [_summary(folder, looked) for folder in compared],
-        "passed_over": [str(file) for folder in judged for file in folder.passed_over],
+        "passed_over": [str(file) for folder in checked for file in folder.passed_over],
         "unreadable": [
             {"file": str(file), "reason": facts}
             for file, facts in looked.items()

@@ -87,16 +87,14 @@ def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(arrays)
 
 
-def decode_image(
-    file: BufferedIOBase, *, name: str, keep_gray: bool = False, keep_bits: bool = False
-) -> Pixels:
+def decode_image(file: BufferedIOBase, *, name: str, keep_bits: bool = False) -> Pixels:
     """Decode an image file as `photo.reading.decode_rgb` does.
 
     Raises:
         UnusableImageError: the file is not an image, or a truncated or corrupt one.
     """
     try:
-        return decode_rgb(file, name=name, keep_gray=keep_gray, keep_bits=keep_bits)
+        return decode_rgb(file, name=name, keep_bits=keep_bits)
     except UserError as error:
         raise UnusableImageError(str(error)) from error
 

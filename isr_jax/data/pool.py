@@ -72,7 +72,7 @@ class Table(NamedTuple):
 
 
 def make_pool(photos: Sequence[ImagePair], *, page_length: int = 2**30) -> Pool:
-    """Packs images, each with its LR image (see `loading.load_all`), for `sample`.
+    """Pack images, each with its LR image (see `loading.load_all`), for `sample`.
 
     Args:
         photos: at least one.
@@ -150,7 +150,7 @@ def sample(
     first: int | Int[Array, ""] = 0,
     axis_name: str | None = None,
 ) -> dict[str, Array]:
-    """Random crops: {"lr": [batch, crop/scale, crop/scale, c], "hr": [batch, crop, crop, c]}.
+    """Draw random crops: {"lr": [batch, crop/scale, crop/scale, c], "hr": [batch, crop, crop, c]}.
 
     Each is cut from a random image, by its chance, at a uniformly random position (a multiple of
     `scale` in HR pixels), and both are turned by one of the eight symmetries of the square. Values

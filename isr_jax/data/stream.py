@@ -52,7 +52,7 @@ class Stream:
         return {name: x for name, x in element.items() if name != "skipped"}
 
     def get_state(self) -> dict[str, int]:
-        """Where the stream stands, fit for JSON: the number of the next batch."""
+        """Return where the stream stands, fit for JSON: the number of the next batch."""
         return {"next": self._next}
 
     def set_state(self, state: dict[str, int]) -> None:

@@ -39,7 +39,7 @@ def colours_of(results: Results) -> dict[str, str]:
 
 
 def charts_of(results: Results) -> list[Chart]:
-    """By each metric: final gains, and learning curves against updates and against time."""
+    """Return by each metric: final gains, and learning curves against updates and against time."""
     charts, height = [], max(3.2, 0.6 + 0.24 * len(results["candidates"]))
     for name in results["metrics"]:
         heading = METRICS[name].luma
@@ -72,7 +72,7 @@ def _draw_gains(axes: Axes, results: Results, metric: str) -> None:
 
 
 def _draw_curves(axes: Axes, results: Results, metric: str, *, by_time: bool) -> None:
-    """Means over seeds, with a band of one standard deviation to either side."""
+    """Draw means over seeds, with a band of one standard deviation to either side."""
     colours, sign = colours_of(results), METRICS[metric].sign
     for name, one in results["candidates"].items():
         seconds = results["seconds"]["update"][name]
@@ -120,7 +120,7 @@ def svg(chart: Chart, number: int) -> str:
 
 
 def draw_page(charts: Sequence[Chart], file: Path) -> None:
-    """All charts in one picture."""
+    """Draw all charts in one picture."""
     with mpl.rc_context(_style()):
         rows = len(charts) // 3
         figure = Figure(

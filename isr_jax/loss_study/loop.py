@@ -115,10 +115,10 @@ def _study(
         if any(one.rates or one.weights for one in candidates):
             kept, tuned = photos[: -options.tune_images], photos[-options.tune_images :]
             tuned = degraded([in_8_bits(photo, scale=config.scale) for photo in tuned], config)
-            judge = Validation(tuned, fit_scorer(scorer, tuned, say=say), upscale(tuned))
-            bicubic = judge.score_bicubic()
+            on_tuned = Validation(tuned, fit_scorer(scorer, tuned, say=say), upscale(tuned))
+            bicubic = on_tuned.score_bicubic()
             folder = run / "trials"
-            bench = Bench(config, training, kept, judge, bicubic, data["train"], folder, say)
+            bench = Bench(config, training, kept, on_tuned, bicubic, data["train"], folder, say)
         try:
             scored = []
             for i, candidate in enumerate(candidates):

@@ -30,7 +30,7 @@ from isr_jax.training.program import (
     make_program,
     make_runs_dispatch,
     on_all,
-    plan,
+    plan_dispatches,
     run_keys,
     run_of,
 )
@@ -211,7 +211,7 @@ def train_runs(
 
         if folder and not curve:
             curve.append(validated())
-        for n, adversarial, validating, saving in plan(config, step=step):
+        for n, adversarial, validating, saving in plan_dispatches(config, step=step):
             began = time.perf_counter()
             states, values = dispatch(
                 states, inputs, train_keys, g_rates, n=n, adversarial=adversarial

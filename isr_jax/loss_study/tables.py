@@ -140,7 +140,7 @@ def _duration(seconds: float) -> str:
 
 
 def differences_table(results: Results) -> Table:
-    """Each pair, with the difference of their gains by each metric."""
+    """Return each pair, with the difference of their gains by each metric."""
     pairs: dict[tuple[str, str], list[str]] = {}
     for one in results["differences"]:
         decimals = METRICS[one["metric"]].decimals

@@ -115,13 +115,13 @@ def tune(candidate: Candidate, bench: Bench, *, title: str) -> dict[str, Any]:
 
 
 def widen(
-    start: Sequence[float], judge: Callable[[float], Rank], *, most: int, none: Rank | None = None
+    start: Sequence[float], rank: Callable[[float], Rank], *, most: int, none: Rank | None = None
 ) -> tuple[dict[float, Rank], bool]:
     """Try values of a geometric grid, and further ones while the best lies at the edge.
 
     Args:
         start: two or more values > 0.
-        judge: value -> how good it is.
+        rank: value -> how good it is.
         most: values tried beyond the first ones, at most.
         none: how good 0 is, where the value may be 0: a neighbour of the smallest value. Then
             smaller ones are tried only while the best is worse than 0 in more than its last number.
@@ -129,12 +129,12 @@ def widen(
     Returns:
         What each value is worth, in the order of the trials, and whether the best is at the edge.
     """
-    tried = {value: judge(value) for value in sorted(start)}
+    tried = {value: rank(value) for value in sorted(start)}
     for _ in range(most):
         beyond = _beyond(tried, none)
         if beyond is None:
             break
-        tried[beyond] = judge(beyond)
+        tried[beyond] = rank(beyond)
     return tried, _beyond(tried, none) is not None
 
 
@@ -170,11 +170,11 @@ def _search_rate(
     unit = _yardstick(bench)
     trials: dict[float, dict[str, Any]] = {}
 
-    def judge(rate: float) -> Rank:
+    def rank(rate: float) -> Rank:
         trials[rate] = _trial(config, rate, bench, title=title)
         return fidelity(trials[rate]["scores"], bicubic=_bicubic(bench), unit=unit)
 
-    tried, edge = widen(start, judge, most=bench.config.study.widenings)
+    tried, edge = widen(start, rank, most=bench.config.study.widenings)
     return _search(what, "fidelity", tried, trials, edge=edge)
 
 
@@ -194,14 +194,14 @@ def _search_weight(
     without = means_of(trials[0.0]["scores"])["psnr"]
     ranks: dict[str, Any] = {"metric": metric, "bicubic": bicubic, "least": without - bound}
 
-    def judge(weight: float) -> Rank:
+    def rank(weight: float) -> Rank:
         run = config.copy_and_resolve_references()
         run.loss.adversarial_weight = weight
         trials[weight] = _trial(run, rate, bench, title=title)
         return perception(trials[weight]["scores"], **ranks)
 
     none = perception(trials[0.0]["scores"], **ranks)
-    tried, edge = widen(start, judge, most=bench.config.study.widenings, none=none)
+    tried, edge = widen(start, rank, most=bench.config.study.widenings, none=none)
     what = f"adversarial weight, learning rate {rate:g}"
     search = _search(what, metric, tried, trials, edge=edge)
     best = tried[search["chosen"]]

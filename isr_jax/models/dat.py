@@ -29,8 +29,8 @@ from isr_jax.models.attention import (
 )
 from isr_jax.models.fields import Bound, DType, check_groups
 from isr_jax.models.layers import (
-    FACTORS,
     PUBLISHED,
+    SCALES,
     Approximate,
     DepthwiseConv,
     conv,
@@ -188,7 +188,7 @@ class DAT(nn.Module):
     Source: Chen et al. 2023, "Dual Aggregation Transformer for Image Super-Resolution", section 3.
     """
 
-    scales: ClassVar[tuple[int, ...]] = tuple(FACTORS)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "dat": {},
         "dat_2": {"mlp_ratio": 2.0},

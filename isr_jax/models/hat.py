@@ -27,8 +27,8 @@ from isr_jax.models.attention import (
 )
 from isr_jax.models.fields import Bound, DType, check_groups
 from isr_jax.models.layers import (
-    FACTORS,
     PUBLISHED,
+    SCALES,
     Approximate,
     channel_attention,
     conv,
@@ -128,7 +128,7 @@ class HAT(nn.Module):
     Source: Chen et al. 2023, "Activating More Pixels in Image Super-Resolution Transformer".
     """
 
-    scales: ClassVar[tuple[int, ...]] = tuple(FACTORS)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "hat": {},
         "hat_small": {"width": 144, "compressed": 6, "squeezed": 6},

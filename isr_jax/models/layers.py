@@ -20,6 +20,7 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # red, green, blue, in [0, 1]
 
 # The sub-pixel layers of a progressive tail, by scale.
 FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+SCALES = tuple(FACTORS)
 
 Params = Any  # a pytree of float32 arrays
 Features = tuple[Float[Array, "n _ _ _"], ...]  # activations of a discriminator's convolutions

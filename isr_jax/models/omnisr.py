@@ -28,6 +28,7 @@ from isr_jax.models.attention import (
 from isr_jax.models.fields import Bound, DType
 from isr_jax.models.layers import (
     PUBLISHED,
+    SCALES,
     Approximate,
     DepthwiseConv,
     conv,
@@ -46,7 +47,7 @@ class OmniSR(nn.Module):
     section 3; ESA: Liu et al. 2020 (RFANet), section 3.3.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {"omnisr": {}}
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8

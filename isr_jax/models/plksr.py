@@ -15,6 +15,7 @@ from isr_jax.models.attention import gelu
 from isr_jax.models.fields import Bound, DType
 from isr_jax.models.layers import (
     PUBLISHED,
+    SCALES,
     Approximate,
     conv,
     named_sub_pixel,
@@ -90,7 +91,7 @@ class PLKSR(nn.Module):
     Source: Lee et al. 2024, "Partial Large Kernel CNNs for Efficient Super-Resolution", section 3.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "plksr": {},
         "plksr_tiny": {"blocks": 12, "kernel": 13, "attention": False},
@@ -140,7 +141,7 @@ class RealPLKSR(nn.Module):
     Source: after Lee et al. 2024 (PLKSR); neosr's and Spandrel's code of RealPLKSR.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "realplksr": {},
         "realplksr_dysample": {"upsampler": "dysample"},

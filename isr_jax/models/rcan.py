@@ -14,6 +14,7 @@ from isr_jax.models.fields import Bound, DType
 from isr_jax.models.layers import (
     FACTORS,
     PUBLISHED,
+    SCALES,
     Approximate,
     channel_attention,
     conv,
@@ -31,7 +32,7 @@ class RCAN(nn.Module):
     Networks", section 3.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {"rcan": {}}
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8

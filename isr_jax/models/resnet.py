@@ -17,6 +17,7 @@ from isr_jax.models.layers import (
     ACTIVATIONS,
     DIV2K_MEAN,
     FACTORS,
+    SCALES,
     Activation,
     Normaliser,
     ResidualBlock,
@@ -56,7 +57,7 @@ class ResNet(nn.Module):
     every layer, here by a global skip that carries the level.
     """
 
-    scales: ClassVar[tuple[int, ...]] = tuple(FACTORS)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "srresnet": SRRESNET,
         "edsr_baseline": EDSR_BASELINE,

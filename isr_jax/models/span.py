@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from isr_jax.images import depth_to_space
 from isr_jax.models.fields import Bound, DType, check_mean
-from isr_jax.models.layers import DIV2K_MEAN, PUBLISHED, conv, recomputed
+from isr_jax.models.layers import DIV2K_MEAN, PUBLISHED, SCALES, conv, recomputed
 
 BLOCKS = 6
 
@@ -72,7 +72,7 @@ class SPAN(nn.Module):
     Super-Resolution", section 3.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {"span": {}}
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8

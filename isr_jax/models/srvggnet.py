@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from isr_jax.models.fields import Bound, DType
-from isr_jax.models.layers import ACTIVATIONS, SubPixel, conv, upsample_nearest
+from isr_jax.models.layers import ACTIVATIONS, SCALES, SubPixel, conv, upsample_nearest
 
 
 class SRVGGNetCompact(nn.Module):
@@ -18,7 +18,7 @@ class SRVGGNetCompact(nn.Module):
     Source: Wang et al. 2021 (Real-ESRGAN), the compact models of its code.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {"srvggnet": {}}
 
     scale: int  # scale factor: 1, 2, 3, 4 or 8

@@ -20,6 +20,7 @@ from isr_jax.models.attention import (
 from isr_jax.models.fields import Bound, DType, check_groups
 from isr_jax.models.layers import (
     PUBLISHED,
+    SCALES,
     Approximate,
     conv,
     mean_of,
@@ -52,7 +53,7 @@ class SwinIR(nn.Module):
     Source: Liang et al. 2021, "SwinIR: Image Restoration Using Swin Transformer", section 3.
     """
 
-    scales: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 8)
+    scales: ClassVar[tuple[int, ...]] = SCALES
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "swinir": {},
         "swinir_light": LIGHT,

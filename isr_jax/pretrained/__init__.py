@@ -18,7 +18,7 @@ from isr_jax.files import expanded
 
 # By the name of a MODEL.
 PRETRAINED = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.safetensors"))}
-ENTRY = "isr_jax.card"  # of a card, in the metadata
+CARD_ENTRY = "isr_jax.card"  # of a card, in the metadata
 
 
 class Card(TypedDict, total=False):
@@ -132,7 +132,7 @@ def describe(model: str | Path) -> Model:
         if "isr_jax" not in header.metadata:
             raise UserError("its metadata has no entry isr_jax")
         saved = json.loads(header.metadata["isr_jax"])
-        card = check_card(json.loads(header.metadata.get(ENTRY, "{}")))
+        card = check_card(json.loads(header.metadata.get(CARD_ENTRY, "{}")))
         scale, architecture = int(saved["scale"]), str(saved["generator"]["name"])
     except (ArithmeticError, OSError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{model} is not a file written by isr export: {one_line(error)}") from None

@@ -19,7 +19,7 @@ class KeyMap(NamedTuple):
 
     Attributes:
         required: keys that every state dict of this codebase has, and none of an earlier key map in
-            `state_dicts.KEY_MAPS`.
+            `key_maps.KEY_MAPS`.
         fixed: the architecture's name, and the fields that the codebase does not vary.
         detect: state dict -> (the other fields, size), from keys and shapes; size is a generator's
             scale, or the side in pixels of a discriminator's crops, 0 for any.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isr_jax.errors import UserError
-from isr_jax.models.layers import FACTORS
+from isr_jax.models.layers import DIV2K_MEAN, FACTORS
 from isr_jax.pytorch.key_map import Detect, KeyMap, Keys, Options, StateDict, count, sub_pixels
 
 
@@ -82,7 +82,7 @@ def _detect_edsr(head: str, block: str, up: str) -> Detect:
 def mean_shift(state: StateDict) -> dict[str, Any]:
     """Return DIV2K's mean and 0..255, or those of a mean shift in the state dict."""
     if "sub_mean.bias" not in state:
-        return {"rgb_mean": (0.4488, 0.4371, 0.4040), "img_range": 255.0}
+        return {"rgb_mean": DIV2K_MEAN, "img_range": 255.0}
     if not np.array_equal(state["sub_mean.weight"][..., 0, 0], np.eye(3)):
         raise ValueError("sub_mean divides by a standard deviation, which no generator here does")
     shift = -state["sub_mean.bias"]

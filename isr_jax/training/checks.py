@@ -16,7 +16,7 @@ from isr_jax.models.discriminators import make_discriminator
 from isr_jax.models.generators import channels_of
 from isr_jax.perceptual import distances, lpips
 from isr_jax.perceptual.vgg_loss import CRITERIA
-from isr_jax.protocols import Scores
+from isr_jax.protocols import Scores, least_side
 from isr_jax.scoring import LATEST, METRICS
 from isr_jax.training import scorer
 from isr_jax.training.optimizers import OPTIMIZERS, SCHEDULES
@@ -367,8 +367,7 @@ def _check_validation(config: ConfigDict) -> None:
             f"config.train.keep_best is {options.keep_best}, which validation does not measure; "
             f"add {options.keep_best} to config.train.validation_metrics"
         )
-    # SSIM's window must fit once the border is cropped, as in whole images.
-    least = 11 + 2 * config.scale
+    least = least_side(config.scale)
     if 0 < options.validation_crop < least:
         raise UserError(
             f"config.train.validation_crop is {options.validation_crop}; it must be {least} or "

@@ -18,6 +18,7 @@ from isr_jax.data.examples import ImagePair, stacked, without_own
 from isr_jax.data.gray import in_gray
 from isr_jax.errors import UserError
 from isr_jax.models.generators import channels_of
+from isr_jax.protocols import least_side
 from isr_jax.training.program import AXIS, Devices, Inputs, on_all
 from isr_jax.training.validation import degraded
 
@@ -252,8 +253,7 @@ def open_validation(config: ConfigDict, warn: Callable[[str], None]) -> list[Ima
     """
     options = config.data
     source = open_images(config, "validation")
-    # SSIM's window must fit once the border is cropped.
-    least = 11 + 2 * config.scale
+    least = least_side(config.scale)
     photos = loading.load_all(
         source,
         min_size=least,

@@ -27,7 +27,7 @@ from isr_jax.training.program import (
     make_dispatch,
     make_program,
     on_all,
-    plan,
+    plan_dispatches,
     run_keys,
 )
 from isr_jax.training.record import Recorder, RunFolder, read_records
@@ -166,7 +166,7 @@ def _train(
             bar.update(bar.task_ids[0], completed=last, loss=f"{series['loss'].mean():.4f}")
 
         pending: tuple[int, Series] | None = None
-        for turn, planned in enumerate(plan(config, step=step)):
+        for turn, planned in enumerate(plan_dispatches(config, step=step)):
             n, adversarial, validating, saving = planned
             state, values = dispatch(state, loader.take(n), train_key, n=n, adversarial=adversarial)
             # The host reads a dispatch's metrics while the device works on the next one.

@@ -49,14 +49,14 @@ def panel(
     strips = []
     for photo, sr in list(zip(photos, images, strict=True))[:most]:
         shown = centre(photo.hr.shape[:2], crop=crop, scale=scale)
-        versions = {**enlarged(photo.lr, scale=scale), "SR": sr, "HR": photo.hr}
+        versions = {**upscaled_plainly(photo.lr, scale=scale), "SR": sr, "HR": photo.hr}
         versions = {name: image[shown] for name, image in versions.items()}
         strips.append(strip(versions, title=Path(photo.name).stem, scale=scale))
     return np.concatenate(strips)
 
 
-def enlarged(lr: Image, *, scale: int) -> dict[str, Image]:
-    """Return an LR image enlarged without a model, by name: as it is, and by bicubic."""
+def upscaled_plainly(lr: Image, *, scale: int) -> dict[str, Image]:
+    """Return an LR image upscaled without a model, by name: as it is, and by bicubic."""
     return {
         "LR, nearest": resize_uint8(lr, scale=scale, method="nearest"),
         "bicubic": resize_uint8(lr, scale=scale),

@@ -167,7 +167,7 @@ class Planned(NamedTuple):
     save: bool
 
 
-def plan(config: ConfigDict, *, step: int) -> Iterator[Planned]:
+def plan_dispatches(config: ConfigDict, *, step: int) -> Iterator[Planned]:
     """Yield the dispatches of a run from `step` on.
 
     They end at the same steps whether or not the run was killed in between, so that the same
