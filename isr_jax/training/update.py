@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from isr_jax import losses
@@ -159,24 +159,6 @@ def make_update(
             total += loss.ldl * terms["ldl"]
         return total, terms
 
-    def logit_gradients(
-        of_logits: Callable[[Array, Array], Array], real: Array, fake: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Return a loss of the whole batch's logits, and its gradients by this device's.
-
-        The logits of all devices are gathered first, since a relativistic loss compares each with
-        the mean of all; so no derivative is taken through a collective. The gradients are scaled
-        to those of a mean over this device's images, as the content losses' are.
-        """
-        if axis_name is None:
-            return jax.value_and_grad(of_logits, argnums=(0, 1))(real, fake)
-        every = (lax.all_gather(x, axis_name, tiled=True) for x in (real, fake))
-        value, gradients = jax.value_and_grad(of_logits, argnums=(0, 1))(*every)
-        first = lax.axis_index(axis_name) * real.shape[0]
-        own = tuple(lax.dynamic_slice_in_dim(g, first, real.shape[0]) for g in gradients)
-        devices = lax.axis_size(axis_name)
-        return value, (own[0] * devices, own[1] * devices)
-
     def discriminate(
         state: State, sr: Array, hr: Array, key: Key[Array, ""]
     ) -> tuple[Array, Array, Any, Any, Metrics]:
@@ -200,7 +182,7 @@ def make_update(
             lambda p: classify(p, before, hr), state.d_params, has_aux=True
         )
 
-        g_loss, (_, by_fake) = logit_gradients(adversary.g_loss, real, fake)
+        g_loss, (_, by_fake) = _logit_gradients(adversary.g_loss, real, fake, axis_name=axis_name)
         matching, by_features = jax.value_and_grad(losses.feature_matching)(
             sr_features, hr_features
         )
@@ -208,7 +190,9 @@ def make_update(
         by_features = jax.tree.map(lambda g: loss.feature_matching * g, by_features)
         _, gradient = fake_pullback((loss.adversarial_weight * by_fake, by_features))
 
-        d_loss, (by_real, by_fake) = logit_gradients(adversary.d_loss, real, fake)
+        d_loss, (by_real, by_fake) = _logit_gradients(
+            adversary.d_loss, real, fake, axis_name=axis_name
+        )
         none = jax.tree.map(jnp.zeros_like, by_features)
         from_real, from_fake = real_pullback((by_real, none))[0], fake_pullback((by_fake, none))[0]
         d_gradient = jax.tree.map(jnp.add, from_real, from_fake)
@@ -299,12 +283,7 @@ def make_update(
             metrics["d_grad_norm"] = optax.tree.norm(found.d)
         updates, g_opt = g_optimizer.update(found.g, state.g_opt, state.g_params)
         g_params = optax.apply_updates(state.g_params, updates)
-        step = state.step.astype(jnp.float32)
-        if ema_from:
-            step = jnp.maximum(step - ema_from, 0.0)
-        decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
-        if ema_from:
-            decay = jnp.where(state.step < ema_from, 0.0, decay)
+        decay = _ema_decay(state.step, decay=ema_decay, start=ema_from)
         new_state = state._replace(
             step=state.step + 1,
             g_params=g_params,
@@ -315,3 +294,35 @@ def make_update(
         return new_state, metrics
 
     return update
+
+
+def _logit_gradients(
+    of_logits: Callable[[Array, Array], Array],
+    real: Array,
+    fake: Array,
+    *,
+    axis_name: str | None,
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return a loss of the whole batch's logits, and its gradients by this device's.
+
+    The logits of all devices are gathered first, since a relativistic loss compares each with
+    the mean of all; so no derivative is taken through a collective. The gradients are scaled
+    to those of a mean over this device's images, as the content losses' are.
+    """
+    if axis_name is None:
+        return jax.value_and_grad(of_logits, argnums=(0, 1))(real, fake)
+    every = (lax.all_gather(x, axis_name, tiled=True) for x in (real, fake))
+    value, gradients = jax.value_and_grad(of_logits, argnums=(0, 1))(*every)
+    first = lax.axis_index(axis_name) * real.shape[0]
+    own = tuple(lax.dynamic_slice_in_dim(g, first, real.shape[0]) for g in gradients)
+    devices = lax.axis_size(axis_name)
+    return value, (own[0] * devices, own[1] * devices)
+
+
+def _ema_decay(step: Int[Array, ""], *, decay: float, start: int) -> Float[Array, ""]:
+    """Return the decay of the EMA at an update, 0 before `start`; see `make_update`."""
+    since = step.astype(jnp.float32)
+    if start:
+        since = jnp.maximum(since - start, 0.0)
+    now = jnp.minimum(decay, (1.0 + since) / (10.0 + since))
+    return jnp.where(step < start, 0.0, now) if start else now
