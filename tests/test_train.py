@@ -67,6 +67,12 @@ def test_a_run_folder_is_evaluated_as_it_upscales(trained, photos, tmp_path):
         assert row["psnr"] == protocols.measure(sr, hr, crop=2, protocol="rgb").psnr
     with pytest.raises(UserError, match="upscales by 2, not by 4"):
         isr_jax.evaluate(trained, tmp_path, scale=[2, 4])
+    other = {4: 8, 8: 4}[upscaler.step]
+    (scores,) = isr_jax.evaluate(trained, tmp_path, protocol="rgb", checkpoint=other)["sets"]
+    hr = np.array(PIL.Image.open(photos / f"{scores['images'][0]['name']}.png"))
+    sr = isr_jax.load(trained, checkpoint=other)(resize.resize_uint8(hr, scale=0.5))
+    assert not np.array_equal(sr, upscaler(resize.resize_uint8(hr, scale=0.5)))
+    assert scores["images"][0]["psnr"] == protocols.measure(sr, hr, crop=2, protocol="rgb").psnr
 
 
 def test_gray_in_is_gray_out(trained):
