@@ -76,13 +76,14 @@ def is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise a UserError where files cannot be made in a folder, which may not exist yet."""
-    above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not above.is_dir():
-        raise UserError(f"{above} is a file: name a folder for the outputs")
+def fault_of_folder(folder: Path) -> str | None:
+    """Return why files cannot be made in a folder, which may not exist yet; None where they can."""
+    above = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
+    if not os.path.isdir(above):
+        return f"{above} is a file: name a folder for the outputs"
     if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"files cannot be written in {above}: name another folder by --out")
+        return f"files cannot be written in {above}: name another folder by --out"
+    return None
 
 
 def check_name(file: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from isr_jax.errors import UserError
 from isr_jax.photo.declared import declared_size
-from isr_jax.photo.reading import open_photo
+from isr_jax.photo.reading import decode_rgb, open_photo
 from tests.helpers.image_files import SRGB, good, noise, read, twice, upscale
 
 PACKED = ("jpegxl", "jpeg2000", "lerc", "webp", "png", "zstd", "lzma", "lzw", "deflate", "packbits")
@@ -293,15 +293,41 @@ def test_the_size_that_an_encoded_image_declares(codec, size):
 
 
 def test_a_file_that_is_cut_off_is_refused(tmp_path):
-    """Behind its pixels, before its second page, and within the last part of its pixels."""
+    """Within its pixels, and within the last part of them; what follows a whole page is no loss."""
     pages = [Image.fromarray(noise(16, 16, seed=i)) for i in range(3)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     save(tmp_path / "jpeg.tif", noise(64, 64, 3), compression="jpeg", rowsperstrip=16)
     whole = {name: (tmp_path / f"{name}.tif").read_bytes() for name in ("pages", "jpeg")}
-    for name, share in (("pages", 0.85), ("pages", 0.5), ("jpeg", 0.99), ("jpeg", 0.9)):
+    with tifffile.TiffFile(tmp_path / "pages.tif") as tiff:
+        second = tiff.pages[1].offset
+    (tmp_path / "a.tif").write_bytes(whole["pages"][:second])
+    found, notices = decoded(tmp_path / "a.tif")
+    assert len(found) == 1 and "what follows the last page that is whole" in notices[0]
+    for name, share in (("pages", 0.85), ("jpeg", 0.99), ("jpeg", 0.9)):
         (tmp_path / "a.tif").write_bytes(whole[name][: int(share * len(whole[name]))])
         with pytest.raises(UserError, match=r"it ends before its|failed to read 256 bytes"):
             decoded(tmp_path / "a.tif")
+
+
+def test_a_thumbnail_before_the_photo(tmp_path):
+    """And read as if it were the only page."""
+    photo, small = noise(8, 10, 3), noise(4, 5, 3)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(small, photometric="rgb", subfiletype=1, metadata=None)
+        tiff.write(photo, photometric="rgb", metadata=None)
+    (found,), notices = decoded(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found, photo)
+    assert notices == ("smaller copies and masks among a file's pages were left out",)
+    np.testing.assert_array_equal(decode_rgb((tmp_path / "a.tif").open("rb"), name="a"), photo)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate"])
+def test_a_size_that_is_too_large_is_no_damage(tmp_path, compression):
+    save(tmp_path / "a.tif", noise(8, 10, 3), compression=compression)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages.first.tags[279].overwrite(10**5)
+    (found,), _ = decoded(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found, noise(8, 10, 3))
 
 
 def test_a_palette_of_two_colours(tmp_path):

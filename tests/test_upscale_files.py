@@ -269,6 +269,21 @@ def test_in_place_replaces_the_inputs_alone(tmp_path, capsys):
     np.testing.assert_array_equal(read(tmp_path / "a.png"), twice(noise(2, 3, seed=0)))
 
 
+def test_a_folder_that_is_closed_stops_no_other(tmp_path, capsys, monkeypatch):
+    """As where a part of a tree is read-only."""
+    for name in ("open/a.png", "shut/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(noise(2, 2)).save(tmp_path / name)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: "/shut" not in str(p) and access(p, mode))
+    assert len(good(capsys, tmp_path)) == 0  # the system lets this user write there
+    code, (line,) = upscale(capsys, tmp_path / "shut", "--overwrite")
+    assert (code, line) == (
+        1,
+        f"files cannot be written in {tmp_path}/shut: name another folder by --out",
+    )
+
+
 def test_a_link_in_a_circle_stops_nothing(tmp_path, capsys):
     Image.fromarray(noise(2, 2)).save(tmp_path / "a.png")
     (tmp_path / "loop").symlink_to("loop")

@@ -78,9 +78,11 @@ def _saved_keeping(run: Path) -> dict[str, Any]:
 
     Where it is damaged, the latest checkpoint says it.
     """
-    saved = run.glob("checkpoints/[0-9]*/config/metadata")
-    latest = sorted(saved, key=lambda file: file.stat().st_mtime)[-1:]
-    config = next(filter(None, map(read_json, (run / "config.json", *latest))), {})
+    config = read_json(run / "config.json")
+    if config is None:
+        steps = [int(x.name) for x in run.glob("checkpoints/*") if x.name.isdecimal()]
+        latest = run / "checkpoints" / str(max(steps, default=0))
+        config = read_json(latest / "config" / "metadata") or {}
     train = config.get("train")
     if not isinstance(train, dict):
         return {}

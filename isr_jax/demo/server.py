@@ -338,7 +338,7 @@ def serve(listening: socket.socket, choices: Sequence[Choice], limits: Limits) -
         server.ending = lambda: web.should_exit
         # Uvicorn shuts down and then raises the signal again, which must not skip the clean-up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        if hasattr(signal, "SIGHUP"):
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, web.handle_exit)
         shown = f"[{ip}]" if ip.version == 6 else str(ip)
         print(f"isr demo: http://{shown}:{port} (Ctrl-C to stop)", flush=True)

@@ -83,6 +83,7 @@ class OpenPhoto:
         self._tiff: tifffile.TiffFile | None = None
         self._still: Still | None = None
         self._png: png_chunks.Contents | None = None
+        self._cut_off = False
         self._kept: tuple[int, ...] = ()  # the pages of a TIFF that are no copies of others
         self._orientation = 1
         try:
@@ -129,6 +130,8 @@ class OpenPhoto:
             durations, loop = self._timing() if animated else ((), 0)
             pages = self._named(self._tiff_pages() if self._tiff else self._pages())
             first = next(pages)
+            if self._tiff:
+                notices += notices_of(self._tiff.pages[self._kept[0]].aspage(), self._bands)
             size = first.pixels.shape[1], first.pixels.shape[0]
             metadata = metadata._replace(size=size, profile=bool(first.icc))
             if count == 1:
@@ -142,8 +145,6 @@ class OpenPhoto:
         if self.head.bits == 16 and first.pixels.dtype == np.uint8:
             kind = "an animated PNG" if animated else "CMYK"
             notices += (f"the 16 bits of {kind} were read as 8",)
-        if self._tiff:
-            notices += notices_of(self._tiff.pages[self._kept[0]].aspage(), self._bands)
         return Photo(
             _from_first(first, pages),
             depth=self.head.depth or self.head.bits,
@@ -170,7 +171,7 @@ class OpenPhoto:
         start = self._file.read(64)
         self._file.seek(0)
         if is_tiff(start):
-            check_directories(self._file)
+            self._cut_off = check_directories(self._file)
             tiff = self._tiff = self._stack.enter_context(tifffile.TiffFile(self._file))
             every = [page.aspage() for page in tiff.pages]
             whole = tuple(i for i, page in enumerate(every) if not page.subfiletype & _COPY)
@@ -315,6 +316,9 @@ class OpenPhoto:
         page = tiff.pages[self._kept[0]].aspage()
         stated = (*page.resolution, page.resolutionunit) if 282 in page.tags else None
         read = of_tiff(self._file, page.offset, stated)
+        if self._cut_off:
+            line = "what follows the last page that is whole was left out: it is missing or damaged"
+            read = read._replace(notices=(*read.notices, line))
         if len(self._kept) < len(tiff.pages):
             line = "smaller copies and masks among a file's pages were left out"
             read = read._replace(notices=(*read.notices, line))

@@ -55,10 +55,11 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def check_directories(file: BufferedIOBase) -> None:
-    """Raise an error where the chain of pages of a TIFF file never ends, is too long or breaks off.
+def check_directories(file: BufferedIOBase) -> bool:
+    """Return whether the chain of pages of a TIFF file breaks off behind the first of them.
 
-    The file stands at its start, and does so again afterwards.
+    Raise an error where it never ends, is too long, or holds no page. The file stands at its start,
+    and does so again afterwards.
     """
     start = file.read(16)
     order = "little" if start[:2] == b"II" else "big"
@@ -75,10 +76,15 @@ def check_directories(file: BufferedIOBase) -> None:
         head = file.read(count_bytes)
         file.seek(offset + count_bytes + int.from_bytes(head, order) * entry_bytes)
         following = file.read(offset_bytes)
-        if len(head) < count_bytes or len(following) < offset_bytes:
-            raise ValueError(f"it ends before its page {len(seen)}")
+        cut_off = len(head) < count_bytes or len(following) < offset_bytes
+        if cut_off and len(seen) == 1:
+            raise ValueError("it ends before its first page")
+        if cut_off:
+            file.seek(0)
+            return True
         offset = int.from_bytes(following, order)
     file.seek(0)
+    return False
 
 
 def is_for_pillow(page: tifffile.TiffPage) -> bool:
@@ -219,10 +225,14 @@ def _chosen(page: tifffile.TiffPage, bands: Sequence[int] | None) -> Sequence[in
 def _check_segments(page: tifffile.TiffPage) -> None:
     """Raise an error where a strip or tile is cut off, or would become more pixels than it has."""
     file: Any = page.parent.filehandle
-    parts = zip(page.dataoffsets, page.databytecounts, strict=True)
-    if page.compression != _COMPRESSION.NONE and any(a + n > file.size for a, n in parts if n):
+    if len(page.dataoffsets) != len(page.databytecounts):
+        raise ValueError("the list of its parts is damaged")
+    # Decoders of images take one that is cut off; others do not, and some sizes are too large.
+    images = page.compression in _IMAGES
+    ends = [a + n * images for a, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n]
+    if max(ends, default=0) >= file.size + images:
         raise ValueError("it ends before its last pixels")
-    if page.compression not in _IMAGES:
+    if not images:
         return
     down = page.tilelength if page.is_tiled else page.rowsperstrip
     most = 4 * down * (page.tilewidth if page.is_tiled else page.imagewidth) + 2**20

@@ -77,9 +77,10 @@ def plan_tasks(
             known = found.setdefault(image.file.resolve(), image)
             if image.named and not known.named:
                 found[image.file.resolve()] = known._replace(named=True)
-    if out and not out.is_dir():
+    is_file = out is not None and not os.path.isdir(out)
+    if out and is_file:
         _check_kind(out)
-    if out and format_of(out) and not out.is_dir():
+    if out and is_file and format_of(out):
         if len(found) > 1:
             raise UsageError(
                 f"--out {out} is one file, but there are {len(found)} images: name a folder"

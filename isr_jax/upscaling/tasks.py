@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError, is_out_of_memory, one_line, printable
-from isr_jax.files import check_folder
+from isr_jax.files import fault_of_folder
 
 _NAMED = 3  # files of a notice
 
@@ -104,7 +104,7 @@ def own_share(
 
     Raises:
         UsageError: a file would replace itself, and not `in_place`.
-        UserError: files cannot be written in the folder of an output.
+        UserError: no output can be written in its folder.
     """
     for task in plan:
         if not in_place and task.target.resolve() == task.file.resolve():
@@ -128,12 +128,14 @@ def own_share(
         or (in_place and task.target.resolve() == task.file.resolve())
         or not _is_there(task.target)
     ]
-    for folder in dict.fromkeys(task.target.parent for task in todo):
-        check_folder(folder)
+    # Of several folders, some may be read-only: their photos fail, and the others do not.
+    faults = [fault_of_folder(folder) for folder in {task.target.parent: None for task in todo}]
+    if faults and faults[0] and all(faults):
+        raise UserError(faults[0])
     return own, todo
 
 
 def _is_there(target: Path) -> bool:
     """Return whether an output exists; a folder is none, and fails when it is written."""
     # lexists: a dangling link exists too, and a name that cannot exist does not.
-    return os.path.lexists(target) and not target.is_dir()
+    return os.path.lexists(target) and not os.path.isdir(target)

@@ -131,7 +131,7 @@ def _timed(
         made.stream, made.time_base = stream, unit
         made.pts, made.dts = shown[packet.pts], dts
         made.duration, made.is_keyframe = durations[packet.pts], packet.key
-        if dts == max(shown.values()):  # where MP4 ends, whichever frame it is
+        if dts == last:  # where MP4 ends, whichever frame it is
             made.duration = end - dts
         yield made.dts * unit, made
 

@@ -176,7 +176,8 @@ def plan_videos(
     made = {target.resolve(): file for file, target in targets.items()}
     plan: dict[Path, Task] = {}
     for resolved, target in targets.items():
-        if made.get(resolved, resolved) != resolved:
+        # The output of another input is no input, unless it would also be its own.
+        if made.get(resolved, resolved) != resolved and target.resolve() != resolved:
             continue
         task = Task(files[resolved][0], target)
         other = plan.setdefault(target.resolve(), task)

@@ -203,19 +203,22 @@ def frames(video: Video, *, start: int, notices: Counter) -> Generator[Frame, No
         stream, joined = main_stream(container), is_joined(container)
         assert stream
         usual = max(1, round(1 / (video.rate * video.time_base)))
-        first = last = None
+        first = last = decoded = None
         i = moved = duration = 0
         for i, frame in enumerate(_decoded(container, stream, notices), 1):
             stated = frame.pts if frame.pts is not None else frame.dts
             pts = stated + moved if stated is not None else 0 if last is None else last + usual
-            if last is not None and (last - pts) * video.time_base > RESTART and joined:
+            if joined and _restarts(last, pts, video) and _restarts(decoded, frame.dts, video):
+                assert last is not None
                 notices["the clock began anew: what follows was joined on"] += 1
                 moved += last + usual - pts
-                pts = last + usual
+                pts, decoded = last + usual, None
             elif last is not None and pts <= last:
                 notices["timestamps that did not grow were moved"] += 1
                 pts = last + 1
             last, duration = pts, frame.duration or usual
+            if frame.dts is not None:
+                decoded = frame.dts if decoded is None else max(decoded, frame.dts)
             first = pts if first is None else first
             if frame.is_corrupt:
                 notices["damaged frames were upscaled as they were decoded"] += 1
@@ -229,6 +232,11 @@ def frames(video: Video, *, start: int, notices: Counter) -> Generator[Frame, No
             missing = video.seconds - (last - first + duration) * video.time_base
             if missing * video.rate > 2:
                 notices[f"{float(missing):.1f} of {float(video.seconds):.1f} s are missing"] += 1
+
+
+def _restarts(before: int | None, now: int | None, video: Video) -> bool:
+    """Return whether a time, of decoding or of showing, is before the last one by far."""
+    return before is not None and now is not None and (before - now) * video.time_base > RESTART
 
 
 def is_joined(container: InputContainer) -> bool:
