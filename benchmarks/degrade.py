@@ -6,8 +6,8 @@ Batches of 12 HR crops of 256 px to LR crops of 64 px by Real-ESRGAN's settings,
 sharpening. isr_jax uses one compiled program, in which each example has its own factors, methods
 and noise. The PyTorch code is written as is usual: kernels are drawn by NumPy and SciPy on the
 host, and there is one factor, method and kind of noise per batch. Needs PyTorch and
-opencv-python-headless. With --picture, instead writes an image of sharpened HR crops above their LR
-crops, and needs neither.
+opencv-python-headless. With --picture, instead writes an image of HR crops above their LR crops
+by each degradation, and needs neither.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from statistics import mean, median
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from benchmarks import timing
 from isr_jax.data.loading import load_all
@@ -219,16 +219,22 @@ def make_peer(hr: np.ndarray, *, jpeg_by: str) -> Callable[[int], object]:
 
 
 def draw_picture(path: Path) -> None:
-    """Write sharpened HR crops, and below each its LR crop in large pixels."""
-    lr, sharp = make_ours(crops())(0)
-    large = np.repeat(np.repeat(np.asarray(lr), SCALE, axis=1), SCALE, axis=2)
-    rows = []
-    for start in range(0, BATCH, 6):
-        for images in (np.asarray(sharp), large):
-            rows.append(np.concatenate(list(images[start : start + 6]), axis=1))
-    levels = np.round(255 * np.concatenate(rows)).astype(np.uint8)
-    height, width = levels.shape[:2]
-    Image.fromarray(levels).resize((width * 3 // 4, height * 3 // 4)).save(path, quality=80)
+    """Write HR crops, and below each its LR crops by name of the degradation, in large pixels."""
+    hr = jnp.asarray(crops()[::2])
+    rows = {"HR": np.asarray(hr)}
+    for name in ("bicubic", "photo", "second_order"):
+        lr = jax.jit(make_degradation(name, scale=SCALE))(jax.random.key(0), hr)
+        rows[name] = np.repeat(np.repeat(np.asarray(lr), SCALE, axis=1), SCALE, axis=2)
+    side, gap, head = hr.shape[1] * 3 // 4, 8, 28
+    width, height = len(hr) * (side + gap) - gap, len(rows) * (head + side + gap) - gap
+    page = Image.new("RGB", (width, height), "white")
+    for i, (name, images) in enumerate(rows.items()):
+        top = i * (head + side + gap)
+        ImageDraw.Draw(page).text((0, top), name, fill="black", font_size=20)
+        for j, image in enumerate(np.round(255 * images).astype(np.uint8)):
+            small = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
+            page.paste(small, (j * (side + gap), top + head))
+    page.save(path, quality=85)
 
 
 def main() -> None:
