@@ -288,7 +288,7 @@ def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, sca
     At scale 1, a fifth of the pairs' LR crops, and all of the others, are degraded.
     """
     write_deep_pairs(tmp_path / "pairs", photos, scale)
-    (photos / "list.txt").write_text("0.png (48,56,3)\n1.png\n")
+    (tmp_path / "list.txt").write_text("0.png (48,56,3)\n1.png\n")
     fields = {
         "scale": scale,
         "data.loader": loader,
@@ -307,7 +307,7 @@ def test_every_form_trains_and_resumes_bit_for_bit(photos, tmp_path, loader, sca
         made = tiny(photos, **fields)
         made.data.train = (
             f"pairs:{tmp_path / 'pairs' / 'hr'}:{tmp_path / 'pairs' / 'lr'}",
-            f"list:{photos / 'list.txt'}",
+            f"list:{tmp_path / 'list.txt'}:{photos}",
             f"folder:{photos}",
         )
         return made

@@ -293,6 +293,7 @@ def test_inputs_may_follow_the_models(tmp_path):
     ):  # fmt: skip
         assert options.split_models(models, []) == expected
     assert options.split_models(["a", "b"], ["in"]) == (["a", "b"], ["in"])
+    assert options.split_models(["a", "b", "c.JPG"], ["in"]) == (["a", "b"], ["in", "c.JPG"])
 
 
 def test_models_are_called_by_their_files_and_folders(tmp_path):

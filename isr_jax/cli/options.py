@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NoReturn
 
 from isr_jax.files import expanded
@@ -152,10 +153,20 @@ def add_model(
 def split_models(models: list[str], inputs: list[str]) -> tuple[list[str], list[str]]:
     """Return the models and inputs of a command line, where inputs may follow --model A [B ...].
 
-    They begin behind the first model with what does not look like one.
+    They begin behind the first model with what does not look like one; where there are inputs
+    elsewhere, with what looks like a photo or video.
     """
-    count = next((i for i, text in enumerate(models) if i and not _is_model(text)), len(models))
+    ends = _is_input if inputs else lambda text: not _is_model(text)
+    count = next((i for i, text in enumerate(models) if i and ends(text)), len(models))
     return models[:count], inputs + models[count:]
+
+
+def _is_input(text: str) -> bool:
+    """Return whether a word is named like a photo or video."""
+    from isr_jax.photo.formats import is_named_like_a_photo  # here: help does without Pillow
+    from isr_jax.video.names import is_video
+
+    return is_named_like_a_photo(Path(text)) or is_video(Path(text))
 
 
 def _is_model(text: str) -> bool:
