@@ -4,7 +4,6 @@ RUN/start.json    of the last start: command, versions, git revision, devices, d
 """
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -19,7 +18,7 @@ import jax
 
 from isr_jax import distributed
 from isr_jax.errors import UserError
-from isr_jax.files import expanded, to_quarantine, write_json
+from isr_jax.files import expanded, read_json, to_quarantine, write_json
 from isr_jax.training.lock import locked
 
 _FOLDERS = ("checkpoints", "images", "candidates", "wandb")
@@ -126,10 +125,8 @@ def _surroundings() -> dict[str, Any]:
 
 
 def _data_of(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text())["data"])
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return {}
+    data = (read_json(file) or {}).get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def _versions() -> dict[str, str]:

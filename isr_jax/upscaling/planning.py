@@ -21,7 +21,7 @@ from isr_jax.photo.finding import (
 from isr_jax.photo.formats import FORMATS, KINDS, format_of, is_named_like_a_photo, output_suffix
 from isr_jax.photo.reading import open_photo
 from isr_jax.upscaling.sizes import LABEL, size_of, target_of
-from isr_jax.upscaling.tasks import Task
+from isr_jax.upscaling.tasks import Task, check_distinct, without_outputs
 
 
 class Plan(NamedTuple):
@@ -101,24 +101,10 @@ def plan_tasks(
         for file, image in found.items()
         if (original := beside(file)) and (not image.named or original in named)
     }
-    plan = _targets(found, out=out, format=format, suffixes=suffixes)
-    made = {task.target.resolve(): file for file, task in plan}
-    # The output of another input is no input, unless it would also be its own.
-    plan = [
-        (file, task)
-        for file, task in plan
-        if made.get(file, file) == file or task.target.resolve() == file
-    ]
+    plan = without_outputs(_targets(found, out=out, format=format, suffixes=suffixes))
     left_out = earlier & {file for file, _ in plan}
     tasks = [task for file, task in plan if file not in left_out]
-    taken: dict[Path, Task] = {}
-    for task in tasks:
-        clash = taken.setdefault(task.target.resolve(), task)
-        if clash is not task:
-            raise UserError(
-                f"{clash.file} and {task.file} would both be written to {task.target}: rename one "
-                "of them, or upscale them into different folders"
-            )
+    check_distinct(tasks)
     tasks = sorted(tasks, key=lambda task: task.target.as_posix())
     return Plan(tasks, len(left_out), passed, closed)
 

@@ -95,6 +95,34 @@ def suffix_of(label: str, *, given: str | None, model: str) -> str:
     return (f"_{label}" if given is None else given) + (model and f"_{model}")
 
 
+def without_outputs(plan: Sequence[tuple[Path, Task]]) -> list[tuple[Path, Task]]:
+    """Return the tasks of a plan whose input is not the output of another input.
+
+    One that would also be its own output stays: `check_distinct` refuses the two.
+
+    Args:
+        plan: tasks, each after its input, resolved.
+    """
+    made = {task.target.resolve(): file for file, task in plan}
+    return [
+        (file, task)
+        for file, task in plan
+        if made.get(file, file) == file or task.target.resolve() == file
+    ]
+
+
+def check_distinct(tasks: Sequence[Task]) -> None:
+    """Raise a UserError where two inputs would be written to one file."""
+    taken: dict[Path, Task] = {}
+    for task in tasks:
+        other = taken.setdefault(task.target.resolve(), task)
+        if other is not task:
+            raise UserError(
+                f"{other.file} and {task.file} would both be written to {task.target}: rename one "
+                "of them, or upscale them into different folders"
+            )
+
+
 def own_share(
     plan: Sequence[Task], shard: tuple[int, int] | None, *, overwrite: bool, in_place: bool
 ) -> tuple[list[Task], list[Task]]:

@@ -7,7 +7,6 @@ A segment holds a fixed number of frames whatever happens, and its encoder has s
 a job that was killed and resumed therefore writes the same file as one that was not.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +21,7 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
 from isr_jax.errors import UserError
-from isr_jax.files import replacing
+from isr_jax.files import read_json, write_json
 from isr_jax.video.colour import RGB, even_sides, from_rgb
 from isr_jax.video.names import CODECS
 from isr_jax.video.reading import Video, reason
@@ -188,8 +187,7 @@ class Segment:
             self._write(self._context.encode(None))
             self._file.flush()
             os.fsync(self._file.fileno())
-        with replacing(self._index) as unfinished:
-            unfinished.write_text(json.dumps(self.times._asdict()))
+        write_json(self._index, self.times._asdict())
 
     def abandon(self) -> None:
         """Leave the segment incomplete."""
@@ -204,10 +202,10 @@ class Segment:
 
 def read_times(folder: Path) -> list[Times]:
     """Return the times of a job's complete segments, up to the first that is missing or damaged."""
-    found = []
-    with suppress(FileNotFoundError, ValueError, TypeError):
-        while True:
-            found.append(Times(**json.loads((folder / f"{len(found):05}.json").read_text())))
+    found: list[Times] = []
+    with suppress(TypeError):
+        while known := read_json(folder / f"{len(found):05}.json"):
+            found.append(Times(**known))
     return found
 
 

@@ -25,7 +25,7 @@ from av.error import FFmpegError
 
 import isr_jax
 from isr_jax.errors import UserError, disk_error, is_out_of_memory, printable
-from isr_jax.files import check_name, replacing
+from isr_jax.files import check_name, read_json, write_json
 from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.progress import frame_bar
 from isr_jax.upscaling.any_size import SizedUpscaler
@@ -197,7 +197,7 @@ def _compute(upscaler: AnyUpscaler, target: Target, folder: Path, *, progress: b
     complete = read_times(folder)
     start = sum(len(times.shown) for times in complete)
     if complete and len(complete[-1].shown) < SEGMENT:
-        return _read(folder / _NOTICES).get("lines", [])  # only what follows is missing
+        return (read_json(folder / _NOTICES) or {}).get("lines", [])  # what follows is missing
     incoming = frames(video, start=start, notices=notices)
     size = _batch_size(target)
     writer = _Writer(target, folder, len(complete))
@@ -230,7 +230,7 @@ def _compute(upscaler: AnyUpscaler, target: Target, folder: Path, *, progress: b
             incoming.close()
             writer.abandon()
     lines = [f"{line} ({n})" if n > 1 else line for line, n in notices.items()]
-    (folder / _NOTICES).write_text(json.dumps({"lines": lines}))
+    write_json(folder / _NOTICES, {"lines": lines})
     return lines
 
 
@@ -351,7 +351,7 @@ def _job(folder: Path, key: dict[str, Any], options: Options, overwrite: bool) -
                 f"{folder} holds an unfinished job: --resume continues it, --overwrite starts over"
             )
         if options.resume and file.exists():
-            differing = _differing(_read(file), key)
+            differing = _differing(read_json(file) or {}, key)
             if differing:
                 raise UserError(
                     f"{folder} cannot be resumed: {' and '.join(differing)} differ from those of "
@@ -361,8 +361,7 @@ def _job(folder: Path, key: dict[str, Any], options: Options, overwrite: bool) -
             for old in folder.iterdir():
                 if old.name != "lock":
                     old.unlink()
-            with replacing(file) as unfinished:
-                unfinished.write_text(json.dumps(key))
+            write_json(file, key)
         try:
             yield
         except BaseException:
@@ -372,12 +371,6 @@ def _job(folder: Path, key: dict[str, Any], options: Options, overwrite: bool) -
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, FileNotFoundError):
-        return json.loads(file.read_text())
-    return {}
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

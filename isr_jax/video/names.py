@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from isr_jax.errors import UsageError, UserError
 from isr_jax.files import expanded
-from isr_jax.upscaling.tasks import Task
+from isr_jax.upscaling.tasks import Task, check_distinct, without_outputs
 
 
 class Container(NamedTuple):
@@ -169,24 +169,14 @@ def plan_videos(
                 f"name a file with the suffix {' or '.join(_suffixes(codec))}"
             )
         return [Task(file, out) for file, _ in files.values()]
-    targets = {}
+    plan = []
     for resolved, (file, place) in files.items():
         kind = file.suffix if _holds(file.suffix, codec) else ".mkv"
-        targets[resolved] = (out / place if out else file).with_name(place.stem + suffix + kind)
-    made = {target.resolve(): file for file, target in targets.items()}
-    plan: dict[Path, Task] = {}
-    for resolved, target in targets.items():
-        # The output of another input is no input, unless it would also be its own.
-        if made.get(resolved, resolved) != resolved and target.resolve() != resolved:
-            continue
-        task = Task(files[resolved][0], target)
-        other = plan.setdefault(target.resolve(), task)
-        if other is not task:
-            raise UserError(
-                f"{other.file} and {task.file} would both be written to {target}: rename one of "
-                "them, or upscale them into different folders"
-            )
-    return sorted(plan.values(), key=lambda task: task.target.as_posix())
+        target = (out / place if out else file).with_name(place.stem + suffix + kind)
+        plan.append((resolved, Task(file, target)))
+    tasks = [task for _, task in without_outputs(plan)]
+    check_distinct(tasks)
+    return sorted(tasks, key=lambda task: task.target.as_posix())
 
 
 def choose_codec(own: str, *, target: Path, bits: int) -> str:

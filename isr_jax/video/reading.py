@@ -200,26 +200,14 @@ def frames(video: Video, *, start: int, notices: Counter) -> Generator[Frame, No
     is left out and counted in `notices`. Timestamps that are missing, or do not grow, are replaced.
     """
     with opened(video.file) as container:
-        stream, joined = main_stream(container), is_joined(container)
+        stream = main_stream(container)
         assert stream
-        usual = max(1, round(1 / (video.rate * video.time_base)))
-        first = last = decoded = None
-        i = moved = duration = 0
-        for i, frame in enumerate(_decoded(container, stream, notices), 1):
-            stated = frame.pts if frame.pts is not None else frame.dts
-            pts = stated + moved if stated is not None else 0 if last is None else last + usual
-            if joined and _restarts(last, pts, video) and _restarts(decoded, frame.dts, video):
-                assert last is not None
-                notices["the clock began anew: what follows was joined on"] += 1
-                moved += last + usual - pts
-                pts, decoded = last + usual, None
-            elif last is not None and pts <= last:
-                notices["timestamps that did not grow were moved"] += 1
-                pts = last + 1
-            last, duration = pts, frame.duration or usual
-            if frame.dts is not None:
-                decoded = frame.dts if decoded is None else max(decoded, frame.dts)
+        first, end = None, 0
+        decoded = _decoded(container, stream, notices)
+        shown = _shown(decoded, video, joined=is_joined(container), notices=notices)
+        for i, (frame, pts, duration) in enumerate(shown, 1):
             first = pts if first is None else first
+            end = pts + duration
             if frame.is_corrupt:
                 notices["damaged frames were upscaled as they were decoded"] += 1
             if i <= start:
@@ -228,10 +216,42 @@ def frames(video: Video, *, start: int, notices: Counter) -> Generator[Frame, No
                 notices["frames of another size were resized to that of the first"] += 1
             pixels = to_rgb(frame, video.colour, width=video.width, height=video.height)
             yield Frame(pixels, pts, duration)
-        if first is not None and last is not None and video.seconds:
-            missing = video.seconds - (last - first + duration) * video.time_base
+        if first is not None and video.seconds:
+            missing = video.seconds - (end - first) * video.time_base
             if missing * video.rate > 2:
                 notices[f"{float(missing):.1f} of {float(video.seconds):.1f} s are missing"] += 1
+
+
+def _shown(
+    decoded: Iterator[av.VideoFrame], video: Video, *, joined: bool, notices: Counter
+) -> Iterator[tuple[av.VideoFrame, int, int]]:
+    """Yield frames, when each is shown, and for how long, in ticks; the times grow.
+
+    Args:
+        decoded: the frames.
+        video: that they are of.
+        joined: whether recordings may follow each other, each with a clock of its own.
+        notices: counts what was wrong with the times.
+    """
+    usual = max(1, round(1 / (video.rate * video.time_base)))
+    last = latest = None  # of the times of showing, and the latest of decoding
+    moved = 0
+    for frame in decoded:
+        stated = frame.pts if frame.pts is not None else frame.dts
+        following = 0 if last is None else last + usual
+        pts = following if stated is None else stated + moved
+        if last is not None and pts <= last:
+            if joined and _restarts(last, pts, video) and _restarts(latest, frame.dts, video):
+                notices["the clock began anew: what follows was joined on"] += 1
+                moved += following - pts
+                pts, latest = following, None
+            else:
+                notices["timestamps that did not grow were moved"] += 1
+                pts = last + 1
+        last = pts
+        if frame.dts is not None:
+            latest = frame.dts if latest is None else max(latest, frame.dts)
+        yield frame, pts, frame.duration or usual
 
 
 def _restarts(before: int | None, now: int | None, video: Video) -> bool:
