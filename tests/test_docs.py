@@ -171,7 +171,12 @@ def resolve(node, names):
 def check_code(code):
     """Raise where Python code names what the package lacks, or a call's keyword does."""
     tree = ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", code, flags=re.MULTILINE))
-    names = imported(tree)
+    try:
+        names = imported(tree)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("isr_jax"):
+            raise
+        pytest.skip(f"needs the package {error.name}")
     for node in ast.walk(tree):
         resolve(node, names)
         function = resolve(node.func, names) if isinstance(node, ast.Call) else None
