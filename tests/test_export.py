@@ -13,6 +13,7 @@ from safetensors import numpy as safetensors
 
 import isr_jax
 from isr_jax import config as base
+from isr_jax.checkpoints.restore import restore_generator
 from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
 from isr_jax.export import export_model, to_onnx, to_stablehlo
@@ -258,6 +259,40 @@ def test_a_model_file_keeps_batch_norm_s_statistics_and_tuples(tmp_path):
     assert saved.config.generator.rgb_mean == (0.4, 0.5, 0.6)
 
 
+def test_a_model_file_of_half_the_size_holds_the_nearest_parameters(tmp_path, capsys):
+    network, params, stats = random_network(SMALL, 2)
+    options = {"scale": 2, "generator": SMALL}
+    write_generator(tmp_path / "run", params, stats, options)
+    whole, small = tmp_path / "whole.safetensors", tmp_path / "small.safetensors"
+    assert run(capsys, "export", tmp_path / "run", whole)[0] == 0
+    assert run(capsys, "export", tmp_path / "run", small, "--dtype", "float16")[0] == 0
+    (arrays,) = {frozenset(safetensors.load_file(file)) for file in (whole, small)}
+    size = sum(safetensors.load_file(whole)[name].nbytes for name in arrays)
+    assert whole.stat().st_size - small.stat().st_size == pytest.approx(size / 2, abs=200)
+    saved = restore_generator(small)
+    assert {x.dtype for x in jax.tree.leaves(saved.params)} == {np.dtype("float32")}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, np.asarray(b, np.float16)),
+        saved.params,
+        params,
+    )
+    lr = jnp.asarray(np.random.default_rng(0).random((1, 9, 7, 3)), jnp.float32)
+    (found, _), (expected, _) = (
+        network.apply(x, stats, lr, train=False) for x in (saved.params, params)
+    )
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_a_parameter_that_float16_cannot_hold_is_refused(tmp_path, capsys):
+    _, params, stats = random_network(SMALL, 2)
+    params = jax.tree.map(lambda x: x + 1e5, params)
+    write_generator(tmp_path / "run", params, stats, {"scale": 2, "generator": SMALL})
+    file = tmp_path / "small.safetensors"
+    code, _, (line,) = run(capsys, "export", tmp_path / "run", file, "--dtype", "float16")
+    assert (code, file.exists()) == (1, False)
+    assert "exceed what float16 can hold" in line
+
+
 def test_a_pytorch_file_can_be_exported(tmp_path, capsys):
     network, params, stats = random_network(DEEP, 4)
     weights = tmp_path / "weights.safetensors"
@@ -308,6 +343,7 @@ def test_no_file_is_replaced_unasked(half, tmp_path, capsys):
             1,
             "a.pt ends in none of .onnx, .stablehlo, .bin, .safetensors: rename it",
         ),
+        (("none", "a.onnx", "--dtype", "float16"), 1, "onnx holds float32; leave out --dtype"),
         (("none", "a.onnx", "--format", "tflite"), 2, "invalid choice: 'tflite'"),
         (("RUN", "folder.onnx"), 1, "folder.onnx is a folder; name a file"),
         (("RUN", "file/a.stablehlo"), 1, "file/a.stablehlo cannot be written: "),

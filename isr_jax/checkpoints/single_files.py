@@ -39,7 +39,7 @@ def to_bytes(
     """Return the content of a file.
 
     Args:
-        params, stats: float32 arrays.
+        params, stats: arrays, float32 or float16.
         config: "scale", and "generator", its name and fields.
         card: what the model is; see `isr_jax.pretrained`.
     """
@@ -90,5 +90,5 @@ def _check_header(header: tensor_files.Header, config: Mapping[str, Any]) -> Non
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     flat: dict[str, Any] = flatten_dict({"params": params, "stats": stats}, sep="/")
     expected = {name: x.shape for name, x in flat.items() if hasattr(x, "shape")}
-    if expected != header.shapes or {*header.dtypes.values()} - {"F32"}:
+    if expected != header.shapes or {*header.dtypes.values()} - {"F32", "F16"}:
         raise ValueError("its arrays are not those of its generator")

@@ -79,6 +79,13 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         help="a JSON file that says what the model is, which isr models shows; safetensors only; "
         "default: the model's own card",
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the parameters in safetensors; float16 halves the file, which computes in float32 "
+        "all the same; default: float32",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(run=run_export)
 
@@ -93,6 +100,7 @@ def run_export(options: argparse.Namespace) -> int:
         format=options.format,
         weights=options.weights,
         card=options.card,
+        dtype=options.dtype,
         overwrite=options.overwrite,
     )
     print(written)

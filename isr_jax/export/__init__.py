@@ -21,6 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import jax
+import numpy as np
+
 from isr_jax import errors
 from isr_jax.checkpoints import single_files
 from isr_jax.checkpoints.restore import Restored, restore_generator
@@ -30,6 +33,7 @@ from isr_jax.export.stablehlo import to_stablehlo
 from isr_jax.files import expanded, replacing
 from isr_jax.pretrained import Card, card_of, read_card
 
+DType = Literal["float32", "float16"]
 SUFFIXES = {
     ".onnx": "onnx",
     ".stablehlo": "stablehlo",
@@ -38,18 +42,37 @@ SUFFIXES = {
 }
 
 
-def to_safetensors(restored: Restored, *, card: Card | None = None) -> bytes:
-    """Return a generator as the bytes of a single file, with a card if there is one."""
+def to_safetensors(
+    restored: Restored,
+    *,
+    card: Card | None = None,
+    dtype: DType = "float32",
+) -> bytes:
+    """Return a generator as the bytes of a single file.
+
+    Args:
+        restored: the generator.
+        card: what it is; None for no card.
+        dtype: of its arrays in the file; they are computed with in float32 all the same.
+
+    Raises:
+        UserError: an array exceeds what float16 can hold, +-65504.
+    """
+    arrays = restored.params, restored.stats
+    most = np.finfo(dtype).max
+    if any(np.abs(x).max(initial=0) > most for x in jax.tree.leaves(arrays)):
+        raise UserError(f"its parameters exceed what {dtype} can hold; leave out --dtype")
+    arrays = jax.tree.map(lambda x: np.asarray(x).astype(dtype), arrays)
     options = restored.config.generator.to_dict()
     config = {"scale": restored.config.scale, "generator": options}
-    return single_files.to_bytes(restored.params, restored.stats, config, card=card)
+    return single_files.to_bytes(*arrays, config, card=card)
 
 
 # In float32 for other programs: few ONNX runtimes convolve in bfloat16.
-EXPORTERS: dict[str, Callable[[Restored, Card], bytes]] = {
-    "onnx": lambda restored, card: to_onnx(*restored[:3]),
-    "stablehlo": lambda restored, card: to_stablehlo(*restored[:3]),
-    "safetensors": lambda restored, card: to_safetensors(restored, card=card),
+EXPORTERS: dict[str, Callable[[Restored, Card, DType], bytes]] = {
+    "onnx": lambda restored, card, dtype: to_onnx(*restored[:3]),
+    "stablehlo": lambda restored, card, dtype: to_stablehlo(*restored[:3]),
+    "safetensors": lambda restored, card, dtype: to_safetensors(restored, card=card, dtype=dtype),
 }
 
 
@@ -60,6 +83,7 @@ def export_model(
     format: str | None = None,
     weights: Literal["ema", "raw"] = "ema",
     card: str | Path | None = None,
+    dtype: DType = "float32",
     overwrite: bool = False,
 ) -> str:
     """Write a generator to a file, whole or not at all.
@@ -71,6 +95,7 @@ def export_model(
         weights: the EMA (default) or the raw parameters.
         card: a JSON file that says what the model is (see `isr_jax.pretrained`), for safetensors;
             None for the card of a model that is such a file itself.
+        dtype: of the arrays in safetensors; float16 halves the file.
         overwrite: replace an existing file.
 
     Returns:
@@ -78,7 +103,7 @@ def export_model(
 
     Raises:
         UserError: there is no such model, it is an interpolation, the format is unknown, the file
-            already exists or cannot be written, or a package is missing.
+            already exists or cannot be written, an array exceeds float16, or a package is missing.
     """
     file = expanded(file)
     format = format or SUFFIXES.get(file.suffix.lower())
@@ -95,9 +120,11 @@ def export_model(
         raise UserError(f"{file} already exists; name another file, or add --overwrite")
     if card is not None and format != "safetensors":
         raise UserError(f"{format} holds no card; leave out --card, or write safetensors")
+    if dtype != "float32" and format != "safetensors":
+        raise UserError(f"{format} holds float32; leave out --dtype, or write safetensors")
     known = read_card(card) if card is not None else card_of(model)
     restored = restore_generator(model, weights=weights, dtype="float32")
-    content, scale = EXPORTERS[format](restored, known), restored.config.scale
+    content, scale = EXPORTERS[format](restored, known, dtype), restored.config.scale
     _write(file, content)
     written = f"{file}: {format}, {len(content) / 1e6:.1f} MB"
     if format == "safetensors":

@@ -32,6 +32,7 @@ _MOST_PICTURES = 100
 _FILE_TYPE = re.compile(rb"\0\0[\0-\4].ftyp([\w ]{4})", re.DOTALL)
 _PICTURE_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")
 _BLOCK = 2**20
+_LUMA = 3688  # the sum of libjpeg's quantization table of luma for quality 50
 
 
 class _Segment(NamedTuple):
@@ -70,6 +71,22 @@ def open_jpeg(file: Any) -> Image.Image:
         return JpegImagePlugin.JpegImageFile(file)
     except SyntaxError as error:
         raise Image.UnidentifiedImageError(str(error)) from error
+
+
+def quality_of(image: Image.Image) -> int | None:
+    """Return the quality, 1 to 100, for which libjpeg would quantize luma about as coarsely.
+
+    Args:
+        image: as `open_jpeg` returns it.
+
+    Source: libjpeg, jcparam.c, jpeg_quality_scaling, solved for the quality.
+    """
+    table = getattr(image, "quantization", {}).get(0)
+    if not table:
+        return None
+    percent = 100 * sum(table) / _LUMA
+    quality = 100 - percent / 2 if percent <= 100 else 5000 / percent
+    return min(100, max(1, round(quality)))
 
 
 def read_contents(file: BufferedIOBase) -> Contents:

@@ -29,7 +29,7 @@ from isr_jax.photo.formats import KINDS
 from isr_jax.photo.gif_reading import canvas
 from isr_jax.photo.heic_reading import open_heic
 from isr_jax.photo.iso_boxes import kind_of
-from isr_jax.photo.jpeg_reading import open_jpeg
+from isr_jax.photo.jpeg_reading import open_jpeg, quality_of
 from isr_jax.photo.jxl_header import is_jxl
 from isr_jax.photo.jxl_reading import open_jxl
 from isr_jax.photo.limits import MAX_PIXELS, check, check_page_count, own_limits
@@ -126,6 +126,7 @@ class OpenPhoto:
             metadata, self._orientation, notices = self._metadata()
             notices += self._still.notices if self._still else ()
             lossless = self._is_lossless()
+            quality = quality_of(self._pillow()) if self.head.format == "jpeg" else None
             animated = self._tiff is None and count > 1
             durations, loop = self._timing() if animated else ((), 0)
             pages = self._named(self._tiff_pages() if self._tiff else self._pages())
@@ -155,6 +156,7 @@ class OpenPhoto:
             metadata=metadata,
             lossless=lossless,
             notices=notices,
+            jpeg_quality=quality,
         )
 
     def _pillow(self, formats: tuple[str, ...] = READABLE) -> Image.Image:

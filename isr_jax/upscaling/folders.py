@@ -16,6 +16,7 @@ from isr_jax.photo.limits import MAX_PIXELS, memory
 from isr_jax.photo.pixels import Page
 from isr_jax.photo.reading import OpenPhoto, Photo, open_photo
 from isr_jax.photo.writing import check_fits, fit, holds_all, lost, write_photo
+from isr_jax.pretrained import PRETRAINED
 from isr_jax.progress import SparseLog, image_bar
 from isr_jax.tiling.cutting import Sides
 from isr_jax.upscaling.any_size import SizedUpscaler
@@ -34,6 +35,9 @@ from isr_jax.upscaling.upscaler import Upscaler
 # The most that decoded photos waiting for the device may take, and again upscaled ones waiting for
 # the disk; a single larger one is let through.
 _WAITING_BYTES = 2**31
+
+# Of JPEGs; below it, photo-x4 is nearer to HR images than compact-x4 and looks cleaner.
+_LOW_QUALITY = 75
 
 AnyUpscaler = Upscaler | SizedUpscaler
 
@@ -151,7 +155,7 @@ def upscale_files(
             photo = None
             try:
                 photo, target_format = reading.result(), _target_format(task)
-                tell(task, (*photo.notices, *lost(photo, target_format)))
+                tell(task, (*photo.notices, *lost(photo, target_format), *_hint(photo, upscalers)))
                 pages = upscaled(task, photo.pages, target_format)
                 if photo.page_count > 1 and holds_all(target_format, photo):
                     _write(task, target_format, pages, photo, quality)
@@ -176,6 +180,16 @@ def upscale_files(
     if planned.closed:
         counted.append(say_closed(planned.closed))
     return Outcome(len(todo) - len(failed), len(plan) - len(todo), lines, counted, bugs, outputs)
+
+
+def _hint(photo: Photo, upscalers: Mapping[str, AnyUpscaler]) -> tuple[str, ...]:
+    """Return a line for a photo that asks for another model than the shipped ones of the run."""
+    titles = {upscaler.title for upscaler in upscalers.values()}
+    better = f"photo-x{2 if all(title.endswith('x2') for title in titles) else 4}"
+    clean = {"compact", *(name for name in PRETRAINED if not name.startswith("photo"))}
+    if (photo.jpeg_quality or 100) >= _LOW_QUALITY or better not in PRETRAINED or titles - clean:
+        return ()
+    return (f"for JPEGs of low quality there is --model {better}",)
 
 
 def _target_format(task: Task) -> str:
