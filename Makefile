@@ -1,5 +1,6 @@
 # make train: set up and train configs/msssim.py; rerun it to resume.
 # make test:  set up and run every test.     make quick: without the slow ones.
+# make rebuild: begin to train every pretrained model again, and compare with its card; needs ISR_DATA.
 # make notebooks: execute the notebooks in a temporary copy; executed ones go to build/notebooks.
 # make lint:  formatting, lint and types.    make lock:  renew requirements.lock.
 # make floors: run quick tests with the lowest versions that pyproject.toml allows.
@@ -22,7 +23,7 @@ comma := ,
 extras := test$(if $(EXTRA),$(comma)$(EXTRA))
 ready := $(VENV)/ready-$(subst $(comma),-,$(extras))
 
-.PHONY: train test quick notebooks run-notebooks lint lock floors python clean
+.PHONY: train test quick rebuild notebooks run-notebooks lint lock floors python clean
 
 train: $(ready)
 	$(VENV)/bin/python run.py --config $(CONFIG)
@@ -32,6 +33,9 @@ test: $(ready)
 
 quick: $(ready)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+rebuild: $(ready)
+	ISR_REBUILD=1 $(VENV)/bin/python -m pytest tests/test_rebuild.py
 
 notebooks:
 	$(MAKE) run-notebooks EXTRA=notebooks

@@ -35,6 +35,12 @@ from isr_jax.training.loaders import open_validation
 HELD_OUT = 40
 TIMED = 30  # updates
 BASE = "resnet 64x8"
+MUON = {"g_optimizer.name": "muon"}
+HR_CONV = {
+    "generator.tail": "hr_conv",
+    "generator.tail_width": 8,
+    "generator.tail_activation": True,
+}
 # What differs from configs/compact.py.
 CANDIDATES: dict[str, dict[str, Any]] = {
     BASE: {"generator.width": 64},
@@ -48,7 +54,22 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "resnet 64x8, crops of 48": {"generator.width": 64, "data.crop": 192, "data.batch": 4},
     "resnet 64x8, rate 1e-3": {"generator.width": 64, "g_optimizer.learning_rate": 1e-3},
     "resnet 64x8, rate 4e-3": {"generator.width": 64, "g_optimizer.learning_rate": 4e-3},
-    "resnet 64x8, muon": {"generator.width": 64, "g_optimizer.name": "muon"},
+    "resnet 64x8, muon": {"generator.width": 64, **MUON},
+    "resnet 64x8, muon, rate 1e-3": {
+        "generator.width": 64,
+        **MUON,
+        "g_optimizer.learning_rate": 1e-3,
+    },
+    "resnet 64x8, muon, rate 4e-3": {
+        "generator.width": 64,
+        **MUON,
+        "g_optimizer.learning_rate": 4e-3,
+    },
+    "resnet 64x8, muon, 4 crops": {"generator.width": 64, **MUON, "data.batch": 4},
+    "resnet 64x8, muon, 16 crops": {"generator.width": 64, **MUON, "data.batch": 16},
+    "resnet 64x8, muon, HR convolution": {"generator.width": 64, **MUON, **HR_CONV},
+    "resnet 48x14, muon": {"generator.width": 48, "generator.blocks": 14, **MUON},
+    "resnet 96x3, muon": {"generator.width": 96, "generator.blocks": 3, **MUON},
 }
 
 

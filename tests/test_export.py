@@ -41,6 +41,16 @@ CASES = {
     "concat": ({**SMALL, "skip": "concat", "activation": "leaky_relu"}, 8),
     "equivariant": ({**SMALL, "global_skip": "bicubic", "equivariant": True}, 2),
     "direct": ({**SMALL, "tail": "direct", "convs": 1, "long_skip": False}, 3),
+    "hr_conv": (
+        {
+            **SMALL,
+            "tail": "hr_conv",
+            "tail_activation": True,
+            "equivariant": True,
+            "global_skip": "bicubic",
+        },
+        4,
+    ),
     **{
         f"on {method}": ({**SMALL, "tail": "direct", "global_skip": method}, 4)
         for method in ("nearest", "bilinear", "bicubic")

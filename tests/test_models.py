@@ -60,7 +60,7 @@ def test_published_generators_have_their_published_parameters(published, scale, 
     assert abstract_count(network) == expected
 
 
-@pytest.mark.parametrize("tail", ["direct", "progressive"])
+@pytest.mark.parametrize("tail", ["direct", "hr_conv", "progressive"])
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_every_scale_enlarges_odd_sizes(scale, tail):
     network = generator({**SMALL, "tail": tail}, scale=scale)
@@ -180,7 +180,7 @@ def test_every_architecture_computes_in_bfloat16_on_float32_params(options):
 
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("tail", ["direct", "progressive"])
+@pytest.mark.parametrize("tail", ["direct", "hr_conv", "progressive"])
 def test_global_skip_starts_as_its_interpolation(method, tail):
     network = generator({**SMALL, "tail": tail, "global_skip": method}, scale=4)
     lr = jax.random.uniform(KEY, (2, 9, 6, 3))
@@ -293,6 +293,7 @@ def departure(options, scale):
     [
         ({}, 4),
         ({"tail": "direct", "long_skip": False}, 3),
+        ({"tail": "hr_conv", "tail_width": 5, "tail_activation": True}, 4),
         ({"activation": "prelu", "head_activation": True, "tail_activation": True}, 2),
         ({"activation": "leaky_relu", "skip": "concat", "convs": 1, "kernel": 9}, 4),
         ({"global_skip": "nearest", "img_range": 255.0, "residual_scale": 0.1}, 2),
@@ -322,6 +323,31 @@ def test_rgb_mean_is_taken_off_and_put_back():
         network.apply(params, stats, flat, train=False)[0],
         np.broadcast_to(mean, (1, 12, 12, 3)),
         1e-6,
+    )
+
+
+def test_an_hr_convolution_follows_a_single_sub_pixel_layer():
+    """As many parameters, and the output, as by hand: convolve, rearrange, convolve."""
+    options = {**SMALL, "tail": "hr_conv", "tail_width": 5, "blocks": 0, "long_skip": False}
+    network = generator(options, scale=3)
+    width = SMALL["width"]
+    assert abstract_count(network) == (27 * width + width) + (9 * width * 45 + 45 + 9 * 5 * 3 + 3)
+    params, stats = network.init(KEY)
+    lr = jax.random.uniform(KEY, (2, 6, 5, 3))
+    x, (first, wide, last) = lr, [params[name] for name in ("Conv_0", "SubPixel_0", "Conv_1")]
+
+    def convolved(x, layer):
+        how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return (
+            jax.lax.conv_general_dilated(x, layer["kernel"], (1, 1), "SAME", **how) + layer["bias"]
+        )
+
+    x = convolved(convolved(x, first), wide["Conv_0"])
+    n, h, w, _ = x.shape
+    x = x.reshape(n, h, w, 3, 3, 5).transpose(0, 1, 3, 2, 4, 5).reshape(n, 3 * h, 3 * w, 5)
+    expected = convolved(x, last)
+    np.testing.assert_allclose(
+        network.apply(params, stats, lr, train=False)[0], expected, atol=1e-5
     )
 
 

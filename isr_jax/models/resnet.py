@@ -77,9 +77,11 @@ class ResNet(nn.Module):
     kernel: Annotated[int, Bound(1, 99)] = 3  # of the first and last convolution, pixels, odd
     head_activation: bool = False  # after the first convolution
     # progressive: a sub-pixel layer for each factor of 2 or 3 and a last convolution; direct: one
-    # sub-pixel layer to the image (Shi et al. 2016)
-    tail: Literal["direct", "progressive"] = "progressive"
-    tail_activation: bool = False  # after each progressive sub-pixel layer
+    # sub-pixel layer to the image (Shi et al. 2016); hr_conv: one to `tail_width` channels and a
+    # last convolution, which sees the neighbours that the others compute apart
+    tail: Literal["direct", "hr_conv", "progressive"] = "progressive"
+    tail_width: Annotated[int, Bound(1, 4096)] = 16  # of hr_conv
+    tail_activation: bool = False  # after each sub-pixel layer but a direct one
     global_skip: Literal["none", "nearest", "bilinear", "bicubic"] = "none"  # add the resized input
     # Subtracted from the input and, without a global skip, added to the output; in [0, 1]. Images
     # other than RGB have none.
@@ -153,8 +155,10 @@ class ResNet(nn.Module):
         gain = 1.0 if self.global_skip == "none" else 0.0
         if self.tail == "direct":
             return SubPixel(self.scale, self.channels, gain, dtype, self._bias)(x)
-        for factor in FACTORS[self.scale]:
-            x = self._activated(SubPixel(factor, self.width, 1.0, dtype, self._bias)(x), "tail")
+        progressive = self.tail == "progressive"
+        width = self.width if progressive else self.tail_width
+        for factor in FACTORS[self.scale] if progressive else (self.scale,):
+            x = self._activated(SubPixel(factor, width, 1.0, dtype, self._bias)(x), "tail")
         last = conv(self.channels, kernel=self.kernel, bias=self._bias, gain=gain, dtype=dtype)
         return last(x)
 

@@ -31,6 +31,7 @@ class Card(TypedDict, total=False):
     base: str
     data: str  # that it was trained on
     commands: list[str]  # that made it, in turn
+    beginning: dict[str, float]  # loss of the last training, means of the updates up to these
     updates: int
     hours: float  # of training
     machine: str
@@ -59,6 +60,13 @@ def _is_number(value: Any) -> bool:
     return number and math.isfinite(value)
 
 
+def _are_losses(value: Any) -> bool:
+    """Return whether a value is a loss by update."""
+    return isinstance(value, dict) and all(
+        step.isdecimal() and _is_number(loss) for step, loss in value.items()
+    )
+
+
 def _are_scores(value: Any) -> bool:
     """Return whether a value is [PSNR, SSIM] by set."""
     return isinstance(value, dict) and all(
@@ -70,6 +78,7 @@ def _are_scores(value: Any) -> bool:
 # Fields that are no text.
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "commands": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "beginning": _are_losses,
     "updates": lambda value: isinstance(value, int) and _is_number(value),
     "hours": _is_number,
     "scores": _are_scores,

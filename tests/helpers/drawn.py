@@ -23,6 +23,7 @@ CASES = {
         {**GENERATORS["edsr_baseline"], "width": 6, "blocks": 1, "residual_scale": 0.1},
         4,
     ),
+    "hr_conv": ({"width": 6, "blocks": 1, "tail": "hr_conv", "global_skip": "bicubic"}, 4),
     "concat": (
         {"width": 6, "blocks": 2, "convs": 1, "skip": "concat", "global_skip": "bilinear"},
         2,
