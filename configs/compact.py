@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.validate_every = 1000
     config.train.checkpoint_every = 1000
     if variant:
-        config.train.init_from = "runs/compact"
+        config.train.init_from = "compact-x4"
         config.g_optimizer.learning_rate = 1e-3
         config.train.steps = 5000
     return config

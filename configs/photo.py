@@ -1,9 +1,9 @@
-"""The pretrained models for photographs from the web and phones: blurred, noisy, compressed ones.
+r"""The pretrained models for photographs from the web and phones: blurred, noisy, compressed ones.
 
-    python run.py --config configs/photo.py \\
+    python run.py --config configs/photo.py \
         --config.data.train=list:configs/photographs/train.txt:PHOTOGRAPHS
     isr export runs/photo photo-l1.safetensors
-    python run.py --config configs/photo.py:gan --config.train.init_from=photo-l1.safetensors \\
+    python run.py --config configs/photo.py:gan --config.train.init_from=photo-l1.safetensors \
         --config.data.train=list:configs/photographs/train.txt:PHOTOGRAPHS
 
 The first is standard-x4, trained on by L1 to undo degradations of a second order; the second adds
@@ -31,4 +31,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.init_from = f"standard-x{scale}"
     config.g_optimizer.learning_rate = 1e-3
     config.train.steps = 8000
-    return config
+    return gan.with_discriminator(config) if variant.endswith("gan") else config

@@ -62,10 +62,10 @@ def to_safetensors(
     most = np.finfo(dtype).max
     if any(np.abs(x).max(initial=0) > most for x in jax.tree.leaves(arrays)):
         raise UserError(f"its parameters exceed what {dtype} can hold; leave out --dtype")
-    arrays = jax.tree.map(lambda x: np.asarray(x).astype(dtype), arrays)
+    params, stats = jax.tree.map(lambda x: np.asarray(x).astype(dtype), arrays)
     options = restored.config.generator.to_dict()
     config = {"scale": restored.config.scale, "generator": options}
-    return single_files.to_bytes(*arrays, config, card=card)
+    return single_files.to_bytes(params, stats, config, card=card)
 
 
 # In float32 for other programs: few ONNX runtimes convolve in bfloat16.

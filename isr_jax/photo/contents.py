@@ -97,7 +97,7 @@ class Photo(NamedTuple):
         metadata: what the file holds beside the pixels.
         lossless: whether the file was compressed without loss.
         notices: a line for each thing in the file that was left out.
-        jpeg_quality: about which quality libjpeg would have for it, 1 to 100; None for other formats.
+        jpeg_quality: 1 to 100, about what libjpeg would call it; None for other formats.
     """
 
     pages: Generator[Page]
