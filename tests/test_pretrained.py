@@ -20,6 +20,7 @@ from isr_jax.checkpoints.runs import write_generator
 from isr_jax.errors import UserError
 from isr_jax.export import export_model
 from isr_jax.models.generators import make_upscale
+from isr_jax.photo.reading import open_photo
 from isr_jax.pretrained import PRETRAINED, Card, describe
 from isr_jax.resize import resize_uint8
 from isr_jax.training import checks
@@ -220,3 +221,41 @@ def test_strength_that_cannot_mix_says_why(gan):
     ]:
         with pytest.raises(UserError, match=message):
             isr_jax.load(model, strength=strength)
+
+
+@pytest.mark.parametrize(
+    ("quality", "options", "told"),
+    [
+        (40, (), "--model photo-x4"),
+        (90, (), ""),
+        (40, ("--model", "compact-x2"), "--model photo-x2"),
+        (40, ("--scale", "2.5"), "--model photo-x4"),
+        (40, ("--model", "bicubic", "--scale", "4"), ""),
+    ],
+)
+def test_jpegs_of_low_quality_are_told_of_photo_models(
+    tmp_path, capsys, monkeypatch, quality, options, told
+):
+    """Once for a run; other files, and other models, are not."""
+    for name in ("photo-x2", "photo-x4"):
+        monkeypatch.setitem(PRETRAINED, name, PRETRAINED["compact-x4"])
+    for i in range(2):
+        photo = Image.fromarray(skimage.data.chelsea()[100:108, 100 : 110 + i])
+        photo.save(tmp_path / f"{i}.jpg", quality=quality)
+        photo.save(tmp_path / f"{i}.png")
+    code, _, lines = run(capsys, "upscale", tmp_path, *options, "--out", tmp_path / "out")
+    assert code == 0
+    hints = [line for line in lines if "low quality" in line]
+    assert len(hints) == bool(told)
+    for line in hints:
+        assert f"there is {told} (2 images: 0.jpg, 1.jpg)" in line
+
+
+def test_the_quality_of_a_jpeg_is_estimated(tmp_path):
+    for quality in (10, 30, 50, 75, 95):
+        file = tmp_path / f"{quality}.jpg"
+        Image.fromarray(skimage.data.chelsea()[:16, :24]).save(file, quality=quality)
+        found = open_photo(file).read().jpeg_quality
+        assert found == pytest.approx(quality, abs=1 if quality > 10 else 6)  # its table is clipped
+    Image.fromarray(skimage.data.chelsea()[:16, :24]).save(tmp_path / "a.png")
+    assert open_photo(tmp_path / "a.png").read().jpeg_quality is None
