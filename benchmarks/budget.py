@@ -35,6 +35,7 @@ from isr_jax.training.loaders import open_validation
 HELD_OUT = 40
 TIMED = 30  # updates
 BASE = "resnet 64x8"
+DEEPER = {"generator.width": 48, "generator.blocks": 14}
 MUON = {"g_optimizer.name": "muon"}
 HR_CONV = {
     "generator.tail": "hr_conv",
@@ -68,7 +69,22 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "resnet 64x8, muon, 4 crops": {"generator.width": 64, **MUON, "data.batch": 4},
     "resnet 64x8, muon, 16 crops": {"generator.width": 64, **MUON, "data.batch": 16},
     "resnet 64x8, muon, HR convolution": {"generator.width": 64, **MUON, **HR_CONV},
-    "resnet 48x14, muon": {"generator.width": 48, "generator.blocks": 14, **MUON},
+    "resnet 48x14, muon": {**DEEPER, **MUON},
+    "resnet 48x14, muon, not equivariant": {**DEEPER, **MUON, "generator.equivariant": False},
+    "resnet 48x14, muon, crops of 48": {**DEEPER, **MUON, "data.crop": 192, "data.batch": 4},
+    "resnet 48x14, muon, more sizes": {
+        **DEEPER,
+        **MUON,
+        "data.resized": (0.9, 0.8, 0.7, 0.6),
+    },
+    "resnet 48x14, muon, MSE": {
+        **DEEPER,
+        **MUON,
+        "loss.content.l1": 0.0,
+        "loss.content.mse": 1.0,
+    },
+    "resnet 32x8, muon": MUON,
+    "span 48, muon": {"generator": {**GENERATORS["span"], "channels": 3}, **MUON},
     "resnet 96x3, muon": {"generator.width": 96, "generator.blocks": 3, **MUON},
 }
 

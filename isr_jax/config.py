@@ -35,6 +35,8 @@ def get_config() -> ConfigDict:
     # Float in [0, 1]; share of crops whose LR is an image's own, where it has one. None: 1 with
     # bicubic, else 0
     config.data.paired_share = placeholder(float)
+    # Floats in (0, 1); every training image is there again at each of these times its size
+    config.data.resized = ()
     config.data.validation_images = 0  # int >= 0; use the first so many, 0 for all
     config.data.tfds_dir = ""  # path; where TFDS keeps data sets, "" for TFDS's default
     # pool: all images on every device | sharded_pool: shared out among the devices | stream: Grain,

@@ -17,7 +17,7 @@ from rich.console import Console
 import isr_jax
 from isr_jax import config as base
 from isr_jax import losses
-from isr_jax.data.gray import in_gray
+from isr_jax.data.derived import in_gray
 from isr_jax.data.loading import load_all
 from isr_jax.data.pool import make_pool, sample
 from isr_jax.data.sources import open_source

@@ -27,18 +27,25 @@ from isr_jax.training import checks
 from tests.helpers.command import ROOT, run
 from tests.helpers.tiny_runs import environment
 
-VARIANTS = {"compact-x2": "x2", "compact-x3": "x3", "compact-x4": ""}
+# The config of each, and its variant.
+CONFIGS = {
+    "compact-x2": ("compact", "x2"),
+    "compact-x3": ("compact", "x3"),
+    "compact-x4": ("compact", ""),
+    "standard-x4": ("standard", ""),
+}
 MODELS = Path(__file__).parent.parent / "docs/models.md"
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_a_model_is_what_its_config_trains(name):
-    config = importlib.import_module("configs.compact").get_config(VARIANTS[name])
+    config, variant = CONFIGS[name]
+    config = importlib.import_module(f"configs.{config}").get_config(variant)
     assert checks.check(config, devices=1) == []
     assert architecture(restore_generator(name).config) == architecture(config)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_flat_patches_of_any_colour_keep_it_up_to_the_border(name):
     """Within a level; 256 grays and 4096 colours, from black to white."""
     restored = restore_generator(name)
@@ -55,7 +62,7 @@ def test_flat_patches_of_any_colour_keep_it_up_to_the_border(name):
         assert np.abs(np.asarray(enlarge(part)).astype(int) - part).max() <= 1
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_a_flat_photograph_keeps_its_colour_in_every_tile(name):
     upscaler = isr_jax.load(name, tile=16)
     for colour in ((0, 255, 0), (255, 0, 255), (200, 30, 90)):
@@ -65,7 +72,7 @@ def test_a_flat_photograph_keeps_its_colour_in_every_tile(name):
     assert np.abs(upscaler(deep).astype(int) - deep[0, 0]).max() <= 2
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_tiles_give_what_the_whole_photograph_gives(name):
     """Several sides of tiles; odd sizes, a column and a row of pixels, and one."""
     restored = restore_generator(name)

@@ -9,6 +9,7 @@ import threading
 import zipfile
 from fractions import Fraction
 
+import jax
 import numpy as np
 import pytest
 import skimage.data
@@ -16,12 +17,17 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
+from isr_jax.config import small
 from isr_jax.data import samples
+from isr_jax.data.derived import at_sizes
 from isr_jax.data.examples import UnusableImageError, decode_image, modcrop
 from isr_jax.data.loading import load_all
 from isr_jax.data.samples import IsrSamples
 from isr_jax.data.sources import open_source
+from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8
+from isr_jax.training import checks
+from isr_jax.training.loaders import open_images, open_loader
 from tests.helpers.encoded import encode, error_of, noise
 
 
@@ -315,3 +321,61 @@ class TestDiv2k:
         assert "could not be prepared" in message and "404" in message
         (div2k / "away.zip").rename(archive)
         assert len(open_()) == 3
+
+
+class TestMoreSizes:
+    """`data.resized`, against Pillow, whose bicubic has the same kernel in fixed point."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "lr").mkdir()
+        (tmp_path / "hr").mkdir()
+        for i, photo in enumerate((skimage.data.chelsea(), skimage.data.astronaut()[:60, :90])):
+            Image.fromarray(photo).save(tmp_path / "hr" / f"{i}.png")
+        Image.fromarray(skimage.data.astronaut()[:30, :45]).save(tmp_path / "lr" / "1.png")
+        return tmp_path
+
+    def test_each_photo_is_there_at_its_own_size_and_at_each_smaller_one(self, folder):
+        source = at_sizes(
+            open_source(f"folder:{folder / 'hr'}", "train", scale=4), (0.75, 0.5), least=32
+        )
+        sizes = [source.load(i).hr.shape[:2] for i in range(len(source))]
+        # Chelsea has 300x451 pixels; half of 60 would be less than 32.
+        assert sizes == [(300, 448), (60, 88), (224, 336), (44, 64), (148, 224), (32, 44)]
+        assert [round(source.area(i)) for i in (0, 2)] == [300 * 451, round(300 * 451 * 0.5625)]
+        whole = Image.fromarray(skimage.data.chelsea()[:300, :448])
+        expected = np.asarray(whole.resize((336, 225), Image.Resampling.BICUBIC), int)[:224]
+        difference = np.abs(source.load(2).hr.astype(int) - expected)
+        assert difference.max() <= 3  # at the border, which Pillow does not mirror
+        assert difference.mean() < 0.2
+        assert source.load(2).lr is None
+        assert source.fingerprint() != source.source.fingerprint()
+        again = at_sizes(source.source, (0.75, 0.6), least=32)
+        assert source.fingerprint() != again.fingerprint()
+
+    def test_only_photos_at_their_own_size_have_their_own_lr(self, folder):
+        files = f"pairs:{folder / 'hr'}:{folder / 'lr'}"
+        paired = at_sizes(open_source(files, "train", scale=2), (0.5,), least=8)
+        both = at_sizes(
+            open_source((files, f"folder:{folder / 'hr'}"), "train", scale=2), (0.5,), least=8
+        )
+        assert [paired.paired(i) for i in range(len(paired))] == [True, False]
+        assert [both.place(i) for i in (1, 2, 5)] == [(0, 1), (1, 0), (1, 3)]
+        assert paired.load(0).lr.shape == (30, 45, 3)
+        assert paired.load(1).lr is None
+
+    def test_training_draws_from_all_sizes_and_validation_from_none(self, folder):
+        config = small()
+        config.data.train = config.data.validation = f"folder:{folder / 'hr'}"
+        config.data.crop, config.data.resized = 32, (0.75, 0.5)
+        pool = open_loader(config, jax.devices()[:1], warn=pytest.fail).take(1).images
+        assert sorted(pool.height.tolist()) == [32, 44, 60, 148, 224, 300]
+        assert len(open_images(config, "validation")) == 2
+
+    @pytest.mark.parametrize("factors", [(1.0,), (0.0,), (-0.5,), ("a",), (0.5, 0.5)])
+    def test_a_size_that_is_not_smaller_is_refused(self, factors):
+        config = small()
+        with config.unlocked():
+            config.data.resized = factors
+        with pytest.raises(UserError, match=r"config\.data\.resized is"):
+            checks.check(config, devices=1)

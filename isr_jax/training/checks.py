@@ -99,6 +99,9 @@ _POSITIVE = Elements("numbers above 0", lambda value: _is_number(value) and valu
 
 ELEMENTS: dict[str, Elements] = {
     "data.weights": _POSITIVE._replace(repeated=True),
+    "data.resized": Elements(
+        "numbers above 0 and below 1", lambda value: _is_number(value) and 0 < value < 1
+    ),
     "g_optimizer.milestones": _COUNTS,
     "d_optimizer.milestones": _COUNTS,
     "loss.perceptual.layers": _NAMES,

@@ -14,8 +14,8 @@ from isr_jax import distributed
 from isr_jax.config import sampled_crop
 from isr_jax.data import loading, pool, sources
 from isr_jax.data.choices import Choices, make_choices, scored_on_own, share_of_pairs
+from isr_jax.data.derived import at_sizes, in_gray
 from isr_jax.data.examples import ImagePair, stacked, without_own
-from isr_jax.data.gray import in_gray
 from isr_jax.errors import UserError
 from isr_jax.models.generators import channels_of
 from isr_jax.protocols import least_side
@@ -236,12 +236,16 @@ def fingerprints(config: ConfigDict) -> dict[str, str]:
 def open_images(config: ConfigDict, split: Literal["train", "validation"]) -> sources.Source:
     """Open the images of `data.train` or `data.validation`, in gray for a generator of gray.
 
+    Those that are trained on are there at the sizes of `data.resized` too.
+
     Raises:
         UserError: as for `sources.open_source`.
     """
     source = sources.open_source(
         config.data[split], split, scale=config.scale, tfds_dir=config.data.tfds_dir or None
     )
+    if split == "train" and config.data.resized:
+        source = at_sizes(source, config.data.resized, least=sampled_crop(config))
     return in_gray(source) if channels_of(config) == 1 else source
 
 
