@@ -23,9 +23,9 @@ in four minutes of training, in dB, and how far they are ahead of the first, wit
     64 x 8, Muon, 4 crops             656,064        122   +1.02   +0.048 [+0.033, +0.063]
     64 x 8, Muon, HR convolution      702,360        274   +1.02   +0.055 [+0.038, +0.072]
     48 x 14, Muon                     623,376        242   +1.04   +0.069 [+0.050, +0.088]
-      4 crops of 48x48 LR pixels      623,376        280   +1.02   +0.048
-      images at more sizes            623,376        244   +1.04   +0.071
-    SPAN, width 48, Muon            1,840,488        231   +0.82   -0.151
+      4 crops of 48x48 LR pixels      623,376        280   +1.02   +0.047 [+0.030, +0.065]
+      images at more sizes            623,376        244   +1.04   +0.071 [+0.053, +0.089]
+    SPAN, width 48, Muon            1,840,488        231   +0.82   -0.151 [-0.187, -0.116]
 
 In so short a time an HR convolution gains nothing, but it lets a GAN of the generator smooth the
 grid, as wide as the scale, that a GAN of compact-x4 leaves (docs/recipes.md).
