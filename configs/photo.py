@@ -21,7 +21,7 @@ VARIANTS = {"": 4, "gan": 4, "x2": 2, "x2-gan": 2}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return standard's config with degradations, or the adversarial one that goes on from it."""
+    """Return the config of standard with degradations; `gan` adds the adversarial part."""
     if variant not in VARIANTS:
         raise errors.unknown("variant", variant, [name for name in VARIANTS if name])
     scale = VARIANTS[variant]

@@ -6,7 +6,7 @@ r"""The pretrained models of best PSNR: standard, of 0.7 million parameters, by 
         --config.data.train=list:configs/photographs/train.txt:PHOTOGRAPHS
     isr export runs/standard standard-x4.safetensors --dtype float16
 
-The first is for 4x; :x2 is initialised from it. PHOTOGRAPHS has the folders BSD400 and T91, of
+The first is for 4x; :x2, or :x3, is initialised from it. PHOTOGRAPHS has the folders BSD400 and T91, of
 which configs/photographs/train.txt leaves out 40 photos for validation, one that is also in Set5,
 and one that is there twice.
 
@@ -34,28 +34,20 @@ grid, as wide as the scale, that a GAN of compact-x4 leaves (docs/recipes.md).
 from ml_collections import ConfigDict
 
 from configs import compact
-from isr_jax import errors
-
-SCALES = {"": 4, "x2": 2}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return compact's config with twice the width, an HR convolution, and Muon."""
-    if variant not in SCALES:
-        raise errors.unknown("variant", variant, ["x2"])
-    config = compact.get_config()
-    config.scale = SCALES[variant]
-    config.data.crop = 32 * config.scale
+    """Return compact's config with more and wider blocks, an HR convolution, and Muon."""
+    config = compact.get_config(variant)
     config.generator.width = 48
     config.generator.blocks = 14
     config.generator.tail = "hr_conv"
     config.generator.tail_width = 8
     config.generator.tail_activation = True
     config.g_optimizer.name = "muon"
-    config.train.steps = 15_000
-    config.train.validate_every = 2500
     if variant:
         config.train.init_from = "standard-x4"
-        config.g_optimizer.learning_rate = 1e-3
-        config.train.steps = 5000
+    else:
+        config.train.steps = 15_000
+        config.train.validate_every = 2500
     return config
