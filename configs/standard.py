@@ -6,9 +6,9 @@ r"""The pretrained models of best PSNR: standard, of 0.7 million parameters, by 
         --config.data.train=list:configs/photographs/train.txt:PHOTOGRAPHS
     isr export runs/standard standard-x4.safetensors --dtype float16
 
-The first is for 4x; :x2, or :x3, is initialised from it. PHOTOGRAPHS has the folders BSD400 and T91, of
-which configs/photographs/train.txt leaves out 40 photos for validation, one that is also in Set5,
-and one that is there twice.
+The first is for 4x; :x2, or :x3, is initialised from it. PHOTOGRAPHS has the folders BSD400 and
+T91, of which configs/photographs/train.txt leaves out 40 photos for validation, one that is also in
+Set5, and one that is there twice.
 
 Chosen by `python -m benchmarks.budget`: what networks gain over bicubic interpolation on these 40
 in four minutes of training, in dB, and how far they are ahead of the first, with a 95% interval

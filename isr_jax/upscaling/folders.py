@@ -36,7 +36,7 @@ from isr_jax.upscaling.upscaler import Upscaler
 # the disk; a single larger one is let through.
 _WAITING_BYTES = 2**31
 
-# Of JPEGs; below it, photo-x4 is nearer to HR images than compact-x4 and looks cleaner.
+# Of JPEGs; a guess, to be measured with the first photo model.
 _LOW_QUALITY = 75
 
 AnyUpscaler = Upscaler | SizedUpscaler
