@@ -260,7 +260,7 @@ def test_a_deep_or_endless_header_is_refused(tmp_path):
         (lambda x: np.full_like(x, np.nan), "not finite"),
         (lambda x: np.full_like(x, np.inf), "not finite"),
         (lambda x: x.astype(np.int32), "arrays are not those of its generator"),
-        (lambda x: x.astype(np.float16), "arrays are not those of its generator"),
+        (lambda x: x.astype(np.float64), "arrays are not those of its generator"),
     ],
 )
 def test_weights_are_finite_floats(tmp_path, damage, message):
