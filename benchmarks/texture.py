@@ -62,7 +62,7 @@ def main() -> None:
     print(row("bicubic", measure_all(photos, lambda lr: resize_uint8(lr, scale=4), scale=4)))
     for name in options.models:
         print(row(name, measure_all(photos, isr_jax.load(name, scale=4), scale=4)), flush=True)
-    print(row("HR", _mean([measure(hr, hr, scale=4) for hr in photos])))
+    print(row("HR", mean([measure(hr, hr, scale=4) for hr in photos])))
 
 
 def read_photos(files: Sequence[Path], *, scale: int) -> list[Image]:
@@ -80,7 +80,7 @@ def measure_all(
     photos: Sequence[Image], upscale: Callable[[Image], Image], *, scale: int
 ) -> Texture:
     """Upscale the reduced photographs; return means over them."""
-    return _mean(
+    return mean(
         [measure(upscale(resize_uint8(hr, scale=1 / scale)), hr, scale=scale) for hr in photos]
     )
 
@@ -133,7 +133,8 @@ def row(name: str, texture: Texture) -> str:
     return f"| {name} | {' | '.join([*cells, f'{grid:.1f}', f'{colour:.2f}'])} |"
 
 
-def _mean(textures: Sequence[Texture]) -> Texture:
+def mean(textures: Sequence[Texture]) -> Texture:
+    """Return the means over some photographs."""
     return Texture(*map(float, np.mean(textures, axis=0)))
 
 

@@ -30,5 +30,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.margin = 32
     config.train.init_from = f"standard-x{scale}"
     config.g_optimizer.learning_rate = 1e-3
-    config.train.steps = 8000
+    config.train.steps = 6000
     return gan.with_discriminator(config) if variant.endswith("gan") else config

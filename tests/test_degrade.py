@@ -15,6 +15,7 @@ from PIL import Image
 from isr_jax.degrade import REAL_ESRGAN, PassSettings, make_degradation
 from isr_jax.degrade.filters import METHODS
 from isr_jax.degrade.parameters import Pass, Settings, draw, draw_kernel, example_keys
+from isr_jax.degrade.process import apply
 from isr_jax.errors import UserError
 from isr_jax.resize import resize_uint8
 
@@ -155,6 +156,7 @@ def test_what_a_pass_draws_is_what_its_settings_say(drawn, which):
     uniform(one.strength[one.poisson], *settings.poisson_scale)
     uniform(one.strength[~one.poisson], *settings.sigma_noise)
     share(one.gray, settings.gray)
+    assert one.strength.min() > 0 and one.quality.min() > 0
     for quality in range(30, 96):
         share(one.quality == quality, 1 / 66)
 
@@ -167,6 +169,34 @@ def test_what_a_pass_draws_is_what_its_settings_say(drawn, which):
     assert centre.max() <= 1.0
     side = 2 * np.abs(np.argmax((one.kernel != 0).any(axis=1), axis=1) - 10) + 1
     assert set(side[~pulses]) <= {1, 3, 5, *settings.sizes}  # tails may underflow
+
+
+def test_what_has_a_chance_of_a_quarter_is_drawn_as_often():
+    chances = {name: 0.25 for name in ("blur", "noise", "jpeg")}
+    settings = Settings(first=PassSettings(**chances), sinc=0.25)
+    drawn = jax.device_get(draw(jax.random.key(6), batch=2000, settings=settings))
+    changed = {
+        "blur": drawn.first.kernel[:, 10, 10] < 1,
+        "noise": drawn.first.strength > 0,
+        "jpeg": drawn.first.quality > 0,
+        "sinc": drawn.sinc[:, 10, 10] < 1,
+    }
+    for name, condition in changed.items():
+        # The narrowest kernels change nothing.
+        assert -0.06 < condition.mean() - 0.25 < 0.05, name
+    assert np.abs(np.corrcoef(list(changed.values()))[np.triu_indices(4, 1)]).max() < 0.12
+
+
+def test_with_no_chance_of_anything_lr_images_are_only_resized(hr):
+    cv2 = pytest.importorskip("cv2", reason="compares with OpenCV")
+    nothing = PassSettings(blur=0.0, resize=(0.0, 0.0, 1.0), noise=0.0, jpeg=0.0)
+    settings, key = Settings(first=nothing, second=nothing, sinc=0.0), jax.random.key(7)
+    flags = [cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC]  # of METHODS, in turn
+    drawn = draw(key, batch=len(hr), settings=settings)
+    found = np.asarray(apply(key, drawn, jnp.asarray(hr), scale=SCALE, settings=settings))
+    for image, result, method in zip(hr, found, drawn.second.method, strict=True):
+        truth = cv2.resize(image, (WIDE // SCALE, HIGH // SCALE), interpolation=flags[method])
+        np.testing.assert_allclose(result, np.clip(truth, 0, 1), atol=0.6 / 255)
 
 
 def test_no_two_draws_of_an_example_are_correlated(drawn):

@@ -55,10 +55,12 @@ class PassSettings:
         generalised_beta, plateau_beta: shape parameters; below 1 and above 1 are equally likely.
         resize: probabilities of upscaling, downscaling and keeping the size.
         factor: the smallest and the largest scale factor, at most 1 and at least 1.
+        noise: probability of noise.
         gaussian: probability that the noise is Gaussian; otherwise it is Poisson.
         sigma_noise: of Gaussian noise, in levels of 255.
         poisson_scale: scale factor of Poisson noise.
         gray: probability that the noise is the same in the three channels.
+        jpeg: probability of compression.
         quality: JPEG quality, whole numbers, inclusive.
     """
 
@@ -71,15 +73,17 @@ class PassSettings:
     plateau_beta: Range = (1.0, 2.0)
     resize: tuple[float, float, float] = (0.2, 0.7, 0.1)
     factor: Range = (0.15, 1.5)
+    noise: float = 1.0
     gaussian: float = 0.5
     sigma_noise: Range = (1.0, 30.0)
     poisson_scale: Range = (0.05, 3.0)
     gray: float = 0.4
+    jpeg: float = 1.0
     quality: Range = (30, 95)
 
     def __post_init__(self) -> None:
         """Raise UserError for values from which nothing can be drawn."""
-        _check_chances(self, ("blur", "sinc", "gaussian", "gray"))
+        _check_chances(self, ("blur", "sinc", "noise", "gaussian", "gray", "jpeg"))
         for name, n in (("kernels", len(KERNELS)), ("resize", 3)):
             chances = getattr(self, name)
             if len(chances) != n or min(chances) < 0 or abs(sum(chances) - 1.0) > 1e-6:
@@ -130,25 +134,32 @@ class Settings:
 
 REAL_ESRGAN = Settings()
 
-# Half as much of everything: what phones and web pages do to a photo, rather than the worst of it.
+# Half as much of everything, and often nothing of it: what phones and web pages do to a photo,
+# rather than the worst of it. If every LR image were blurred and compressed, the generator would
+# take a clean one for blurred, and noise without blocks for texture: hence the probabilities, the
+# gates of Zhang et al. 2022, "A Closer Look at Blind Super-Resolution: Degradation Models".
 PHOTO = Settings(
     first=PassSettings(
-        blur=0.9,
-        resize=(0.2, 0.5, 0.3),
+        blur=0.7,
+        resize=(0.1, 0.4, 0.5),
         factor=(0.4, 1.2),
+        noise=0.5,
         sigma_noise=(0.5, 12.0),
         poisson_scale=(0.02, 1.2),
+        jpeg=0.5,
         quality=(50, 95),
     ),
     second=PassSettings(
-        blur=0.5,
+        blur=0.3,
         sigma=(0.2, 1.0),
-        resize=(0.2, 0.3, 0.5),
+        resize=(0.1, 0.2, 0.7),
         factor=(0.6, 1.2),
+        noise=0.5,
         sigma_noise=(0.5, 8.0),
         poisson_scale=(0.02, 0.8),
+        jpeg=0.8,
     ),
-    sinc=0.5,
+    sinc=0.3,
     cutoff=(pi / 2, pi),
 )
 
@@ -161,9 +172,10 @@ class Pass(NamedTuple):
         factor: scale factor of the resize.
         method: index into filters.METHODS.
         poisson: whether the noise is Poisson rather than Gaussian.
-        strength: sigma of Gaussian noise in levels of 255; scale factor of Poisson noise.
+        strength: sigma of Gaussian noise in levels of 255; scale factor of Poisson noise; 0 if
+            there is none.
         gray: whether the noise is the same in the three channels.
-        quality: JPEG quality, a whole number.
+        quality: JPEG quality, a whole number; 0 if there is no compression.
     """
 
     kernel: Float[Array, "*n 21 21"]
@@ -232,23 +244,25 @@ def _draw_one(key: Key[Array, ""], *, settings: Settings) -> Parameters:
 
 def _draw_pass(key: Key[Array, ""], settings: PassSettings) -> Pass:
     kernel_key, key = jax.random.split(key)
-    direction, factor, method, kind, strength, gray, quality = jax.random.uniform(key, (7,))
+    u = jax.random.uniform(key, (9,))
+    direction, factor, method, kind, strength, gray, quality, noise, jpeg = u
     low, high = settings.factor
     factors = [_between(factor, (1.0, high)), _between(factor, (low, 1.0)), jnp.ones(())]
     poisson = kind >= settings.gaussian
+    level = jnp.where(
+        poisson,
+        _between(strength, settings.poisson_scale),
+        _between(strength, settings.sigma_noise),
+    )
     least, most = settings.quality
     return Pass(
         kernel=draw_kernel(kernel_key, settings),
         factor=jnp.stack(factors)[_weighted(direction, settings.resize)],
         method=jnp.floor(method * len(METHODS)).astype(jnp.int32),
         poisson=poisson,
-        strength=jnp.where(
-            poisson,
-            _between(strength, settings.poisson_scale),
-            _between(strength, settings.sigma_noise),
-        ),
+        strength=jnp.where(noise < settings.noise, level, 0.0),
         gray=gray < settings.gray,
-        quality=jnp.floor(_between(quality, (least, most + 1))),
+        quality=jnp.where(jpeg < settings.jpeg, jnp.floor(_between(quality, (least, most + 1))), 0),
     )
 
 

@@ -178,14 +178,20 @@ def _apply_one(
 
     most = _largest(hr_shape, settings.first)
     x, size = _blur_resize_noise(first_key, first, hr, hr_size, base=hr_size, most=most)
-    x = plane_jpeg(x, size, first.quality)
+    x = _compressed(x, size, first.quality)
     most = _largest(lr_shape, settings.second)
     x, size = _blur_resize_noise(second_key, second, x, size, base=lr_size, most=most)
-    x = jnp.where(parameters.jpeg_last, x, plane_jpeg(x, size, second.quality))
+    x = jnp.where(parameters.jpeg_last, x, _compressed(x, size, second.quality))
     x = plane_resample(x, size, lr_size, parameters.method, shape=lr_shape)
     x = plane_blur(x, lr_size, parameters.sinc)
-    x = jnp.where(parameters.jpeg_last, plane_jpeg(x, lr_size, second.quality), x)
+    x = jnp.where(parameters.jpeg_last, _compressed(x, lr_size, second.quality), x)
     return jnp.floor(255.0 * jnp.clip(x, 0.0, 1.0) + 0.5) / 255.0
+
+
+def _compressed(
+    x: Float[Array, "c h w"], size: Int[Array, "2"], quality: Float[Array, ""]
+) -> Float[Array, "c h w"]:
+    return jnp.where(quality > 0, plane_jpeg(x, size, jnp.maximum(quality, 1.0)), x)
 
 
 def _largest(shape: Shape, settings: PassSettings) -> Shape:
