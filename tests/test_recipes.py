@@ -157,6 +157,21 @@ def test_a_generator_of_another_scale_lends_all_that_fits(photos, tmp_path):
         np.testing.assert_array_equal(now[path], was[path])
 
 
+def test_a_generator_of_another_tail_lends_its_trunk(photos, tmp_path):
+    config = tiny("edsr", photos)
+    plain = config.copy_and_resolve_references()
+    plain.generator.tail = "direct"
+    was, _ = generator(config.generator.to_dict(), scale=4).init(jax.random.key(1))
+    options = {"scale": 4, "generator": config.generator.to_dict()}
+    write_generator(tmp_path / "run", was, {}, options)
+    state = make_program(plain).init(jax.random.key(0))
+    now = begin_from(str(tmp_path / "run"), state, plain).ema
+    assert set(now) < set(was)
+    for name in now:
+        begun = was[name] if "SubPixel" not in name else state.ema[name]
+        jax.tree.map(np.testing.assert_array_equal, now[name], begun)
+
+
 def test_degraded_batches_lose_their_margin_and_gain_a_target():
     config = recipe("realesrgan", "smoke")
     config.data.crop, config.data.margin, config.data.batch = 32, 8, 3

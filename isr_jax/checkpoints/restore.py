@@ -169,8 +169,9 @@ def architecture(config: ConfigDict) -> dict[str, Any]:
 def begin_from(model: str, state: State, config: ConfigDict) -> State:
     """Return an initial state with the EMA generator of another model.
 
-    The other may have another scale, and so another tail. Arrays are taken by their published names
-    where the architecture has such, and those of other names or shapes keep their initial values.
+    The other may have another scale or another tail. Arrays are taken by their published names
+    where both generators have such, by our own otherwise; those of other names or shapes keep their
+    initial values.
 
     Args:
         model: a MODEL, as for `restore_generator`.
@@ -196,7 +197,7 @@ def begin_from(model: str, state: State, config: ConfigDict) -> State:
 
     theirs, ours = (_published_names(x) for x in (restored.config, config))
     arrays: Any = flatten_dict({"params": restored.params, "stats": restored.stats}, sep="/")
-    found = {theirs.get(path, path): x for path, x in arrays.items()}
+    found = arrays | {theirs.get(path, path): x for path, x in arrays.items()}
 
     def place(part: str, like: Any) -> Any:
         placed, flat = {}, flatten_dict(like, sep="/")
@@ -225,8 +226,8 @@ def begin_from(model: str, state: State, config: ConfigDict) -> State:
     )
 
 
-# Fields of a generator that follow from its scale, and change only how it upsamples.
-_TAIL = ("doublings", "unshuffle")
+# Fields of a generator that change only how it upsamples.
+_TAIL = ("doublings", "unshuffle", "tail", "tail_width", "tail_activation")
 
 
 def _published_names(config: ConfigDict) -> dict[str, str]:
