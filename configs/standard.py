@@ -27,8 +27,9 @@ in four minutes of training, in dB, and how far they are ahead of the first, wit
       images at more sizes            623,376        244   +1.04   +0.071 [+0.053, +0.089]
     SPAN, width 48, Muon            1,840,488        231   +0.82   -0.151 [-0.187, -0.116]
 
-In so short a time an HR convolution gains nothing, but it lets a GAN of the generator smooth the
-grid, as wide as the scale, that a GAN of compact-x4 leaves (docs/recipes.md).
+In so short a time an HR convolution gains nothing, and it does not help a GAN of the generator:
+after 1,000 updates of configs/gan.py, that of one with an HR convolution after 8 rectified channels
+has a NIQE of 4.81 and rows of dots, and that of this one 3.85 without them; the 20 photos 3.29.
 """
 
 from ml_collections import ConfigDict
@@ -37,13 +38,10 @@ from configs import compact
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return compact's config with more and wider blocks, an HR convolution, and Muon."""
+    """Return compact's config with more and wider blocks, and Muon."""
     config = compact.get_config(variant)
     config.generator.width = 48
     config.generator.blocks = 14
-    config.generator.tail = "hr_conv"
-    config.generator.tail_width = 8
-    config.generator.tail_activation = True
     config.g_optimizer.name = "muon"
     if variant:
         config.train.init_from = "standard-x4"

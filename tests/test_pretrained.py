@@ -32,6 +32,7 @@ CONFIGS = {
     "compact-x2": ("compact", "x2"),
     "compact-x3": ("compact", "x3"),
     "compact-x4": ("compact", ""),
+    "gan-x4": ("gan", "standard"),
     "standard-x4": ("standard", ""),
 }
 MODELS = Path(__file__).parent.parent / "docs/models.md"
