@@ -64,6 +64,30 @@ def test_flat_patches_of_any_colour_keep_it_up_to_the_border(name):
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
+def test_noise_gives_finite_images_near_its_range(name):
+    restored, rng = restore_generator(name), np.random.default_rng(0)
+    noise = rng.integers(0, 2, (1, 12, 14, 3)) * [[[[1.0]]], [[[1 / 255]]]]  # loud, and one level
+    enlarge = jax.jit(lambda lr: restored.generator.apply(restored.params, {}, lr, train=False)[0])
+    for lr in noise.astype(np.float32):
+        sr = np.asarray(enlarge(lr[None]))
+        assert np.isfinite(sr).all()
+        assert np.abs(sr - lr.mean()).max() < 3 * lr.max()
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_an_onnx_file_gives_the_same_photo(name, tmp_path):
+    pytest.importorskip("onnx", reason="writes ONNX: pip install isr-jax[onnx]")
+    runtime = pytest.importorskip("onnxruntime", reason="runs ONNX: pip install isr-jax[onnx]")
+    export_model(name, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    lr = np.ascontiguousarray(skimage.data.chelsea()[90:130, 120:150])
+    planes = np.float32(lr.transpose(2, 0, 1)[None] / 255)
+    (sr,) = session.run(None, {session.get_inputs()[0].name: planes})
+    levels = np.floor(255 * np.clip(sr[0], 0, 1) + 0.5).transpose(1, 2, 0)
+    assert np.abs(levels - isr_jax.load(name)(lr)).max() <= 1
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_a_flat_photograph_keeps_its_colour_in_every_tile(name):
     upscaler = isr_jax.load(name, tile=16)
     for colour in ((0, 255, 0), (255, 0, 255), (200, 30, 90)):
