@@ -5,12 +5,12 @@ r"""GANs that tune a model trained for PSNR for texture, sized for a CPU.
     python run.py --config configs/gan.py:standard \
         --config.data.train=list:configs/photographs/train.txt:PHOTOGRAPHS
 
-The generator begins as compact-x4, or as standard-x4 for the shipped gan-x4, as SRGAN's and
-ESRGAN's begin as one trained for PSNR. The discriminator sees patches of 34 pixels, so it judges
-texture rather than objects, and its features stand in for those of VGG19, which need a file of
-weights: with one, set loss.perceptual.weight=1 and loss.feature_matching=0. A larger adversarial
-weight gives more texture, and more that is not there; `isr upscale --strength` turns it down
-afterwards.
+The generator begins as compact-x4 or standard-x4, as SRGAN's and ESRGAN's begin as one trained for
+PSNR; the shipped gan-x4 began as an earlier standard-x4 (`isr models gan-x4 --json`). The
+discriminator sees patches of 34 pixels, so it judges texture rather than objects, and its features
+stand in for those of VGG19, which need a file of weights: with one, set loss.perceptual.weight=1
+and loss.feature_matching=0. A larger adversarial weight gives more texture, and more that is not
+there; `isr upscale --strength` turns it down afterwards.
 
 Source: Isola et al. 2017 (pix2pix), section 3.2.2 (the discriminator); Wang et al. 2018
 (pix2pixHD), section 3.2 (feature matching).

@@ -315,6 +315,7 @@ def test_the_published_settings():
     assert (first.factor, second.factor) == ((0.15, 1.5), (0.3, 1.2))
     assert (first.sigma_noise, second.sigma_noise) == ((1, 30), (1, 25))
     assert (first.poisson_scale, second.poisson_scale) == ((0.05, 3), (0.05, 2.5))
+    assert first.noise == second.noise == first.jpeg == second.jpeg == 1
     assert first.gaussian == second.gaussian == 0.5 and first.gray == second.gray == 0.4
     assert first.quality == second.quality == (30, 95)
     assert first.sizes == second.sizes == REAL_ESRGAN.sizes == (7, 9, 11, 13, 15, 17, 19, 21)
