@@ -26,8 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "configs/gan.py:standard": {},
     "patches of 16 pixels": {"discriminator.layers": 1},
     "patches of 70 pixels": {"discriminator.layers": 3},
-    "another place each time": {"discriminator.crop": 84},
-    "relativistic, another place": {"loss.adversarial": "relativistic", "discriminator.crop": 84},
+    "another place each time": {"discriminator.crop": 92},
     "classifier": {
         "discriminator": {
             **DISCRIMINATORS["classifier"],

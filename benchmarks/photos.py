@@ -7,7 +7,7 @@ PSNR-Y in dB by the vdsr protocol, means over the images of a folder, whose LR i
     clean    by bicubic interpolation
     blur     from HR images blurred by a Gaussian, whose sigma is half an LR pixel
     noise    with Gaussian noise of sigma 5 of 255 levels, always the same
-    JPEG     compressed by Pillow with quality 40, its chroma subsampled
+    JPEG     compressed by Pillow with quality 40 (--quality), its chroma subsampled
     all      by these three in turn
 
 None of it is the code that degrades images in training. With --save the LR images of `all` and
@@ -33,7 +33,6 @@ from isr_jax.resize import resize_uint8
 
 SIGMA_BLUR = 0.5  # in LR pixels
 SIGMA_NOISE = 5.0  # in levels of 255
-QUALITY = 40
 # Whether each is blurred, noisy and compressed.
 DEGRADATIONS = {
     "clean": (False, False, False),
@@ -50,6 +49,7 @@ def main() -> None:
     default = Path(os.environ.get("ISR_DATA", "data"), "benchmarks/Set14/x4/hr")
     parser.add_argument("--data", type=Path, default=default, help=f"default: {default}")
     parser.add_argument("--scale", type=int, default=4, help="default: 4")
+    parser.add_argument("--quality", type=int, default=40, help="of JPEG; default: 40")
     parser.add_argument("--models", nargs="+", help="default: every shipped one of the scale")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write a set for isr evaluate")
     options = parser.parse_args()
@@ -58,7 +58,10 @@ def main() -> None:
     timing.print_machine()
     photos = read_photos(image_files(options.data), scale=scale)
     lowered = {
-        name: [degrade(hr, scale=scale, seed=i, how=how) for i, hr in enumerate(photos)]
+        name: [
+            degrade(hr, scale=scale, seed=i, how=how, quality=options.quality)
+            for i, hr in enumerate(photos)
+        ]
         for name, how in DEGRADATIONS.items()
     }
     if options.save:
@@ -74,7 +77,9 @@ def main() -> None:
         show(name, isr_jax.load(name, scale=scale))
 
 
-def degrade(hr: Image, *, scale: int, seed: int, how: tuple[bool, bool, bool]) -> Image:
+def degrade(
+    hr: Image, *, scale: int, seed: int, how: tuple[bool, bool, bool], quality: int = 40
+) -> Image:
     """Return the LR image of an HR image.
 
     Args:
@@ -82,6 +87,7 @@ def degrade(hr: Image, *, scale: int, seed: int, how: tuple[bool, bool, bool]) -
         scale: HR pixels per LR pixel.
         seed: of the noise.
         how: whether it is blurred, noisy and compressed.
+        quality: of JPEG, from 1 to 100.
     """
     blurred, noisy, compressed = how
     if blurred:
@@ -93,7 +99,7 @@ def degrade(hr: Image, *, scale: int, seed: int, how: tuple[bool, bool, bool]) -
         lr = np.clip(np.round(lr + noise), 0, 255).astype(np.uint8)
     if compressed:
         file = io.BytesIO()
-        PillowImage.fromarray(lr).save(file, "JPEG", quality=QUALITY)
+        PillowImage.fromarray(lr).save(file, "JPEG", quality=quality)
         lr = np.asarray(PillowImage.open(file, formats=("JPEG",)))
     return lr
 
