@@ -33,6 +33,7 @@ CONFIGS = {
     "compact-x3": ("compact", "x3"),
     "compact-x4": ("compact", ""),
     "gan-x4": ("gan", "standard"),
+    "photo-x4": ("photo", "gan"),
     "standard-x4": ("standard", ""),
 }
 MODELS = Path(__file__).parent.parent / "docs/models.md"
