@@ -36,7 +36,7 @@ from isr_jax.upscaling.upscaler import Upscaler
 # the disk; a single larger one is let through.
 _WAITING_BYTES = 2**31
 
-# Of JPEGs: below it the generator of photo-x4 has, by L1 alone, the better PSNR (docs/upscaling.md).
+# Of JPEGs: below it photo-x4's stage by L1 has a better PSNR than compact-x4 (docs/upscaling.md).
 _LOW_QUALITY = 75
 
 AnyUpscaler = Upscaler | SizedUpscaler
