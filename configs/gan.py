@@ -39,6 +39,7 @@ def with_discriminator(config: ConfigDict) -> ConfigDict:
     config.discriminator = ConfigDict({**DISCRIMINATORS["patch"], "width": 32, "layers": 2})
     config.loss.adversarial_weight = 0.03
     config.loss.feature_matching = 0.05
+    config.loss.lattice = 10.0
     for optimizer in (config.g_optimizer, config.d_optimizer):
         optimizer.name = "adam"
         optimizer.learning_rate = 3e-4

@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
     config.loss.lpips_network = "vgg"  # alex | vgg | squeeze; tables mostly score by alex
     config.loss.dists = 0.0  # float >= 0; weight, of DISTS
     config.loss.ldl = 0.0  # float >= 0; weight, of artifacts that the EMA's output does not have
+    config.loss.lattice = 0.0  # float >= 0; weight, of errors that repeat in every LR pixel
     # With both of the following weights 0, no discriminator is trained.
     config.loss.adversarial_weight = 1e-3  # float >= 0; of the generator's adversarial loss
     config.loss.feature_matching = 0.0  # float >= 0; weight, of the discriminator's features
@@ -197,6 +198,7 @@ def candidate(
                 "lpips": 0.0,
                 "dists": 0.0,
                 "ldl": 0.0,
+                "lattice": 0.0,
                 "adversarial_weight": 0.0,
                 "feature_matching": 0.0,
                 "r1": 0.0,

@@ -1,4 +1,4 @@
-"""Losses: content (sr, hr), adversarial (real, fake) logits, feature matching, LDL -> scalar.
+"""Losses: content (sr, hr), adversarial (real, fake) logits, feature matching, LDL, lattice -> scalar.
 
 Images are float [n h w c] in [0, 1]. Every content loss is a mean over the images of the batch, is
 lower when better, and is finite with finite gradients everywhere, also at sr == hr and on constant
@@ -22,6 +22,9 @@ Images = Float[Array, "n h w c"]
 Scalar = Float[Array, ""]
 Logits = Float[Array, "*n"]
 Feature = Float[Array, "n _ _ _"]
+
+# LR pixels; in configs/gan.py, windows of 8 left dots that those of 12 did not.
+_LATTICE_WINDOW = 12
 
 
 def mse(sr: Images, hr: Images) -> Scalar:
@@ -288,3 +291,28 @@ def ldl(sr: Images, hr: Images, ema: Images) -> Scalar:
     features of VGG19 and an adversarial loss.
     """
     return jnp.mean(artifact_map(sr, hr, ema) * jnp.abs(sr - hr))
+
+
+def lattice(sr: Images, hr: Images, *, scale: int) -> Scalar:
+    """Return the mean absolute error that repeats from LR pixel to LR pixel.
+
+    Depth-to-space gives each of the scale x scale HR pixels of an LR pixel filters of their own, so
+    a GAN can paint the same dots into every LR pixel: a lattice, which is in no photo. The error is
+    averaged over windows of 12x12 LR pixels, or a little larger ones that fill the image, for each
+    place within an LR pixel. What is left of a lattice is all of it, of texture next to nothing.
+    The mean of the places, an error of colour, does not count.
+
+    Args:
+        sr, hr: whose height and width are divisible by scale.
+        scale: scale factor; at 1 the loss is 0.
+
+    Source: this project. The pattern: Odena et al. 2016, "Deconvolution and Checkerboard
+    Artifacts".
+    """
+    error = sr - hr
+    n, height, width, c = error.shape
+    rows, columns = (max(1, size // scale // _LATTICE_WINDOW) for size in (height, width))
+    high, wide = height // scale // rows, width // scale // columns
+    error = error[:, : rows * high * scale, : columns * wide * scale]
+    error = jnp.mean(error.reshape(n, rows, high, scale, columns, wide, scale, c), axis=(2, 5))
+    return jnp.mean(jnp.abs(error - jnp.mean(error, axis=(2, 4), keepdims=True)))

@@ -1,4 +1,6 @@
-"""Losses against the faults of GANs: chroma by Ottosson's values, LDL by its authors' formula."""
+"""Losses against the faults of GANs: chroma by Ottosson's values, LDL by its authors' formula,
+the lattice loss by loops and closed forms.
+"""
 
 from functools import partial
 
@@ -214,3 +216,82 @@ def test_without_a_weight_the_ema_has_no_forward_pass(weight, passes, monkeypatc
     update, state, _ = toy_gan.make(ldl=weight)
     jax.eval_shape(update, state, toy_gan.a_batch(), KEY, ())
     assert trained == passes
+
+
+def looped_lattice(sr, hr, *, scale, windows):
+    """The loss by its description: of each window, place and channel, the error by slices."""
+    found = []
+    for error in sr - hr:
+        for y, x in windows:
+            places = [
+                error[y, x][i::scale, j::scale].mean((0, 1))
+                for i in range(scale)
+                for j in range(scale)
+            ]
+            found.append(np.abs(places - np.mean(places, axis=0)).mean())
+    return np.mean(found)
+
+
+HALVES = [slice(0, 26), slice(26, 52)]  # 13 LR pixels at 2x
+LATTICES = {
+    "one small window": ((16, 12), 4, [(slice(None), slice(None))]),
+    "three windows": ((36, 108), 3, [(slice(None), slice(i, i + 36)) for i in (0, 36, 72)]),
+    "larger windows": ((52, 52), 2, [(y, x) for y in HALVES for x in HALVES]),
+    "a remainder": ((24, 54), 2, [(slice(None), slice(i, i + 26)) for i in (0, 26)]),
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("case", LATTICES)
+def test_the_lattice_loss_is_as_described(case, wrap):
+    (height, width), scale, windows = LATTICES[case]
+    sr, hr = RNG.uniform(size=(2, 3, height, width, 3))
+    got = wrap(partial(losses.lattice, scale=scale))(*floats(sr, hr))
+    expected = looped_lattice(sr, hr, scale=scale, windows=windows)
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_of_a_lattice_all_counts_and_of_noise_and_colour_next_to_nothing():
+    hr = RNG.uniform(size=(1, 96, 96, 3))
+    # A quarter of the places are 0.1 too light.
+    dots = np.tile(0.1 * np.eye(4)[::-1], (24, 24))[..., None]
+    lattice = jax.jit(partial(losses.lattice, scale=4))
+    np.testing.assert_allclose(lattice(*floats(hr + dots, hr)), 0.1 * 2 * 0.25 * 0.75, rtol=1e-4)
+    np.testing.assert_allclose(lattice(*floats(hr + [0.1, 0.0, -0.2], hr)), 0.0, atol=1e-7)
+    noise = RNG.permutation(np.broadcast_to(dots, hr.shape).ravel()).reshape(hr.shape)
+    assert lattice(*floats(hr + noise, hr)) < 0.1 * lattice(*floats(hr + dots, hr))
+    # One that changes its sign from window to window is one still.
+    signs = np.kron(np.array([[1, -1], [-1, 1]]), np.ones((48, 48)))[..., None]
+    np.testing.assert_allclose(lattice(*floats(hr + signs * dots, hr)), 0.0375, rtol=1e-4)
+    at_1 = losses.lattice(*floats(hr + noise, hr), scale=1)
+    np.testing.assert_allclose(at_1, 0.0, atol=1e-7)
+
+
+def test_the_lattice_loss_s_gradient():
+    with jax.enable_x64(True):
+        sr, hr = floats(*RNG.uniform(size=(2, 1, 52, 28, 3)), dtype=jnp.float64)
+        along = jnp.asarray(RNG.normal(size=sr.shape))
+        lattice = jax.jit(partial(losses.lattice, scale=2))
+        slope = jnp.vdot(jax.jit(jax.grad(lattice))(sr, hr), along)
+        ahead, behind = (lattice(sr + e * along, hr) for e in (1e-6, -1e-6))
+        np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_an_update_s_lattice_loss_compares_with_the_target(accumulate):
+    update, state, networks = toy_gan.make(
+        adversarial_weight=0.0, lattice=5.0, accumulate=accumulate
+    )
+    batch = toy_gan.a_batch()
+    batch["target"] = 0.9 * batch["hr"]
+
+    def loss(params):
+        sr, _ = networks["generator"].apply(params, state.g_stats, batch["lr"], train=True)
+        lattice = losses.lattice(sr, batch["target"], scale=2)
+        return losses.mse(sr, batch["target"]) + 5.0 * lattice, lattice
+
+    (total, lattice), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.g_params)
+    new, metrics = jax.jit(update)(state, batch, KEY, ())
+    assert lattice > 1e-3
+    assert_close(new.g_opt, gradient, 1e-5)
+    np.testing.assert_allclose([metrics["loss"], metrics["lattice"]], [total, lattice], rtol=1e-5)

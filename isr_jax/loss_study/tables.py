@@ -160,6 +160,7 @@ def content_of(one: CandidateResult) -> str:
         f"{{:g}} lpips ({loss['lpips_network']})": loss["lpips"],
         "{:g} dists": loss["dists"],
         "{:g} ldl": loss["ldl"],
+        "{:g} lattice": loss["lattice"],
     }
     return " + ".join(parts + [text.format(weight) for text, weight in others.items() if weight])
 

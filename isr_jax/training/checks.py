@@ -49,6 +49,7 @@ LEAST: dict[str, int] = {
     "loss.lpips": 0,
     "loss.dists": 0,
     "loss.ldl": 0,
+    "loss.lattice": 0,
     "loss.adversarial_weight": 0,
     "loss.feature_matching": 0,
     "loss.r1": 0,
@@ -197,7 +198,8 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
         )
     weights = config.loss.content.to_dict()
     others = losses.has_adversarial(config.loss) or distances.weights(config.loss)
-    if not any(weights.values()) and not others and not config.loss.ldl:
+    own = config.loss.ldl or config.loss.lattice
+    if not any(weights.values()) and not others and not own:
         raise UserError("every weight in config.loss is 0; set one, as config.loss.content.l1=1.0")
     _check_perceptual(config)
     _check_validation(config)

@@ -134,9 +134,9 @@ def make_update(
     Returns:
         A pure function; see `Update`. Metrics are means over the whole batch: "loss" (the
         generator's), and, unweighted, each content loss by name, "perceptual", "lpips", "dists",
-        "ldl", "g_adversarial" and "feature_matching"; "d_loss" (without R1), "d_real" and "d_fake"
-        (mean logits), "r1" (without gamma / 2), "g_grad_norm", "d_grad_norm" (with R1), and
-        "d_paused", which is 1 where the discriminator was not updated.
+        "ldl", "lattice", "g_adversarial" and "feature_matching"; "d_loss" (without R1), "d_real"
+        and "d_fake" (mean logits), "r1" (without gamma / 2), "g_grad_norm", "d_grad_norm" (with
+        R1), and "d_paused", which is 1 where the discriminator was not updated.
     """
     content = loss.content.to_dict()
     compared, weights = distances.make(loss), distances.weights(loss)
@@ -157,6 +157,9 @@ def make_update(
             # Of the image itself: as the authors do it where other losses see a sharpened one.
             terms["ldl"] = losses.ldl(sr, hr, ema)
             total += loss.ldl * terms["ldl"]
+        if loss.lattice:
+            terms["lattice"] = losses.lattice(sr, target, scale=generator.scale)
+            total += loss.lattice * terms["lattice"]
         return total, terms
 
     def discriminate(
