@@ -1,4 +1,4 @@
-"""Losses: content (sr, hr), adversarial (real, fake) logits, feature matching, LDL, lattice -> scalar.
+"""Losses: content (sr, hr), adversarial (real, fake) logits, features, LDL, lattice -> scalar.
 
 Images are float [n h w c] in [0, 1]. Every content loss is a mean over the images of the batch, is
 lower when better, and is finite with finite gradients everywhere, also at sr == hr and on constant

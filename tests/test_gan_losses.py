@@ -257,7 +257,9 @@ def test_of_a_lattice_all_counts_and_of_noise_and_colour_next_to_nothing():
     dots = np.tile(0.1 * np.eye(4)[::-1], (24, 24))[..., None]
     lattice = jax.jit(partial(losses.lattice, scale=4))
     np.testing.assert_allclose(lattice(*floats(hr + dots, hr)), 0.1 * 2 * 0.25 * 0.75, rtol=1e-4)
-    np.testing.assert_allclose(lattice(*floats(hr + [0.1, 0.0, -0.2], hr)), 0.0, atol=1e-7)
+    np.testing.assert_allclose(
+        lattice(*floats(hr + np.array([0.1, 0.0, -0.2]), hr)), 0.0, atol=1e-7
+    )
     noise = RNG.permutation(np.broadcast_to(dots, hr.shape).ravel()).reshape(hr.shape)
     assert lattice(*floats(hr + noise, hr)) < 0.1 * lattice(*floats(hr + dots, hr))
     # One that changes its sign from window to window is one still.
