@@ -6,14 +6,15 @@ r"""GANs that tune a model trained for PSNR for texture, sized for a CPU.
         --config.data.train=list:configs/photographs/train.txt:PHOTOGRAPHS
 
 The generator begins as compact-x4 or standard-x4, as SRGAN's and ESRGAN's begin as one trained for
-PSNR; the shipped gan-x4 began as an earlier standard-x4 (`isr models gan-x4 --json`). The
-discriminator sees patches of 34 pixels, so it judges texture rather than objects, and its features
-stand in for those of VGG19, which need a file of weights: with one, set loss.perceptual.weight=1
-and loss.feature_matching=0. A larger adversarial weight gives more texture, and more that is not
-there; `isr upscale --strength` turns it down afterwards.
+PSNR. The discriminator sees patches of 34 pixels, so it judges texture rather than objects, and its
+features stand in for those of VGG19, which need a file of weights: with one, set
+loss.perceptual.weight=1 and loss.feature_matching=0. The lattice loss keeps out the dots that such
+a GAN otherwise paints into every LR pixel. `isr upscale --strength` turns the texture down
+afterwards. Constant learning rates are part of the recipe: with cosine schedules for both networks,
+the grid came back as they fell.
 
 Source: Isola et al. 2017 (pix2pix), section 3.2.2 (the discriminator); Wang et al. 2018
-(pix2pixHD), section 3.2 (feature matching).
+(pix2pixHD), section 3.2 (feature matching); Lim and Ye 2017 (the hinge loss).
 """
 
 from ml_collections import ConfigDict
@@ -37,6 +38,7 @@ def with_discriminator(config: ConfigDict) -> ConfigDict:
     """Return a config of a PSNR model with the adversarial part added."""
     config.data.crop = 24 * config.scale
     config.discriminator = ConfigDict({**DISCRIMINATORS["patch"], "width": 32, "layers": 2})
+    config.loss.adversarial = "hinge"
     config.loss.adversarial_weight = 0.03
     config.loss.feature_matching = 0.05
     config.loss.lattice = 10.0
