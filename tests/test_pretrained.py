@@ -34,6 +34,7 @@ CONFIGS = {
     "compact-x4": ("compact", ""),
     "gan-x4": ("gan", "standard"),
     "photo-x4": ("photo", "gan"),
+    "standard-x2": ("standard", "x2"),
     "standard-x4": ("standard", ""),
 }
 MODELS = Path(__file__).parent.parent / "docs/models.md"
