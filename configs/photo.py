@@ -38,7 +38,9 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant.endswith("gan"):
         config.train.init_from = str(INITIAL / f"photo-x{scale}.safetensors")
         config = gan.with_discriminator(config)
-        # With more, dots and grain were painted over what noise and JPEG had destroyed.
+        # With more, or the hinge loss, dots and grain were painted over what noise and JPEG had
+        # destroyed, and around edges.
+        config.loss.adversarial = "vanilla"
         config.loss.adversarial_weight = 0.01
         config.train.steps = 2000
     return config
