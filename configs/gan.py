@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
         raise errors.unknown("variant", variant, ["standard"])
     config = (standard if variant else compact).get_config()
     config.train.init_from = "standard-x4" if variant else "compact-x4"
-    config.train.steps = 4000
+    config.train.steps = 4000 if variant else 3500
     return with_discriminator(config)
 
 
