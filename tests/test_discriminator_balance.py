@@ -241,6 +241,7 @@ def test_a_pause_ends_when_the_generator_has_caught_up():
         ({"d_pause": float("nan")}, r"config\.loss\.d_pause is nan; it must be 0 or more"),
         ({"ldl": -0.5}, r"config\.loss\.ldl is -0\.5; it must be 0 or more"),
         ({"lattice": -1.0}, r"config\.loss\.lattice is -1\.0; it must be 0 or more"),
+        ({"lattice": 1.0, "scale": 1}, r"lattice is 0 for any image at config\.scale=1"),
         ({"r1": 1.0, "adversarial_weight": 0.0}, r"r1 is 1\.0, but no discriminator is trained"),
         ({"d_pause": 0.1, "adversarial_weight": 0.0}, r"d_pause is 0\.1, but no discriminator"),
     ],
@@ -248,6 +249,8 @@ def test_a_pause_ends_when_the_generator_has_caught_up():
 def test_what_cannot_be_is_named(changed, said):
     config = base.small()
     config.loss.content.l1 = 1.0
+    changed = dict(changed)
+    config.scale = changed.pop("scale", config.scale)
     config.loss.update(changed)
     with pytest.raises(UserError, match=said):
         checks.check(config, devices=1)

@@ -211,6 +211,8 @@ def check(config: ConfigDict, *, devices: int) -> list[str]:
             )
     if config.loss.ldl and crop < 4:
         raise UserError(f"config.data.crop={crop} is too small for ldl; it must be 4 px or more")
+    if config.loss.lattice and config.scale == 1:
+        raise UserError("config.loss.lattice is 0 for any image at config.scale=1; set it to 0")
     advice = _check_ssim(crop, weights) + _check_optimizers(config)
     if config.train.steps_per_dispatch > 1 and jax.default_backend() == "cpu":
         advice.append(
