@@ -254,6 +254,18 @@ def test_a_deep_or_endless_header_is_refused(tmp_path):
         tensor_files.read_header(file)
 
 
+def a_model():
+    """Return the parameters of a pretrained model in float32, and the metadata of its file."""
+    from safetensors import safe_open
+
+    from isr_jax.pretrained import PRETRAINED
+
+    with safe_open(PRETRAINED["compact-x2"], framework="numpy") as opened:
+        names = list(opened.keys())
+        arrays = {name: opened.get_tensor(name).astype(np.float32) for name in names}
+        return arrays, opened.metadata()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -265,13 +277,7 @@ def test_a_deep_or_endless_header_is_refused(tmp_path):
 )
 def test_weights_are_finite_floats(tmp_path, damage, message):
     """In a file of ours; the others go through the same check."""
-    from safetensors import safe_open
-
-    from isr_jax.pretrained import PRETRAINED
-
-    with safe_open(PRETRAINED["compact-x2"], framework="numpy") as opened:
-        metadata = opened.metadata()
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    arrays, metadata = a_model()
     name = next(name for name in arrays if name.endswith("kernel"))
     arrays[name] = damage(arrays[name])
     safetensors.save_file(arrays, tmp_path / "a.safetensors", metadata=metadata)
@@ -308,13 +314,7 @@ def test_pytorch_files_hold_what_they_declare(tmp_path):
 
 
 def test_a_network_whose_output_overflows_is_an_error_for_that_image(tmp_path):
-    from safetensors import safe_open
-
-    from isr_jax.pretrained import PRETRAINED
-
-    with safe_open(PRETRAINED["compact-x2"], framework="numpy") as opened:
-        metadata = opened.metadata()
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    arrays, metadata = a_model()
     huge = {name: x * 1e30 if name.endswith("kernel") else x for name, x in arrays.items()}
     safetensors.save_file(huge, tmp_path / "a.safetensors", metadata=metadata)
     with pytest.raises(UserError, match="the model's output is not finite"):
