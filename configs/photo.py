@@ -8,7 +8,8 @@ r"""The pretrained models for photographs from the web and phones: blurred, nois
 
 The first is standard-x4, trained on by L1 to undo degradations of a second order; the second begins
 as its result and adds configs/gan.py's adversarial part. :x2 and :x2-gan are the same for 2x, and
-:x2 begins as the result for 4x.
+:x2 begins as the result for 4x. The shipped models are the means of both stages, made by `isr
+interpolate --alpha 0.5`, which paint less.
 
 Source: Wang et al. 2021 (Real-ESRGAN), section 3; degrade/parameters.py says what is milder here.
 """
