@@ -10,8 +10,9 @@ PSNR. The discriminator sees patches of 34 pixels, so it judges texture rather t
 features stand in for those of VGG19, which need a file of weights: with one, set
 loss.perceptual.weight=1 and loss.feature_matching=0. The lattice loss keeps out the dots that such
 a GAN otherwise paints into every LR pixel. `isr upscale --strength` turns the texture down
-afterwards; the shipped gan-x4 is 0.9 of the result and 0.1 of standard-x4 (`isr interpolate`). Constant learning rates are part of the recipe: with cosine schedules for both networks,
-the grid came back as they fell.
+afterwards; the shipped gan-x4 is 0.9 of the result and 0.1 of standard-x4 (`isr interpolate`).
+Constant learning rates are part of the recipe: with cosine schedules for both networks, the grid
+came back as they fell.
 
 Source: Isola et al. 2017 (pix2pix), section 3.2.2 (the discriminator); Wang et al. 2018
 (pix2pixHD), section 3.2 (feature matching); Lim and Ye 2017 (the hinge loss).
