@@ -23,7 +23,7 @@ Scalar = Float[Array, ""]
 Logits = Float[Array, "*n"]
 Feature = Float[Array, "n _ _ _"]
 
-# LR pixels; in configs/gan.py, windows of 8 left dots that those of 12 did not.
+# LR pixels: large enough that texture averages out, and four windows to a crop of configs/gan.py.
 _LATTICE_WINDOW = 12
 
 
