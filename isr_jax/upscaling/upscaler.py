@@ -201,7 +201,7 @@ def load(
     ignores all arguments but `scale`.
 
     Args:
-        model: a pretrained model, such as compact-x4 or gan-x4 (`isr models`); a run folder, such as
+        model: a pretrained one, such as compact-x4 or gan-x4 (`isr models`); a run folder, such as
             `runs/msssim`, or one of its `checkpoints/STEP`; a .safetensors file of `isr export`; a
             PyTorch file, .pth or .safetensors, of a network that `pytorch.state_dicts` knows; or
             nearest, bilinear, bicubic or lanczos, which resize as MATLAB's `imresize`.
